@@ -1,0 +1,12 @@
+"""What is on disk: the NSD release, ROI stores, and the dataset made of them."""
+from .images import StimulusImages
+from .nsd_dataset import NSDDataset
+from .nsd_layout import ROI_CLASSES, NSDLayout
+from .roi_store import ROIStore
+from .samplers import SubjectBatchSampler
+from .transforms import PackNSDInputs, collate_subject_batch
+
+__all__ = [
+    'NSDDataset', 'NSDLayout', 'PackNSDInputs', 'ROIStore', 'ROI_CLASSES', 'StimulusImages', 'SubjectBatchSampler',
+    'collate_subject_batch'
+]

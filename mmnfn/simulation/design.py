@@ -1,0 +1,138 @@
+"""The experiment: which subject sees which picture when, after NSD's rules."""
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from mmnfn.datasets.nsd_layout import TRIALS_PER_SESSION
+
+IMAGES_PER_SESSION = TRIALS_PER_SESSION // 3
+RUNS_PER_SESSION = 12
+
+
+class Design(NamedTuple):
+    """What ``nsd_expdesign.mat`` holds; all ids are 1-based as there.
+
+    Attributes:
+        masterordering: (750·S,) which of a subject's own images each trial shows, the same for all subjects.
+        subjectim: (subjects, 250·S) 73k id of each of a subject's own images; the shared images come first.
+        sharedix: (shared,) 73k ids of the shared images, ascending.
+        stimpattern: (S, 12, 75) 1 where a slot of a run holds a trial.
+        num_stimuli: Size of the pool, 73000 in NSD.
+    """
+
+    masterordering: np.ndarray
+    subjectim: np.ndarray
+    sharedix: np.ndarray
+    stimpattern: np.ndarray
+    num_stimuli: int
+
+    def trial_ids(self, subject_index: int) -> np.ndarray:
+        """(750·S,) 0-based 73k id of each trial of the subject with this 0-based index."""
+        return self.subjectim[subject_index, self.masterordering - 1] - 1
+
+
+def _masterordering(sessions: int, rng: np.random.Generator) -> np.ndarray:
+    """Three presentations of each image, placed as in NSD.
+
+    The first position is uniform over the experiment, taken as a circle; each of the other two follows it closely with
+    probability 0.45 (a normal deviation of 0.33 sessions), else is uniform. These two numbers reproduce the lags of the
+    real design: 28% of all pairs within a session and 12% in neighbouring sessions.
+    """
+    images = IMAGES_PER_SESSION * sessions
+    first = rng.uniform(0, sessions, images)
+    positions = [first]
+    for _ in range(2):
+        near = (first + rng.normal(0, .33, images)) % sessions
+        positions.append(np.where(rng.random(images) < .45, near, rng.uniform(0, sessions, images)))
+    order = np.argsort(np.concatenate(positions), kind='stable')
+    return order % images + 1
+
+
+def make_design(subjects: int, sessions: int, shared_fraction: float, rng: np.random.Generator) -> Design:
+    """Draw a design of ``sessions`` sessions for ``subjects`` people; 10% of the images are shared in NSD."""
+    images = IMAGES_PER_SESSION * sessions
+    shared = int(round(shared_fraction * images))
+    num_stimuli = shared + subjects * (images - shared)
+    pool = rng.permutation(num_stimuli) + 1
+    sharedix = np.sort(pool[:shared])
+    own = pool[shared:].reshape(subjects, images - shared)
+    subjectim = np.concatenate([np.broadcast_to(sharedix, (subjects, shared)), own], axis=1)
+
+    pattern = np.zeros((sessions, RUNS_PER_SESSION, 75), np.uint8)
+    for session in range(sessions):
+        for run in range(RUNS_PER_SESSION):
+            trials = 63 - run % 2  # 63 and 62 trials in turn make 750 a session
+            last = 71 if run % 2 == 0 else 70
+            pattern[session, run, 3:last] = 1
+            blanks = rng.choice(np.arange(12, last - 1), last - 3 - trials, replace=False)
+            pattern[session, run, blanks] = 0
+    return Design(_masterordering(sessions, rng), subjectim, sharedix, pattern, num_stimuli)
+
+
+def stimulus_table(design: Design, source: pd.DataFrame) -> pd.DataFrame:
+    """The table of ``nsd_stim_info_merged.csv``.
+
+    Args:
+        design: The design.
+        source: One row per stimulus in the order of the 0-based 73k id, with cocoId, cocoSplit, cropBox and loss.
+    """
+    ids = np.arange(design.num_stimuli)
+    table = source.reset_index(drop=True).copy()
+    table['nsdId'] = ids
+    table['flagged'] = False
+    table['BOLD5000'] = False
+    table['shared1000'] = np.isin(ids, design.sharedix - 1)
+    presentations = []
+    for subject in range(8):
+        reps = np.zeros((design.num_stimuli, 3), int)
+        if subject < len(design.subjectim):
+            trials = design.trial_ids(subject)
+            order = np.argsort(trials, kind='stable').reshape(-1, 3)  # each image three times, in time order
+            reps[trials[order[:, 0]]] = order + 1
+        table[f'subject{subject + 1}'] = (reps[:, 0] > 0).astype(int)
+        presentations.append(reps)
+    for subject, reps in enumerate(presentations):
+        for repeat in range(3):
+            table[f'subject{subject + 1}_rep{repeat}'] = reps[:, repeat]
+    return table
+
+
+def behaviour_table(design: Design, subject_index: int, sessions: int, rng: np.random.Generator) -> pd.DataFrame:
+    """The table of ``responses.tsv``: a continuous recognition task, answered well but not perfectly."""
+    trials = sessions * TRIALS_PER_SESSION
+    ids73, ids10 = design.trial_ids(subject_index)[:trials] + 1, design.masterordering[:trials]
+    session = np.arange(trials) // TRIALS_PER_SESSION + 1
+    runs, slots = np.nonzero(design.stimpattern.reshape(-1, 75)[:sessions * RUNS_PER_SESSION])
+    trial_in_run = np.concatenate([np.arange(n) + 1 for n in np.bincount(runs)])
+    first_seen, last_seen, seen_today = {}, {}, set()
+    rows = []
+    for t, image in enumerate(ids10):
+        if t % TRIALS_PER_SESSION == 0:
+            seen_today = set()
+        old, old_today = image in first_seen, image in seen_today
+        recent = t - last_seen[image] - 1 if old else np.nan
+        since_first = t - first_seen[image] - 1 if old else np.nan
+        correct = rng.random() < (.9 if not old else .6 + .35 * np.exp(-recent / 500))
+        says_old = old == correct
+        missing = rng.random() < .01
+        rows.append((int(old), np.nan if missing else int(correct), np.nan if missing else rng.lognormal(6.7, .3),
+                     0, recent, since_first, int(old_today), np.nan if missing else int(says_old == old_today),
+                     0 if missing else int(not says_old), 0 if missing else int(says_old),
+                     np.nan if missing else 1 + int(says_old), int(missing)))
+        first_seen.setdefault(image, t)
+        last_seen[image] = t
+        seen_today.add(image)
+    names = ('ISOLD ISCORRECT RT CHANGEMIND MEMORYRECENT MEMORYFIRST ISOLDCURRENT ISCORRECTCURRENT TOTAL1 TOTAL2 '
+             'BUTTON MISSINGDATA').split()
+    table = pd.DataFrame(rows, columns=names)
+    table.insert(0, 'SUBJECT', subject_index + 1)
+    table.insert(1, 'SESSION', session)
+    table.insert(2, 'RUN', runs % RUNS_PER_SESSION + 1)
+    table.insert(3, 'TRIAL', trial_in_run)
+    table.insert(4, '73KID', ids73)
+    table.insert(5, '10KID', ids10)
+    table.insert(6, 'TIME', 737000 + 7 * session + (runs % RUNS_PER_SESSION * 300 + slots * 4) / 86400)
+    return table

@@ -1,0 +1,193 @@
+"""Writing one simulated subject in NSD's own files."""
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import h5py
+import nibabel as nib
+import numpy as np
+from tqdm import tqdm
+
+from mmnfn.datasets.nsd_layout import BETA_SCALE, ROI_CLASSES, ROI_LABELS, TRIALS_PER_SESSION, NSDLayout
+
+from .cortex import Anatomy
+from .tuning import Tuning
+
+INVALID_SHARE = .01
+"""Share of visual voxels without data in one session."""
+VESSEL_SHARE = .002
+"""Share of visual voxels so strong that int16 saturates."""
+
+
+def save_volume(path, volume: np.ndarray, affine: np.ndarray, scaled: bool = True) -> None:
+    """Write a NIfTI file without a time stamp, so that the same volume gives the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nib.Nifti1Image(volume, affine)
+    image.header.set_xyzt_units('mm')
+    if not scaled:
+        image.header['scl_slope'] = 0
+    nib.save(image, path)
+
+
+def write_anatomy(layout: NSDLayout, subject: str, anatomy: Anatomy) -> None:
+    """Brain mask, ROI volumes (either hemisphere and both) and label tables."""
+    folder = layout.anatomy_dir(subject)
+    save_volume(folder / 'brainmask.nii.gz', anatomy.brain.astype(np.int16), anatomy.affine)
+    rois = dict(anatomy.rois)
+    rois['nsdgeneral'] = np.where(anatomy.hemisphere >= 0, anatomy.visual.astype(int), -1)
+    for name, labels in rois.items():
+        save_volume(layout.roi_file(subject, name), labels.astype(np.float64), anatomy.affine)
+        for side, prefix in enumerate(('lh', 'rh')):
+            half = np.where(anatomy.hemisphere == side, labels, -1)
+            save_volume(layout.roi_file(subject, f'{prefix}.{name}'), half.astype(np.float64), anatomy.affine)
+    for name in ROI_CLASSES:
+        path = layout.label_file(subject, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = ['0 Unknown'] + [f'{k} {label}\t' for k, label in enumerate(ROI_LABELS[name], 1)]
+        path.write_text('\n'.join(lines) + '\n')
+
+
+class SessionPlan(NamedTuple):
+    """What is peculiar to each session of a subject.
+
+    Attributes:
+        mean, deviation: (V,) mean and standard deviation of the betas in percent signal change.
+        offset, gain: (sessions, V) drift of the mean, in standard deviations, and of the deviation, as a factor.
+        invalid: (sessions, V) bool, voxels without data.
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    offset: np.ndarray
+    gain: np.ndarray
+    invalid: np.ndarray
+
+
+def plan_sessions(voxels: int, sessions: int, rng: np.random.Generator) -> SessionPlan:
+    """Draw drift, invalid voxels and the few voxels that saturate."""
+    deviation = rng.lognormal(.4, .3, voxels)
+    vessels = rng.random(voxels) < VESSEL_SHARE
+    vessels[rng.integers(voxels)] = True
+    deviation[vessels] = rng.uniform(40, 60, vessels.sum())
+    invalid = np.zeros((sessions, voxels), bool)
+    for voxel in np.flatnonzero((rng.random(voxels) < INVALID_SHARE) & ~vessels):
+        invalid[rng.integers(sessions), voxel] = True
+    return SessionPlan(
+        rng.normal(1., .5, voxels), deviation, rng.normal(0, .4, (sessions, voxels)),
+        rng.uniform(.85, 1.15, (sessions, voxels)), invalid)
+
+
+def noisy_responses(signal: np.ndarray, ncsnr: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Add noise so that the ratio of the deviations of signal and noise is ``ncsnr``; total variance 1.
+
+    Args:
+        signal: (trials, V) z-scored noise-free responses.
+        ncsnr: (V,).
+        rng: Source of the noise.
+    """
+    noise = rng.standard_normal(signal.shape, dtype=np.float32)
+    return (signal * ncsnr + noise) / np.sqrt(1 + ncsnr**2)
+
+
+def to_int16(percent: np.ndarray) -> np.ndarray:
+    """Percent signal change → int16 × 300, rounded and saturated."""
+    limits = np.iinfo(np.int16)
+    return np.clip(np.rint(percent * BETA_SCALE), limits.min, limits.max).astype(np.int16)
+
+
+def write_betas(layout: NSDLayout,
+                subject: str,
+                anatomy: Anatomy,
+                tuning: Tuning,
+                signal: np.ndarray,
+                image_rows: np.ndarray,
+                rng: np.random.Generator,
+                nifti: bool = False,
+                progress: bool = True) -> SessionPlan:
+    """Write session files, valid maps, mean, R2 and ncsnr.
+
+    Args:
+        layout: The tree to write into.
+        subject: ``'subj0N'``.
+        anatomy: The brain.
+        tuning: Tuning of its visual voxels.
+        signal: (images, V) noise-free z-scored responses.
+        image_rows: (trials,) row of ``signal`` of each trial; a multiple of 750.
+        rng: Source of noise and drift.
+        nifti: Also write ``betas_sessionNN.nii.gz``.
+        progress: Show a progress bar.
+
+    Returns:
+        What was drawn for the sessions.
+    """
+    visual = np.flatnonzero(anatomy.visual.ravel())
+    other = np.flatnonzero((anatomy.brain & ~anatomy.visual).ravel())
+    shape, sessions = anatomy.brain.shape, len(image_rows) // TRIALS_PER_SESSION
+    plan = plan_sessions(len(visual), sessions, rng)
+    other_deviation = rng.lognormal(.6, .3, len(other)).astype(np.float32)
+    folder = layout.beta_dir(subject)
+    folder.mkdir(parents=True, exist_ok=True)
+    z_scored = np.empty((len(image_rows), len(visual)), np.float32)
+    mean = np.zeros(shape, np.float32)
+    for session in tqdm(range(sessions), desc=f'{subject} betas', unit='session', disable=not progress):
+        part = slice(session * TRIALS_PER_SESSION, (session + 1) * TRIALS_PER_SESSION)
+        z = noisy_responses(signal[image_rows[part]], tuning.ncsnr.astype(np.float32), rng)
+        percent = plan.mean + plan.deviation * (plan.offset[session] + plan.gain[session] * z)
+        betas = np.zeros((int(np.prod(shape)), TRIALS_PER_SESSION), np.int16)  # voxel by voxel, as the chunks are
+        betas[visual] = to_int16(np.where(plan.invalid[session], 0, percent)).T
+        betas[other] = to_int16(
+            other_deviation[:, None] * rng.standard_normal((len(other), TRIALS_PER_SESSION), dtype=np.float32))
+        z_scored[part] = np.where(plan.invalid[session], np.nan, betas[visual].T)
+        _write_session(layout.beta_file(subject, session + 1), betas, shape)
+        if nifti:
+            save_volume(layout.beta_file(subject, session + 1, 'nii.gz'), betas.reshape(shape + (-1, )),
+                        anatomy.affine, scaled=False)
+        valid = anatomy.brain.copy().ravel()
+        valid[visual[plan.invalid[session]]] = False
+        save_volume(layout.valid_file(subject, session + 1), valid.reshape(shape).astype(np.int16), anatomy.affine)
+        mean += betas.mean(1).reshape(shape) / (BETA_SCALE * sessions)
+        values = z_scored[part]
+        z_scored[part] = (values - values.mean(0)) / values.std(0, ddof=1)
+
+    save_volume(folder / 'meanbeta.nii.gz', mean, anatomy.affine)
+    explained = np.zeros(shape, np.float32)
+    explained[anatomy.visual] = 100 * .6 * tuning.ncsnr**2 / (1 + tuning.ncsnr**2)
+    save_volume(folder / 'R2.nii.gz', explained, anatomy.affine)
+    presentations = np.bincount(image_rows)
+    order = np.argsort(image_rows, kind='stable')
+    thrice = order[np.repeat(presentations, presentations) == 3].reshape(-1, 3)  # trials of images seen three times
+    for stem, use in (('ncsnr', slice(None)), ('ncsnr_split1', slice(0, None, 2)), ('ncsnr_split2', slice(1, None, 2))):
+        volume = np.full(shape, np.nan, np.float32)
+        volume[anatomy.brain] = 0
+        volume[anatomy.visual] = estimate_ncsnr(z_scored[thrice[use]])
+        save_volume(folder / f'{stem}.nii.gz', volume, anatomy.affine)
+    return plan
+
+
+def estimate_ncsnr(repeats: np.ndarray) -> np.ndarray:
+    """NSD's estimate of ncsnr from z-scored betas of images seen three times.
+
+    Args:
+        repeats: (images, 3, V); NaN where a voxel had no data, which leaves the image out for that voxel.
+
+    Returns:
+        (V,) ratio of the standard deviations of signal and noise; NaN for voxels without any such image.
+    """
+    variance = repeats.var(1, ddof=1)
+    count = np.isfinite(variance).sum(0)
+    noise = np.sqrt(np.nansum(variance, axis=0) / np.where(count, count, np.nan))
+    return np.sqrt(np.maximum(0, 1 - noise**2)) / noise
+
+
+def _write_session(path, betas: np.ndarray, shape) -> None:
+    """(voxels, 750) int16 in [x, y, z] order → dataset ``betas`` (750, Z, Y, X) with one chunk per voxel."""
+    x_size, y_size, z_size = shape
+    with h5py.File(path, 'w', libver='earliest') as file:
+        dataset = file.create_dataset(
+            'betas', (TRIALS_PER_SESSION, z_size, y_size, x_size), np.int16, chunks=(TRIALS_PER_SESSION, 1, 1, 1))
+        write = dataset.id.write_direct_chunk
+        betas = betas.astype('<i2', copy=False)
+        for z in range(z_size):
+            for y in range(y_size):
+                for x in range(x_size):
+                    write((0, z, y, x), betas[(x * y_size + y) * z_size + z].tobytes())

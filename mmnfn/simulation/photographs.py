@@ -1,0 +1,112 @@
+"""Real photographs with COCO annotations as stimuli of the simulated world."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Dict, List, Tuple
+
+import cv2
+import numpy as np
+from pycocotools.coco import COCO
+
+from .scenes import CLASSES, Instance, Scene
+
+# The class of the simulated world that stands for a COCO category (or supercategory) in the tuning of voxels.
+CATEGORY_CLASSES: Dict[str, str] = {
+    'person': 'body', 'vehicle': 'car', 'animal': 'animal', 'furniture': 'chair', 'kitchen': 'cup', 'food': 'cup',
+    'sports': 'ball', 'potted plant': 'tree', 'bench': 'chair', 'appliance': 'house', 'stop sign': 'word', 'book': 'word',
+    'tv': 'word', 'laptop': 'word', 'keyboard': 'word', 'cell phone': 'word', 'parking meter': 'word'}
+OUTDOOR = {'vehicle', 'outdoor', 'animal', 'sports'}
+
+
+class Photographs:
+    """Annotated photographs, cut to squares as NSD did.
+
+    COCO has no faces and no stuff: the upper fifth of a person stands for the face, and what is not annotated is sky and
+    grass where the picture has outdoor categories, wall and floor elsewhere. That is coarse, and good enough to drive
+    simulated voxels with real pictures.
+
+    Args:
+        folder: Folder of the pictures.
+        annotations: COCO instances file.
+
+    Raises:
+        FileNotFoundError: If the folder, the file or a picture is missing.
+        ValueError: If the file is no COCO annotation file or has no picture.
+    """
+
+    def __init__(self, folder: Path, annotations: Path):
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f'--images: {folder} is no folder. Give the folder of the photographs.')
+        if not Path(annotations).is_file():
+            raise FileNotFoundError(f'--annotations: {annotations} does not exist. Give a COCO instances file.')
+        try:
+            content = json.loads(Path(annotations).read_text())
+            self.coco = COCO()
+            self.coco.dataset = content
+            self.coco.createIndex()
+            self.ids: List[int] = sorted(self.coco.imgs)
+            self.categories = {c['id']: c for c in content['categories']}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f'--annotations: {annotations} is no COCO instances file ({error!r}).') from error
+        if not self.ids:
+            raise ValueError(f'--annotations: {annotations} lists no picture.')
+
+    def class_of(self, category_id: int) -> str:
+        """Class of the simulated world that stands for a category; '' for none."""
+        category = self.categories[category_id]
+        return CATEGORY_CLASSES.get(category['name'], CATEGORY_CLASSES.get(category.get('supercategory'), ''))
+
+    def crop(self, index: int, rng: np.random.Generator) -> Tuple[int, Tuple[float, float, float, float]]:
+        """COCO id and crop box of stimulus ``index``.
+
+        Where there are fewer photographs than stimuli, each is used in several random crops.
+
+        Returns:
+            The id, and the fractions cut from top, bottom, left and right, which leave a square.
+        """
+        info = self.coco.imgs[self.ids[index % len(self.ids)]]
+        height, width = info['height'], info['width']
+        zoom = 1. if index < len(self.ids) else rng.uniform(.6, 1.)
+        side = zoom * min(height, width)
+        top, left = rng.uniform(0, height - side), rng.uniform(0, width - side)
+        box = (top / height, 1 - (top + side) / height, left / width, 1 - (left + side) / width)
+        return info['id'], tuple(max(0., float(b)) for b in box)
+
+    def scene(self, coco_id: int, box: Tuple[float, float, float, float], size: int) -> Scene:
+        """The cut photograph with its maps; see :class:`Photographs` for what is guessed."""
+        info = self.coco.imgs[coco_id]
+        path = self.folder / info['file_name']
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if image is None:
+            raise FileNotFoundError(f'--images: {path}, which the annotation file lists, cannot be read as a picture.')
+        height, width = image.shape[:2]
+        rows = slice(int(round(box[0] * height)), int(round((1 - box[1]) * height)))
+        columns = slice(int(round(box[2] * width)), int(round((1 - box[3]) * width)))
+
+        def cut(array: np.ndarray, how: int) -> np.ndarray:
+            return cv2.resize(np.ascontiguousarray(array[rows, columns]), (size, size), interpolation=how)
+
+        annotations = self.coco.imgToAnns[coco_id]
+        supers = {self.categories[a['category_id']].get('supercategory') for a in annotations}
+        stuff = ('sky', 'grass') if supers & OUTDOOR else ('wall', 'floor')
+        semantic = np.empty((size, size), np.uint8)
+        semantic[:size // 2], semantic[size // 2:] = (CLASSES.index(name) for name in stuff)
+        instances: List[Instance] = []
+        for annotation in sorted(annotations, key=lambda a: -a['area']):
+            name = self.class_of(annotation['category_id'])
+            mask = cut(self.coco.annToMask(annotation), cv2.INTER_NEAREST).astype(bool)
+            if not name or not mask.any():
+                continue
+            semantic[mask] = CLASSES.index(name)
+            instances.append(Instance(name, mask))
+            if name == 'body':
+                ys = np.nonzero(mask.any(1))[0]
+                face = mask.copy()
+                face[ys[0] + max(1, len(ys) // 5):] = False
+                semantic[face] = CLASSES.index('face')
+                instances.append(Instance('face', face))
+        names = [i.name for i in instances]
+        caption = 'A photograph of ' + (' and '.join(f'a {n}' for n in dict.fromkeys(names)) or 'a place') + '.'
+        return Scene(cut(image, cv2.INTER_AREA)[..., ::-1].copy(), semantic, instances, stuff[0], [caption] * 5)

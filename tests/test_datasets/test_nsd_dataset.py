@@ -1,0 +1,145 @@
+"""Dataset, sampler and collate: right pairs, subject-pure batches, every sample used."""
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import DefaultSampler
+from mmengine.registry import DATASETS
+from torch.utils.data import DataLoader
+
+from mmnfn.datasets import (ROI_CLASSES, NSDDataset, PackNSDInputs, ROIStore, StimulusImages, SubjectBatchSampler,
+                            collate_subject_batch)
+
+
+def make_dataset(store, **kwargs):
+    config = dict(data_root=str(store), subjects=[1, 2], images='images_32.h5', pipeline=[dict(type='mmnfn.PackNSDInputs')])
+    return NSDDataset(**{**config, **kwargs})
+
+
+class Ranked(DefaultSampler):
+    """A sampler that believes to be one of several ranks."""
+
+    def __init__(self, dataset, rank, world_size, shuffle=True, seed=0):
+        super().__init__(dataset, shuffle, seed)
+        self.rank, self.world_size = rank, world_size
+
+
+@pytest.mark.parametrize('split', ['train', 'test', 'all'])
+def test_samples_are_rows_of_the_store(store, split):
+    dataset = make_dataset(store, split=split)
+    stores = {s: ROIStore(store / f'{s}.h5') for s in ('subj01', 'subj02')}
+    images = StimulusImages(store / 'images_32.h5')
+    wanted = {(s, int(i)) for s, f in stores.items() for i, p in zip(f.image_id, f.split) if split in (p, 'all')}
+    found = set()
+    for k in range(len(dataset)):
+        sample = dataset[k]
+        file = stores[sample['geometry'].subject]
+        row = int(np.flatnonzero(file.image_id == sample['image_id'])[0])
+        voxels = np.concatenate([file.roi(name) for name in ROI_CLASSES])
+        assert (sample['responses'].numpy() == file.responses[row][voxels]).all()
+        assert (sample['geometry'].coordinates.numpy() == file.coordinates[voxels]).all()
+        assert (sample['inputs'].numpy() == images[sample['image_id']].transpose(2, 0, 1)).all()
+        assert sample['split'] == file.split[row]
+        found.add((file.subject, sample['image_id']))
+    assert found == wanted and len(dataset) == len(wanted)
+
+
+def test_roi_subset_and_order(store):
+    dataset = make_dataset(store, roi_names=('floc-words', 'prf-visualrois'))
+    file = ROIStore(store / 'subj01.h5')
+    sizes = len(file.roi('floc-words')), len(file.roi('prf-visualrois'))
+    geometry = dataset[0]['geometry']
+    assert geometry.roi_sizes == sizes and dataset[0]['responses'].shape == (sum(sizes),)
+    assert (geometry.coordinates[:sizes[0]].numpy() == file.coordinates[file.roi('floc-words')]).all()
+
+
+def test_shuffled_control_breaks_every_pair_within_split_and_subject(store):
+    plain, shuffled = make_dataset(store, split='all'), make_dataset(store, split='all', shuffle_pairs=0)
+    again, other = make_dataset(store, split='all', shuffle_pairs=0), make_dataset(store, split='all', shuffle_pairs=1)
+    same = 0
+    for split in ('train', 'test'):
+        for subject in ('subj01', 'subj02'):
+            def rows(dataset):
+                infos = [dataset[k] for k in range(0, len(dataset))]
+                return {i['image_id']: i['responses'].numpy().tobytes() for i in infos
+                        if i['geometry'].subject == subject and i['split'] == split}
+            a, b, c, d = map(rows, (plain, shuffled, again, other))
+            assert a.keys() == b.keys() and sorted(a.values()) == sorted(b.values())
+            assert all(a[k] != b[k] for k in a)
+            assert b == c
+            same += b == d
+    assert same == 0
+
+
+@pytest.mark.parametrize('world_size', [1, 2, 3])
+def test_batches_are_subject_pure_and_cover_everything(store, world_size):
+    dataset = make_dataset(store)
+    indices = dataset.subject_indices()
+    subject_of = {int(i): s for s, ii in indices.items() for i in ii}
+    seen, lengths, sizes = [], set(), set()
+    for rank in range(world_size):
+        batches = list(SubjectBatchSampler(Ranked(dataset, rank, world_size), 64))
+        lengths.add(len(batches))
+        for batch in batches:
+            assert len({subject_of[i] for i in batch}) == 1
+            sizes.add(len(batch))
+        seen += [i for b in batches for i in b]
+    assert len(lengths) == 1  # the ranks take equally many steps
+    assert set(seen) == set(range(len(dataset))) and max(sizes) <= 64 and min(sizes) >= 32
+    extra = len(seen) - len(dataset)
+    assert 0 <= extra <= 64 * (world_size - 1)
+
+
+def test_order_depends_on_epoch_and_seed_only(store):
+    dataset = make_dataset(store)
+
+    def order(epoch, seed=0):
+        sampler = Ranked(dataset, 0, 1, seed=seed)
+        sampler.set_epoch(epoch)
+        return list(SubjectBatchSampler(sampler, 64))
+
+    assert order(0) == order(0) and order(0) != order(1) and order(0) != order(0, seed=1)
+    still = SubjectBatchSampler(Ranked(dataset, 0, 1, shuffle=False), 64)
+    assert [i for b in still for i in b] == list(range(len(dataset)))
+
+
+@pytest.mark.parametrize('context', ['fork', 'spawn'])
+def test_workers(store, context):
+    dataset = make_dataset(store, split='test')
+    sampler = SubjectBatchSampler(DefaultSampler(dataset, shuffle=False), 16)
+    dataset[0]  # open the memory maps before workers start
+    loader = DataLoader(dataset, batch_sampler=sampler, num_workers=2, collate_fn=collate_subject_batch,
+                        multiprocessing_context=context)
+    ids = torch.cat([batch['image_id'] for batch in loader])
+    assert ids.tolist() == [dataset[i]['image_id'] for i in range(len(dataset))]
+
+
+def test_collate(store):
+    dataset = make_dataset(store)
+    own = dataset.subject_indices()
+    batch = collate_subject_batch([dataset[i] for i in own['subj02'][:5]])
+    assert batch['inputs'].shape == (5, 3, 32, 32) and batch['inputs'].dtype == torch.uint8
+    assert batch['responses'].shape == (5, sum(batch['geometry'].roi_sizes)) and batch['image_id'].dtype == torch.int64
+    assert batch['geometry'] is dataset.geometries['subj02']
+    with pytest.raises(ValueError, match='subj01, subj02'):
+        collate_subject_batch([dataset[own['subj01'][0]], dataset[own['subj02'][0]]])
+
+
+def test_registered_and_picklable(store):
+    import mmnfn  # noqa: F401
+    dataset = DATASETS.build(dict(type='mmnfn.NSDDataset', data_root=str(store), subjects=[2], images='images_32.h5',
+                                  pipeline=[dict(type='mmnfn.PackNSDInputs')]))
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert (copy[3]['responses'] == dataset[3]['responses']).all()
+    assert isinstance(dataset.pipeline.transforms[-1], PackNSDInputs)
+
+
+@pytest.mark.parametrize('changes, error, named', [
+    (dict(split='validation'), ValueError, 'validation'), (dict(subjects=[]), ValueError, 'subjects'),
+    (dict(subjects=[3]), FileNotFoundError, 'subj03.h5'), (dict(subjects=[11]), ValueError, 'subj11'),
+    (dict(roi_names=('V9',)), ValueError, 'V9'), (dict(images='images_7.h5'), FileNotFoundError, 'images_7.h5'),
+    (dict(images='subj01.h5'), ValueError, 'subj01.h5')])
+def test_wrong_arguments(store, changes, error, named):
+    with pytest.raises(error, match=named):
+        make_dataset(store, **changes)

@@ -1,0 +1,189 @@
+"""The files of the simulated world: NSD's layout, and numbers that are what truth.h5 says."""
+import hashlib
+import json
+
+import h5py
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.io
+from PIL import Image
+from pycocotools.coco import COCO
+
+from mmnfn.datasets.nsd_layout import ROI_CLASSES, ROI_LABELS, NSDLayout
+from mmnfn.simulation.scenes import THING_CLASSES
+from mmnfn.simulation.world import WorldConfig, simulate
+
+
+@pytest.fixture(scope='module')
+def layout(world):
+    return NSDLayout(world / 'nsd')
+
+
+@pytest.fixture(scope='module')
+def truth(world):
+    with h5py.File(world / 'truth.h5') as file:
+        yield file
+
+
+def betas_of(layout, subject, session):
+    with h5py.File(layout.beta_file(subject, session)) as file:
+        return file['betas'][()]
+
+
+def test_beta_files(layout):
+    shape = nib.load(layout.roi_file('subj01', 'streams')).shape
+    with h5py.File(layout.beta_file('subj01', 2)) as file:
+        betas = file['betas']
+        assert betas.shape == (750,) + shape[::-1] and betas.dtype == np.int16
+        assert betas.chunks == (750, 1, 1, 1) and betas.compression is None
+    nifti = nib.load(layout.beta_file('subj01', 2, 'nii.gz'))
+    assert nifti.shape == shape + (750,) and nifti.get_data_dtype() == np.int16
+    assert nifti.header['scl_slope'] == 0 or np.isnan(nifti.header['scl_slope'])
+    assert (np.asarray(nifti.dataobj).transpose(3, 2, 1, 0) == betas_of(layout, 'subj01', 2)).all()
+
+
+def test_roi_files(layout):
+    for name in ROI_CLASSES:
+        both, left, right = (
+            np.asarray(nib.load(layout.roi_file('subj02', prefix + name)).dataobj) for prefix in ('', 'lh.', 'rh.'))
+        assert both.dtype == np.float64 and both.min() == -1 and both.max() <= len(ROI_LABELS[name])
+        assert (np.maximum(left, right) == both).all() and not ((left >= 0) & (right >= 0)).any()
+        lines = layout.label_file('subj02', name).read_text().splitlines()
+        assert lines[0] == '0 Unknown' and lines[1] == f'1 {ROI_LABELS[name][0]}\t'
+        assert layout.labels('subj02', name) == dict(enumerate(ROI_LABELS[name], 1))
+
+
+def test_design_files(layout, world):
+    mat = scipy.io.loadmat(layout.design_file)
+    assert mat['masterordering'].shape == (1, 1500) and mat['subjectim'].shape == (2, 500)
+    with h5py.File(layout.stimuli_file) as file:
+        assert file['imgBrick'].shape == (950, 64, 64, 3) and file['imgBrick'].dtype == np.uint8
+    for subject, sessions in (('subj01', 2), ('subj02', 1)):
+        design = layout.design(subject)
+        behaviour = pd.read_csv(layout.responses_file(subject), sep='\t')
+        assert len(behaviour) == 750 * sessions and layout.sessions(subject) == list(range(1, sessions + 1))
+        assert (behaviour['73KID'] - 1 == design.image_id[:len(behaviour)]).all()
+        info = layout.stim_info()
+        shared = info.nsdId[info.shared1000].to_numpy()
+        assert (np.isin(design.image_id, shared) == design.shared).all()
+
+
+def test_voxels_without_data(layout, truth):
+    invalid = truth['subj01']['invalid'][()]
+    voxel = truth['subj01']['voxel'][()]
+    assert invalid.any() and not invalid.all(0).any()
+    for session in (1, 2):
+        betas = betas_of(layout, 'subj01', session)
+        valid = np.asarray(nib.load(layout.valid_file('subj01', session)).dataobj)
+        x, y, z = voxel[invalid[session - 1]].T
+        assert (betas[:, z, y, x] == 0).all() and (valid[x, y, z] == 0).all()
+        x, y, z = voxel[~invalid[session - 1]].T
+        assert betas[:, z, y, x].std(0).min() > 0 and (valid[x, y, z] == 1).all()
+        brain = np.asarray(nib.load(layout.anatomy_dir('subj01') / 'brainmask.nii.gz').dataobj).T > 0
+        assert (betas[:, ~brain] == 0).all()
+
+
+def test_strong_voxels_saturate_and_no_others(layout, truth):
+    strong = truth['subj01']['deviation'][()] > 20
+    x, y, z = truth['subj01']['voxel'][()].T
+    betas = np.stack([betas_of(layout, 'subj01', session)[:, z, y, x] for session in (1, 2)])
+    clipped = (betas == 32767) | (betas == -32768)
+    assert 0 < strong.mean() < 0.02 and clipped[..., strong].any((0, 1)).all() and not clipped[..., ~strong].any()
+
+
+def test_noise_is_what_ncsnr_says(layout, truth):
+    """The file's ncsnr is estimated from noisy repeats; over voxels it must agree with the drawn one."""
+    group = truth['subj01']
+    x, y, z = group['voxel'][()].T
+    estimated = np.asarray(nib.load(layout.beta_dir('subj01') / 'ncsnr.nii.gz').dataobj)
+    good = ~group['invalid'][()].any(0) & (group['deviation'][()] < 20)
+    drawn = group['ncsnr'][()][good]
+    assert np.corrcoef(estimated[x, y, z][good], drawn)[0, 1] > 0.8
+    assert np.median(estimated[x, y, z][good]) == pytest.approx(np.median(drawn), rel=0.1)
+    assert np.isnan(estimated[0, 0, 0])
+    ceiling = 100 * drawn**2 / (drawn**2 + 1 / 3)
+    assert np.allclose(group['noise_ceiling_n3'][()][good], ceiling)
+
+
+def test_the_same_seed_gives_identical_files(tmp_path):
+    config = WorldConfig(
+        subjects=1, sessions=(1,), seed=5, voxel_mm=8.0, stimulus_size=32, nifti=True, downstream=(1, 1, 1, 1),
+        downstream_size=32, workers=1)
+
+    def digests(name, **changes):
+        simulate(tmp_path / name, config._replace(**changes))
+        files = sorted(p for p in (tmp_path / name).rglob('*') if p.is_file())
+        return {str(p.relative_to(tmp_path / name)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+    first = digests('a')
+    assert first == digests('b')
+    other = digests('c', seed=6)
+    beta = next(name for name in first if name.endswith('session01.hdf5'))
+    assert first.keys() == other.keys() and first[beta] != other[beta]
+
+
+def test_coco_layout(world):
+    for split, count in (('train2017', 6), ('val2017', 4)):
+        coco = COCO(str(world / f'coco/annotations/instances_{split}.json'))
+        assert len(coco.imgs) == count and [c['name'] for c in coco.cats.values()] == list(THING_CLASSES)
+        for annotation in coco.anns.values():
+            mask = coco.annToMask(annotation)
+            assert mask.sum() == pytest.approx(annotation['area'], rel=0.25, abs=30)
+        for image in coco.imgs.values():
+            assert Image.open(world / 'coco' / split / image['file_name']).size == (96, 96)
+    stimuli = {i['id'] for s in ('train2017', 'val2017')
+               for i in json.loads((world / f'coco_stimuli/annotations/instances_{s}.json').read_text())['images']}
+    info = NSDLayout(world / 'nsd').stim_info()
+    assert set(info.cocoId) == stimuli and len(stimuli) == 950
+    assert not stimuli & set(coco.imgs)  # the downstream scenes are others
+
+
+def test_ade_layout(world):
+    for split, count in (('training', 5), ('validation', 3)):
+        labels = sorted((world / 'ADEChallengeData2016/annotations' / split).glob('*.png'))
+        assert len(labels) == count
+        for path in labels:
+            values = np.asarray(Image.open(path))
+            assert values.shape == (96, 96) and values.min() >= 1 and values.max() <= 17
+            assert (world / 'ADEChallengeData2016/images' / split / f'{path.stem}.jpg').is_file()
+
+
+def test_photographs_as_stimuli(real_data, tmp_path):
+    coco = real_data / 'coco128'
+    config = WorldConfig(
+        subjects=1, sessions=(1,), voxel_mm=8.0, stimulus_size=64, workers=1, images=coco / 'train2017',
+        annotations=coco / 'annotations/instances_train2017.json')
+    simulate(tmp_path / 'out', config)
+    layout = NSDLayout(tmp_path / 'out/nsd')
+    info = layout.stim_info()
+    assert len(info) == 250 and info.cocoId.nunique() == 128
+    with h5py.File(layout.stimuli_file) as file:
+        assert file['imgBrick'][()].std((1, 2, 3)).min() > 5
+    box = np.asarray([json.loads(b.replace('(', '[').replace(')', ']')) for b in info.cropBox])
+    assert box.min() >= 0 and (box[:, 0] + box[:, 1] < 1).all()
+    with h5py.File(tmp_path / 'out/truth.h5') as truth:
+        assert np.isfinite(truth['subj01/responses'][()]).all()
+
+
+@pytest.mark.parametrize('changes, named', [
+    (dict(subjects=9), 'subjects is 9'), (dict(sessions=(0,)), 'sessions'), (dict(sessions=(1, 1, 1)), 'sessions'),
+    (dict(voxel_mm=0.5), 'voxel_mm'), (dict(shared_fraction=0.0), 'shared_fraction'), (dict(beta_version='b9'), 'b9'),
+    (dict(images='x'), 'images and annotations'), (dict(downstream=(-1, 0, 0, 0)), 'downstream')])
+def test_values_out_of_range(changes, named, tmp_path):
+    config = WorldConfig(subjects=2)._replace(**changes)
+    with pytest.raises(ValueError, match=named):
+        simulate(tmp_path / 'out', config)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_paths(tmp_path):
+    with pytest.raises(FileNotFoundError, match='no_folder'):
+        simulate(tmp_path / 'out', WorldConfig(images=tmp_path / 'no_folder', annotations=tmp_path / 'a.json'))
+    (tmp_path / 'a.json').write_text('[]')
+    with pytest.raises(ValueError, match='a.json'):
+        simulate(tmp_path / 'out', WorldConfig(images=tmp_path, annotations=tmp_path / 'a.json'))
+    (tmp_path / 'old').mkdir()
+    with pytest.raises(FileExistsError, match='old'):
+        simulate(tmp_path / 'old', WorldConfig())

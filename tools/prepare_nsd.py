@@ -1,0 +1,47 @@
+"""Turn an NSD release tree (or a simulated one) into ROI stores, one file per subject.
+
+Example:
+    python tools/prepare_nsd.py data/nsd data/nsd_store --image-size 224
+"""
+import argparse
+import sys
+from pathlib import Path
+
+from mmnfn.datasets.nsd_layout import BETA_VERSIONS, ROI_CLASSES, NSDLayout, parse_subjects
+from mmnfn.datasets.preparation import NORMALIZATIONS, prepare
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('nsd_root', type=Path, help='folder with nsddata/, nsddata_betas/ and nsddata_stimuli/')
+    parser.add_argument('store', type=Path, help='folder to write into')
+    parser.add_argument('--subjects', nargs='+', help='e.g. 1 2 5 (default: all that have betas)')
+    parser.add_argument('--rois', nargs='+', default=ROI_CLASSES, metavar='ROI', help=f'of {", ".join(ROI_CLASSES)}')
+    parser.add_argument('--beta-version', default='b3', choices=sorted(BETA_VERSIONS))
+    parser.add_argument('--max-sessions', type=int, help='use only the first sessions')
+    parser.add_argument('--normalization', default='train', choices=NORMALIZATIONS,
+                        help='trials whose mean and deviation z-score a session; none leaves percent signal change')
+    parser.add_argument('--dtype', default='float32', choices=('float16', 'float32'))
+    parser.add_argument('--image-size', type=int, help='also write images_SIZE.h5, the pictures resized')
+    args = parser.parse_args()
+    try:
+        if args.max_sessions is not None and args.max_sessions < 1:
+            raise ValueError(f'--max-sessions is {args.max_sessions}; it must be at least 1.')
+        if args.image_size is not None and args.image_size < 16:
+            raise ValueError(f'--image-size is {args.image_size}; it must be at least 16 pixels.')
+        layout = NSDLayout(args.nsd_root, args.beta_version)
+        subjects = parse_subjects(args.subjects) if args.subjects else layout.subjects()
+        if not subjects:
+            raise FileNotFoundError(f'{args.nsd_root} holds no {args.beta_version} betas of any subject. Choose another '
+                                    '--beta-version, or download nsddata_betas/.')
+        paths = prepare(layout, args.store, subjects, args.image_size, roi_classes=args.rois,
+                        max_sessions=args.max_sessions, normalization=args.normalization, dtype=args.dtype)
+    except (ValueError, OSError) as error:
+        print(f'prepare_nsd.py: error: {error}', file=sys.stderr)
+        return 1
+    print('\n'.join(f'wrote {path}' for path in paths))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
