@@ -1,0 +1,17 @@
+"""Losses of NeuroFusionNet: pure functions under thin modules, exact in distributed training."""
+
+from .contrastive import ContrastiveLoss, contrastive_logits, contrastive_loss
+from .gather import gather_features, gather_sizes
+from .guidance import FMRIGuidedLoss, fmri_guided_loss
+from .temperature import Temperature
+
+__all__ = [
+    'ContrastiveLoss',
+    'FMRIGuidedLoss',
+    'Temperature',
+    'contrastive_logits',
+    'contrastive_loss',
+    'fmri_guided_loss',
+    'gather_features',
+    'gather_sizes',
+]

@@ -1,0 +1,122 @@
+"""fMRI-guided loss between ROI features, equation 7."""
+
+from __future__ import annotations
+
+from typing import Optional, Union
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmnfn.registry import MODELS
+
+from .contrastive import same_image
+from .temperature import Temperature
+
+NEGATIVES = ('roi', 'roi+batch')
+
+
+def fmri_guided_loss(
+    image_rois: Tensor,
+    fmri_rois: Tensor,
+    temperature: Union[float, Tensor] = 1.0,
+    present: Optional[Tensor] = None,
+    negatives: str = 'roi',
+    image_ids: Optional[Tensor] = None,
+    normalize: bool = True,
+) -> Tensor:
+    """Equation 7: L_bfg = −1/N Σ_i Σ_k log [ exp(p_i^k·q_i^k) / Σ_g exp(p_i^k·q_i^g) ].
+
+    The literal form has ``temperature=1.0, normalize=False, negatives='roi'``: the negatives are the other ROIs g of
+    the same sample. Constant codes, one for each ROI, minimise it without any knowledge of the stimulus;
+    ``'roi+batch'`` adds the same ROI k of the other samples j to the denominator (except where they show the same
+    image), which they cannot. ROIs that a subject does not have take no part, neither as k nor as g.
+
+    Args:
+        image_rois: (N, K, D) local image features p^k.
+        fmri_rois: (N, K, D) ROI features q^k.
+        temperature: Divides the products.
+        present: (N, K) or (K,) bool, False where the subject lacks the ROI; None if all are there.
+        negatives: ``'roi'`` or ``'roi+batch'``.
+        image_ids: (N,) integers, used by ``'roi+batch'``; None if all images differ.
+        normalize: Whether features are L2-normalised first.
+
+    Returns:
+        The loss, a tensor without axes: a sum over ROIs, a mean over samples.
+
+    Raises:
+        ValueError: If the shapes do not fit each other or ``negatives`` is unknown.
+    """
+    if negatives not in NEGATIVES:
+        raise ValueError(f'negatives must be one of {NEGATIVES}, but got {negatives!r}')
+    if image_rois.dim() != 3 or image_rois.shape != fmri_rois.shape:
+        raise ValueError(
+            'image_rois and fmri_rois must have the same shape (N, K, D), but got '
+            f'{tuple(image_rois.shape)} and {tuple(fmri_rois.shape)}'
+        )
+    num_samples, num_rois = image_rois.shape[:2]
+    if present is None:
+        present = torch.ones(num_rois, dtype=torch.bool, device=image_rois.device)
+    if present.shape not in ((num_rois,), (num_samples, num_rois)):
+        raise ValueError(
+            f'present must have shape ({num_rois},) or ({num_samples}, {num_rois}), but got {tuple(present.shape)}'
+        )
+    present = present.expand(num_samples, num_rois)
+    if normalize:
+        image_rois, fmri_rois = F.normalize(image_rois, dim=-1), F.normalize(fmri_rois, dim=-1)
+
+    logits = torch.einsum('nkd,ngd->nkg', image_rois, fmri_rois) / temperature
+    positive = logits.diagonal(dim1=1, dim2=2)
+    # the own ROI stays in even where it is absent: its row then is finite, and left out below
+    own = torch.eye(num_rois, dtype=torch.bool, device=present.device)
+    logits = logits.masked_fill(~(present[:, None, :] | own), float('-inf'))
+    if negatives == 'roi+batch':
+        across = torch.einsum('nkd,mkd->nkm', image_rois, fmri_rois) / temperature
+        excluded = torch.eye(num_samples, dtype=torch.bool, device=present.device)
+        if image_ids is not None:
+            excluded = excluded | same_image(image_ids)
+        excluded = excluded[:, None, :] | ~present.t()[None, :, :]
+        logits = torch.cat([logits, across.masked_fill(excluded, float('-inf'))], dim=2)
+    loss = torch.logsumexp(logits, dim=2) - positive
+    return loss.masked_fill(~present, 0.0).sum() / num_samples
+
+
+@MODELS.register_module()
+class FMRIGuidedLoss(nn.Module):
+    """:func:`fmri_guided_loss` with its temperature.
+
+    Args:
+        temperature: Temperature at the start; 1.0 with ``normalize=False`` is the literal equation 7.
+        learnable_temperature: Whether it is trained (its inverse at most 100).
+        negatives: ``'roi'`` (the paper's) or ``'roi+batch'``.
+        normalize: Whether features are L2-normalised.
+
+    Raises:
+        ValueError: If ``temperature`` is out of range or ``negatives`` unknown.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        learnable_temperature: bool = False,
+        negatives: str = 'roi',
+        normalize: bool = True,
+    ):
+        super().__init__()
+        if negatives not in NEGATIVES:
+            raise ValueError(f'negatives must be one of {NEGATIVES}, but got {negatives!r}')
+        self.temperature = Temperature(temperature, learnable_temperature)
+        self.negatives = negatives
+        self.normalize = normalize
+
+    def forward(
+        self,
+        image_rois: Tensor,
+        fmri_rois: Tensor,
+        present: Optional[Tensor] = None,
+        image_ids: Optional[Tensor] = None,
+    ) -> Tensor:
+        """Loss of features (N, K, D) with ``present`` (N, K) or (K,) and ``image_ids`` (N,)."""
+        return fmri_guided_loss(
+            image_rois, fmri_rois, self.temperature(), present, self.negatives, image_ids, self.normalize
+        )

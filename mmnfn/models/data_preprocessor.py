@@ -1,0 +1,72 @@
+"""Moves a batch to the device and normalises its images."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import torch
+from mmengine.model import BaseDataPreprocessor
+
+from mmnfn.registry import MODELS
+
+
+@MODELS.register_module()
+class NFNDataPreprocessor(BaseDataPreprocessor):
+    """Data preprocessor of :class:`NeuroFusionNet`.
+
+    The batch is a dict; every tensor in it, those of ``geometry`` included, goes to the model's device. ``inputs``
+    becomes float and is normalised; the rest is left as it is.
+
+    Args:
+        mean: Mean of the three channels in the order of the model's input, in units of 0…255.
+        std: Standard deviation of the three channels, likewise.
+        to_rgb: Reverse the channels first; for datasets that read BGR. Those of mmnfn read RGB.
+        non_blocking: Whether the copy to the device may overlap with computation.
+
+    Raises:
+        ValueError: If ``mean`` or ``std`` has not three values, or ``std`` has one that is not positive.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float] = (123.675, 116.28, 103.53),
+        std: Sequence[float] = (58.395, 57.12, 57.375),
+        to_rgb: bool = False,
+        non_blocking: bool = False,
+    ):
+        super().__init__(non_blocking)
+        for name, values in (('mean', mean), ('std', std)):
+            if len(values) != 3:
+                raise ValueError(f'{name} must have 3 values, one for each channel, but got {tuple(values)}')
+        if min(std) <= 0:
+            raise ValueError(f'std must be positive, but got {tuple(std)}')
+        self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        self.to_rgb = to_rgb
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Prepare a batch.
+
+        Args:
+            data: ``inputs`` (B, 3, H, W) with values 0…255, and anything else.
+            training: Not used; the same is done in training and test.
+
+        Returns:
+            The batch on the device, ``inputs`` float32.
+
+        Raises:
+            ValueError: If ``inputs`` is missing or has another shape.
+        """
+        inputs = data.get('inputs')
+        if not isinstance(inputs, torch.Tensor) or inputs.dim() != 4 or inputs.shape[1] != 3:
+            found = tuple(inputs.shape) if isinstance(inputs, torch.Tensor) else type(inputs).__name__
+            raise ValueError(
+                f'inputs must be a tensor (B, 3, H, W), but got {found}; '
+                "collate batches with the dataset's own collate function"
+            )
+        data = self.cast_data(data)
+        inputs = data['inputs']
+        if self.to_rgb:
+            inputs = inputs.flip(1)
+        data['inputs'] = (inputs.float() - self.mean) / self.std
+        return data

@@ -1,0 +1,192 @@
+"""The fMRI tower: responses of one subject to ROI features and a global feature."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional, Sequence
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmnfn.registry import MODELS
+from mmnfn.structures import SubjectGeometry
+
+from .roi_readout import ROIReadout
+from .timeformer import MultiScaleFMRITimeformer
+from .transformer import TransformerBlock
+from .voxel_embedding import VoxelEmbedding
+
+NSD_ROI_CLASSES = ('prf-visualrois', 'floc-bodies', 'floc-faces', 'floc-places', 'floc-words', 'streams')
+
+
+class FMRIFeatures(NamedTuple):
+    """What the fMRI tower says of a batch.
+
+    Attributes:
+        rois: (B, K, D), the q_i^k of equation 7; zero where the subject lacks the ROI.
+        context: (B, D), the q_i of equation 6.
+        present: (K,) bool, False where the subject lacks the ROI.
+    """
+
+    rois: Tensor
+    context: Tensor
+    present: Tensor
+
+
+class RegionInteraction(nn.Module):
+    """Global feature from the ROI features: a class token and transformer layers over the ROIs that are there.
+
+    Args:
+        num_rois: K.
+        dims: Width of the features.
+        num_heads: Number of attention heads.
+        num_layers: Number of layers; with 0 the ROI features are averaged instead.
+        mlp_ratio: Hidden width of the MLPs in multiples of ``dims``.
+        drop_rate: Dropout.
+    """
+
+    def __init__(self, num_rois: int, dims: int, num_heads: int, num_layers: int, mlp_ratio: float, drop_rate: float):
+        super().__init__()
+        self.layers = nn.ModuleList(TransformerBlock(dims, num_heads, mlp_ratio, drop_rate) for _ in range(num_layers))
+        if num_layers > 0:
+            self.class_token = nn.Parameter(torch.randn(dims) * 0.02)
+            self.roi_embedding = nn.Parameter(torch.randn(num_rois, dims) * 0.02)
+        self.norm = nn.LayerNorm(dims)
+        self.linear = nn.Linear(dims, dims)
+
+    def forward(self, rois: Tensor, present: Tensor) -> Tensor:
+        """ROI features (B, K, D) and ``present`` (K,) to the global feature (B, D)."""
+        if not self.layers:
+            weights = present.to(rois.dtype)
+            context = torch.einsum('bkd,k->bd', rois, weights / weights.sum())
+            return self.linear(self.norm(context))
+        tokens = torch.cat([self.class_token.expand(len(rois), 1, -1), rois + self.roi_embedding], dim=1)
+        mask = torch.cat([present.new_ones(1), present]).expand(len(rois), -1)
+        for layer in self.layers:
+            tokens = layer(tokens, mask=mask)
+        return self.linear(self.norm(tokens[:, 0]))
+
+
+@MODELS.register_module()
+class FMRIEncoder(BaseModule):
+    """The fMRI tower: voxel embedding, Multi-scale fMRI Timeformer, ROI read-out, region interaction.
+
+    Responses → tokens (equations 1 to 3) → h sliding-window layers (equations 4 and 5) → one feature per ROI by
+    attention pooling over the tokens of all layers → one global feature by interaction of the ROIs. ROI features are
+    taken before the interaction, so that each depends on its own ROI alone. All parameters take part in every step,
+    whichever ROIs the subject has.
+
+    Args:
+        roi_names: The K ROI classes, in the order in which the dataset packs them.
+        embed_dims: Width of the tokens.
+        out_dims: D, width of ROI and global features.
+        num_heads: Attention heads, of timeformer and region interaction alike.
+        mlp_ratio: Hidden width of the MLPs in multiples of their width.
+        kernel_size: Voxels in one token.
+        stride: Voxels from one token to the next.
+        tail: ``'drop'`` or ``'pad'`` the voxels at the end that fill no kernel, see :class:`VoxelEmbedding`.
+        position: ``'3d'``, ``'1d'`` or ``'none'``, see :class:`VoxelEmbedding`.
+        position_dims: Width of the position embedding v.
+        share_weights: Whether all ROIs share the convolutions.
+        window_size: w, in tokens.
+        window_stride: s, in tokens.
+        num_layers: h.
+        merge: ``'overlap'`` or ``'concat'``, see :class:`MultiScaleFMRITimeformer`.
+        multi_scale: Read the tokens of every layer, or those of the last one only.
+        num_queries: Pooling queries per ROI class and layer.
+        interaction_layers: Layers of the region interaction; 0 averages the ROI features.
+        drop_rate: Dropout.
+        drop_path_rate: Stochastic depth of the timeformer.
+        init_cfg: Initialisation of mmengine.
+
+    Raises:
+        ValueError: If ``roi_names`` is empty or has a name twice, or another argument is out of range.
+    """
+
+    def __init__(
+        self,
+        roi_names: Sequence[str] = NSD_ROI_CLASSES,
+        embed_dims: int = 128,
+        out_dims: int = 256,
+        num_heads: int = 4,
+        mlp_ratio: float = 4.0,
+        kernel_size: int = 32,
+        stride: int = 16,
+        tail: str = 'drop',
+        position: str = '3d',
+        position_dims: int = 64,
+        share_weights: bool = True,
+        window_size: int = 64,
+        window_stride: int = 32,
+        num_layers: int = 2,
+        merge: str = 'overlap',
+        multi_scale: bool = True,
+        num_queries: int = 8,
+        interaction_layers: int = 1,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        init_cfg: Optional[dict] = None,
+    ):
+        super().__init__(init_cfg)
+        self.roi_names = tuple(roi_names)
+        num_rois = len(self.roi_names)
+        if num_rois == 0 or len(set(self.roi_names)) < num_rois:
+            raise ValueError(f'roi_names must hold at least one name and none twice, but got {self.roi_names}')
+        self.out_dims = out_dims
+        self.multi_scale = multi_scale
+        self.embedding = VoxelEmbedding(
+            num_rois, embed_dims, kernel_size, stride, position, position_dims, share_weights, tail
+        )
+        self.timeformer = MultiScaleFMRITimeformer(
+            embed_dims, num_heads, num_layers, window_size, window_stride, merge, mlp_ratio, drop_rate, drop_path_rate
+        )
+        self.readout = ROIReadout(num_rois, embed_dims, out_dims, num_queries, num_layers if multi_scale else 1)
+        self.interaction = RegionInteraction(num_rois, out_dims, num_heads, interaction_layers, mlp_ratio, drop_rate)
+
+    @property
+    def num_rois(self) -> int:
+        """K."""
+        return len(self.roi_names)
+
+    def _check(self, responses: Tensor, geometry: SubjectGeometry) -> None:
+        if tuple(geometry.roi_names) != self.roi_names:
+            raise ValueError(
+                f'roi_names of the data of {geometry.subject} are {tuple(geometry.roi_names)}, but those '
+                f'of the fMRI encoder are {self.roi_names}; give both the same names in the same order'
+            )
+        num_voxels = sum(geometry.roi_sizes)
+        if len(geometry.roi_sizes) != self.num_rois or num_voxels == 0:
+            raise ValueError(
+                f'roi_sizes of {geometry.subject} must be {self.num_rois} numbers, at least one above 0, '
+                f'but got {tuple(geometry.roi_sizes)}; choose ROIs that the subject has'
+            )
+        if responses.dim() != 2 or responses.shape[1] != num_voxels:
+            raise ValueError(
+                f'responses must have shape (B, {num_voxels}), the sum of roi_sizes of '
+                f'{geometry.subject}, but got {tuple(responses.shape)}'
+            )
+        if geometry.coordinates.shape != (num_voxels, 3):
+            raise ValueError(
+                f'coordinates of {geometry.subject} must have shape ({num_voxels}, 3), in mm, but got '
+                f'{tuple(geometry.coordinates.shape)}'
+            )
+
+    def forward(self, responses: Tensor, geometry: SubjectGeometry) -> FMRIFeatures:
+        """Encode a batch of one subject.
+
+        Args:
+            responses: (B, N), z-scored responses.
+            geometry: Of the subject, N = sum(geometry.roi_sizes).
+
+        Returns:
+            ROI features (B, K, D), global feature (B, D) and presence (K,).
+
+        Raises:
+            ValueError: If geometry and responses do not fit each other or the encoder.
+        """
+        self._check(responses, geometry)
+        tokens = self.embedding(responses.to(self.embedding.bias.dtype), geometry)
+        scales = self.timeformer(tokens, self.embedding.lengths(geometry))
+        rois = self.readout(scales if self.multi_scale else scales[-1:])
+        present = torch.tensor([size > 0 for size in geometry.roi_sizes], device=rois.device)
+        return FMRIFeatures(rois, self.interaction(rois, present), present)

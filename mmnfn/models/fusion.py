@@ -1,0 +1,165 @@
+"""Fusion of image and fMRI features, trained by masked-ROI prediction."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmnfn.registry import MODELS
+
+from .fmri_encoder import FMRIFeatures
+from .image_head import ImageFeatures
+from .transformer import TransformerBlock
+
+TARGET_LOSSES = ('cosine', 'smooth_l1')
+
+
+class FusedFeatures(NamedTuple):
+    """What the fusion says of a batch.
+
+    Attributes:
+        fused: (B, E), the image's representation enriched by the brain's: the context token after the last block.
+        predicted: (B, K, D), what the fusion takes the ROI features to be.
+    """
+
+    fused: Tensor
+    predicted: Tensor
+
+
+def random_roi_mask(batch_size: int, present: Tensor, ratio: float) -> Tensor:
+    """Which ROIs are hidden from the fusion.
+
+    In each sample max(1, round(ratio · number of ROIs present)) of the present ROIs are drawn, with torch's global CPU
+    generator on every device, so that a resumed run draws what the unbroken one does.
+
+    Args:
+        batch_size: B.
+        present: (K,) bool.
+        ratio: Share of hidden ROIs.
+
+    Returns:
+        (B, K) bool on the device of ``present``, True where hidden; never True at an absent ROI.
+    """
+    order = torch.rand(batch_size, len(present)).to(present.device)
+    count = present.sum()
+    hidden = (count * ratio).round().clamp(min=1)
+    rank = order.masked_fill(~present, 2.0).argsort(dim=1).argsort(dim=1)
+    return (rank < hidden) & present
+
+
+@MODELS.register_module()
+class MaskedROIFusion(BaseModule):
+    """Transformer over [context, K image-ROI tokens, K fMRI-ROI tokens].
+
+    The paper combines both modalities in a transformer block, but its two losses do not name the result, and a
+    contrastive loss on it would leak one modality into the other. Here both losses act on the outputs of the towers,
+    and the fusion has a loss of its own: some fMRI-ROI tokens are hidden and predicted from the image and the other
+    ROIs.
+
+    Gradients: the image tokens are not detached, so that the image tower learns what helps to predict the brain. The
+    fMRI tokens are, as targets *and* as inputs: the fMRI tower could otherwise make the task easy by constant ROI
+    codes. So this loss never reaches the fMRI tower.
+
+    Args:
+        num_rois: K, as of the fMRI encoder.
+        in_dims: D, width of the towers' features.
+        embed_dims: Width of the tokens.
+        num_heads: Number of attention heads.
+        num_layers: Number of transformer blocks.
+        mlp_ratio: Hidden width of the MLPs in multiples of ``embed_dims``.
+        mask_ratio: Share of a subject's ROIs that are hidden, at least one.
+        target_loss: ``'cosine'``: 1 − cosine of prediction and target; ``'smooth_l1'``: of the L2-normalised features,
+            summed over their D entries.
+        drop_rate: Dropout.
+        init_cfg: Initialisation of mmengine.
+
+    Raises:
+        ValueError: If ``mask_ratio`` is not in (0, 1], ``target_loss`` unknown or ``num_layers`` below 1.
+    """
+
+    def __init__(
+        self,
+        num_rois: int = 6,
+        in_dims: int = 256,
+        embed_dims: int = 256,
+        num_heads: int = 4,
+        num_layers: int = 1,
+        mlp_ratio: float = 4.0,
+        mask_ratio: float = 0.5,
+        target_loss: str = 'cosine',
+        drop_rate: float = 0.0,
+        init_cfg: Optional[dict] = None,
+    ):
+        super().__init__(init_cfg)
+        if not 0 < mask_ratio <= 1:
+            raise ValueError(f'mask_ratio must be in (0, 1], but got {mask_ratio}')
+        if target_loss not in TARGET_LOSSES:
+            raise ValueError(f'target_loss must be one of {TARGET_LOSSES}, but got {target_loss!r}')
+        if num_layers < 1:
+            raise ValueError(f'num_layers must be at least 1, but got {num_layers}; use fusion=None for none')
+        self.num_rois = num_rois
+        self.in_dims = in_dims
+        self.mask_ratio = mask_ratio
+        self.target_loss = target_loss
+        self.image_linear = nn.Linear(in_dims, embed_dims)
+        self.fmri_linear = nn.Linear(in_dims, embed_dims)
+        self.mask_token = nn.Parameter(torch.randn(embed_dims) * 0.02)
+        self.type_embedding = nn.Parameter(torch.randn(3, embed_dims) * 0.02)  # context, image ROI, fMRI ROI
+        self.roi_embedding = nn.Parameter(torch.randn(num_rois, embed_dims) * 0.02)
+        self.layers = nn.ModuleList(
+            TransformerBlock(embed_dims, num_heads, mlp_ratio, drop_rate) for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(embed_dims)
+        self.predict = nn.Linear(embed_dims, in_dims)
+
+    def forward(self, image: ImageFeatures, fmri: FMRIFeatures, hidden: Optional[Tensor] = None) -> FusedFeatures:
+        """Fuse.
+
+        Args:
+            image: Of the image tower.
+            fmri: Of the fMRI tower, of the same B samples.
+            hidden: (B, K) bool, True at fMRI-ROI tokens to be hidden; None hides none.
+
+        Returns:
+            The fused representation (B, E), E = embed_dims, and the predicted ROI features (B, K, D).
+        """
+        context_type, image_type, fmri_type = self.type_embedding
+        fmri_tokens = self.fmri_linear(fmri.rois.detach())
+        if hidden is not None:
+            fmri_tokens = torch.where(hidden[:, :, None], self.mask_token.to(fmri_tokens.dtype), fmri_tokens)
+        tokens = torch.cat(
+            [
+                self.image_linear(image.context)[:, None] + context_type,
+                self.image_linear(image.rois) + image_type + self.roi_embedding,
+                fmri_tokens + fmri_type + self.roi_embedding,
+            ],
+            dim=1,
+        )
+        mask = torch.cat([fmri.present.new_ones(1 + self.num_rois), fmri.present]).expand(len(tokens), -1)
+        for layer in self.layers:
+            tokens = layer(tokens, mask=mask)
+        tokens = self.norm(tokens)
+        return FusedFeatures(tokens[:, 0], self.predict(tokens[:, 1 + self.num_rois :]))
+
+    def loss(self, image: ImageFeatures, fmri: FMRIFeatures) -> Tensor:
+        """Masked-ROI prediction L_fus, the mean over the samples of the mean over their hidden ROIs.
+
+        Args:
+            image: Of the image tower.
+            fmri: Of the fMRI tower, of the same B samples.
+
+        Returns:
+            The loss, a tensor without axes.
+        """
+        hidden = random_roi_mask(len(fmri.rois), fmri.present, self.mask_ratio)
+        predicted = F.normalize(self(image, fmri, hidden).predicted, dim=2)
+        target = F.normalize(fmri.rois.detach(), dim=2)
+        if self.target_loss == 'cosine':
+            error = 1 - (predicted * target).sum(dim=2)
+        else:
+            error = F.smooth_l1_loss(predicted, target, reduction='none').sum(dim=2)
+        return ((error * hidden).sum(dim=1) / hidden.sum(dim=1)).mean()

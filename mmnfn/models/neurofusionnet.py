@@ -1,0 +1,234 @@
+"""NeuroFusionNet: an image backbone pretrained with fMRI guidance."""
+
+from __future__ import annotations
+
+from typing import Dict, List, Optional, Tuple, Union
+
+import torch
+import torch.nn.functional as F
+from mmengine.dist import get_dist_info
+from mmengine.structures import BaseDataElement
+from mmpretrain.models.selfsup.base import BaseSelfSupervisor
+from torch import Tensor, nn
+
+from mmnfn.losses import gather_features, gather_sizes
+from mmnfn.registry import MODELS
+from mmnfn.structures import SubjectGeometry
+
+from .fmri_encoder import FMRIFeatures
+from .image_head import ImageFeatures
+
+LOSS_NAMES = ('con', 'bfg', 'fus')
+
+
+def _build(cfg: Union[dict, nn.Module], **defaults) -> nn.Module:
+    """A module from its config, with ``defaults`` for what the config leaves out."""
+    return cfg if isinstance(cfg, nn.Module) else MODELS.build({**defaults, **cfg})
+
+
+def _full_precision(features):
+    """Named tuple with its half-precision tensors in float32."""
+    return type(features)(*(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in features))
+
+
+@MODELS.register_module()
+class NeuroFusionNet(BaseSelfSupervisor):
+    """fMRI-guided pretraining, equation 8: L = λ_con L_con + λ_bfg L_bfg (+ λ_fus L_fus).
+
+    Image tower (backbone and neck) and fMRI tower each give a global feature and K ROI features. L_con (equation 6)
+    aligns the global ones over the batch, L_bfg (equation 7) the ROI ones, L_fus trains the fusion block by masked-ROI
+    prediction. L_con and L_bfg act on the outputs of the towers, so neither modality sees the other on its way to them.
+    The backbone alone is what downstream tasks use.
+
+    A batch holds one subject. In distributed training features of all ranks are gathered, and gradients are exactly
+    those of one process with the whole batch, whatever the sizes of the ranks' batches and whichever subjects they
+    hold.
+
+    Args:
+        backbone: Any MMPretrain backbone that returns feature maps; its last one is used.
+        neck: Config of :class:`ROIImageHead`. For it and the following, ``type`` may be left out, and K and D are taken
+            from the fMRI encoder unless given.
+        fmri_encoder: Config of :class:`FMRIEncoder`.
+        contrastive: Config of :class:`~mmnfn.losses.ContrastiveLoss`, ``{}`` for its defaults.
+        guidance: Config of :class:`~mmnfn.losses.FMRIGuidedLoss`, ``{}`` for its defaults; None trains without L_bfg.
+        fusion: Config of :class:`MaskedROIFusion`; with None the losses are exactly the paper's two.
+        loss_weight: The λ by name, ``con``, ``bfg`` and ``fus``; 1 where left out.
+        data_preprocessor: Config of :class:`NFNDataPreprocessor`; None for its defaults.
+        pretrained: Checkpoint of a whole NeuroFusionNet to start from. For weights of the backbone alone, use the
+            backbone's ``init_cfg``.
+        init_cfg: Initialisation of mmengine.
+
+    Raises:
+        ValueError: If K or D differ between the parts, or ``loss_weight`` has an unknown name.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        neck: dict,
+        fmri_encoder: dict,
+        contrastive: dict,
+        guidance: Optional[dict],
+        fusion: Optional[dict] = None,
+        loss_weight: Optional[Dict[str, float]] = None,
+        data_preprocessor: Optional[Union[dict, nn.Module]] = None,
+        pretrained: Optional[str] = None,
+        init_cfg: Optional[dict] = None,
+    ):
+        weights = dict.fromkeys(LOSS_NAMES, 1.0)
+        weights.update(loss_weight or {})
+        if len(weights) > len(LOSS_NAMES):
+            raise ValueError(f'loss_weight must have the names {LOSS_NAMES}, but got {tuple(loss_weight)}')
+        encoder = _build(fmri_encoder, type='mmnfn.FMRIEncoder')
+        num_rois, dims = encoder.num_rois, encoder.out_dims
+        neck = _build(neck, type='mmnfn.ROIImageHead', num_rois=num_rois, out_dims=dims)
+        if (neck.num_rois, neck.out_dims) != (num_rois, dims):
+            raise ValueError(
+                f'neck has num_rois={neck.num_rois} and out_dims={neck.out_dims}, but the fMRI encoder '
+                f'has {num_rois} roi_names and out_dims={dims}; leave both out of the neck to take them over'
+            )
+        if fusion is not None:
+            fusion = _build(fusion, type='mmnfn.MaskedROIFusion', num_rois=num_rois, in_dims=dims)
+            if (fusion.num_rois, fusion.in_dims) != (num_rois, dims):
+                raise ValueError(
+                    f'fusion has num_rois={fusion.num_rois} and in_dims={fusion.in_dims}, but the fMRI '
+                    f'encoder has {num_rois} roi_names and out_dims={dims}; leave both out of the fusion to '
+                    'take them over'
+                )
+        super().__init__(
+            backbone=backbone,
+            neck=neck,
+            pretrained=pretrained,
+            data_preprocessor=_build(data_preprocessor or {}, type='mmnfn.NFNDataPreprocessor'),
+            init_cfg=init_cfg,
+        )
+        self.fmri_encoder = encoder
+        self.fusion = fusion
+        self.contrastive = _build(contrastive, type='mmnfn.ContrastiveLoss')
+        self.guidance = None if guidance is None else _build(guidance, type='mmnfn.FMRIGuidedLoss')
+        self.loss_weight = weights
+
+    def forward(
+        self,
+        inputs: Tensor,
+        responses: Optional[Tensor] = None,
+        image_id: Optional[Tensor] = None,
+        geometry: Optional[SubjectGeometry] = None,
+        mode: str = 'tensor',
+        **kwargs,
+    ):
+        """Entry of training and test.
+
+        Args:
+            inputs: (B, 3, H, W) normalised images.
+            responses: (B, N) z-scored responses of one subject; not needed in mode 'tensor', nor are the next two.
+            image_id: (B,) int64, 73k id of each image.
+            geometry: Of the subject.
+            mode: ``'tensor'``, ``'loss'`` or ``'predict'``.
+            kwargs: Other entries of the batch, which the model does not use.
+
+        Returns:
+            The backbone's feature maps in mode 'tensor', else as :meth:`loss` and :meth:`predict`.
+
+        Raises:
+            ValueError: If ``mode`` is unknown or an entry that it needs is missing.
+        """
+        if mode == 'tensor':
+            return self.extract_feat(inputs)
+        if mode not in ('loss', 'predict'):
+            raise ValueError(f"mode must be 'tensor', 'loss' or 'predict', but got {mode!r}")
+        for name, value in (('responses', responses), ('image_id', image_id), ('geometry', geometry)):
+            if value is None:
+                raise ValueError(
+                    f"{name} is missing in the batch, but mode {mode!r} needs it; for images alone use mode='tensor'"
+                )
+        return getattr(self, mode)(inputs, responses, image_id, geometry)
+
+    def _encode(
+        self, inputs: Tensor, responses: Tensor, geometry: SubjectGeometry
+    ) -> Tuple[ImageFeatures, FMRIFeatures]:
+        image = self.neck(self.extract_feat(inputs))
+        return _full_precision(image), _full_precision(self.fmri_encoder(responses, geometry))
+
+    def loss(self, inputs: Tensor, responses: Tensor, image_id: Tensor, geometry: SubjectGeometry) -> Dict[str, Tensor]:
+        """Losses of a batch.
+
+        Args:
+            inputs: (B, 3, H, W) normalised images.
+            responses: (B, N) z-scored responses.
+            image_id: (B,) int64.
+            geometry: Of the subject.
+
+        Returns:
+            ``loss_con``, ``loss_bfg`` (with guidance) and ``loss_fus`` (with fusion), each times its λ, and the figures
+            ``temperature`` (σ) and ``batch_top1`` (share of images of the gathered batch whose own fMRI feature is the
+            most similar one). All but ``loss_fus`` are the same on every rank.
+        """
+        image, fmri = self._encode(inputs, responses, geometry)
+        with torch.autocast(inputs.device.type, enabled=False):
+            return self._losses(image, fmri, image_id)
+
+    def _losses(self, image: ImageFeatures, fmri: FMRIFeatures, image_id: Tensor) -> Dict[str, Tensor]:
+        rank, world_size = get_dist_info()
+        batch_size, num_rois, dims = image.rois.shape
+        sizes = gather_sizes(batch_size, rank, world_size, image_id.device)
+
+        ids = torch.cat([image_id[:, None], fmri.present.to(image_id.dtype).expand(batch_size, -1)], dim=1)
+        ids = gather_features(ids, rank, world_size, sizes=sizes)
+        image_ids, present = ids[:, 0], ids[:, 1:].bool()
+        # one tensor for all: one round of communication, and without guidance ROI features still get (zero) gradients
+        features = torch.cat([image.context, fmri.context, image.rois.flatten(1), fmri.rois.flatten(1)], dim=1)
+        features = gather_features(features, rank, world_size, sizes=sizes)
+        image_context, fmri_context, image_rois, fmri_rois = features.split(
+            [dims, dims, num_rois * dims, num_rois * dims], dim=1
+        )
+        image_rois, fmri_rois = image_rois.unflatten(1, (num_rois, dims)), fmri_rois.unflatten(1, (num_rois, dims))
+
+        loss_con = self.contrastive(image_context, fmri_context, image_ids)
+        losses = dict(loss_con=self.loss_weight['con'] * loss_con)
+        if self.guidance is not None:
+            losses['loss_bfg'] = self.loss_weight['bfg'] * self.guidance(image_rois, fmri_rois, present, image_ids)
+        if self.fusion is not None:
+            # a mean over the local samples: weighted so that the average over ranks is the mean over all samples
+            share = world_size * batch_size / sum(sizes)
+            losses['loss_fus'] = self.loss_weight['fus'] * share * self.fusion.loss(image, fmri)
+        losses['temperature'] = self.contrastive.temperature().detach()
+        losses['batch_top1'] = self.contrastive.top1(image_context, fmri_context, image_ids)
+        return losses
+
+    @torch.no_grad()
+    def predict(
+        self, inputs: Tensor, responses: Tensor, image_id: Tensor, geometry: SubjectGeometry
+    ) -> List[BaseDataElement]:
+        """Embeddings of a batch.
+
+        Args:
+            inputs: (B, 3, H, W) normalised images.
+            responses: (B, N) z-scored responses.
+            image_id: (B,) int64.
+            geometry: Of the subject.
+
+        Returns:
+            B elements with ``image_embedding`` and ``fmri_embedding`` (D,), ``image_roi_embeddings`` and
+            ``fmri_roi_embeddings`` (K, D), all L2-normalised (zero for an absent ROI of the brain), ``roi_present``
+            (K,), ``image_id`` (int) and ``subject`` (str); with fusion also ``fused_embedding`` (E,), which has seen
+            both modalities and so is no input for a retrieval.
+        """
+        image, fmri = self._encode(inputs, responses, geometry)
+        fields = dict(
+            image_embedding=F.normalize(image.context, dim=1),
+            fmri_embedding=F.normalize(fmri.context, dim=1),
+            image_roi_embeddings=F.normalize(image.rois, dim=2),
+            fmri_roi_embeddings=F.normalize(fmri.rois, dim=2),
+            roi_present=fmri.present.expand(len(inputs), -1),
+        )
+        if self.fusion is not None:
+            fields['fused_embedding'] = self.fusion(image, fmri).fused
+        return [
+            BaseDataElement(
+                image_id=int(image_id[i]),
+                subject=geometry.subject,
+                **{name: value[i] for name, value in fields.items()},
+            )
+            for i in range(len(inputs))
+        ]

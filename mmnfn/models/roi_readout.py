@@ -1,0 +1,60 @@
+"""From the tokens of a ROI to one feature of the ROI."""
+
+from __future__ import annotations
+
+from typing import List, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from .roi_linear import ROILinear
+
+
+class ROIReadout(nn.Module):
+    """Attention pooling with several learned queries per ROI class, then a linear layer per ROI class.
+
+    For each scale (a layer of the timeformer) and query a_{k,j}, the normalised tokens x_l of ROI k are averaged with
+    weights softmax_l(a_{k,j}·x_l / √D); the averages of all scales and queries, one after another, go through ROI k's
+    linear layer. Tokens of one ROI never reach the feature of another.
+
+    Args:
+        num_rois: K.
+        embed_dims: D, width of the tokens.
+        out_dims: Width of the ROI features.
+        num_queries: Queries per ROI class and scale.
+        num_scales: Number of layers that are read.
+
+    Raises:
+        ValueError: If ``num_queries`` is below 1.
+    """
+
+    def __init__(self, num_rois: int, embed_dims: int, out_dims: int, num_queries: int = 8, num_scales: int = 1):
+        super().__init__()
+        if num_queries < 1:
+            raise ValueError(f'num_queries must be at least 1, but got {num_queries}')
+        # of unit variance, so that scores have, too, and queries differ from the start
+        self.queries = nn.Parameter(torch.randn(num_scales, num_rois, num_queries, embed_dims))
+        self.norms = nn.ModuleList(nn.LayerNorm(embed_dims) for _ in range(num_scales))
+        self.linear = ROILinear(num_rois, num_scales * num_queries * embed_dims, out_dims)
+
+    def forward(self, scales: Sequence[Tuple[Tensor, Tuple[int, ...]]]) -> Tensor:
+        """Pool.
+
+        Args:
+            scales: For each scale the packed tokens (B, T, D) and the K lengths, as the timeformer returns them.
+
+        Returns:
+            (B, K, out_dims), zero for ROIs of length 0.
+        """
+        pooled: List[Tensor] = []
+        for norm, queries, (tokens, lengths) in zip(self.norms, self.queries, scales):
+            rois = []
+            for query, roi in zip(queries, norm(tokens).split(lengths, dim=1)):
+                if roi.shape[1] == 0:
+                    rois.append(roi.new_zeros(len(roi), query.numel()))
+                    continue
+                weights = torch.softmax(roi @ query.t() * query.shape[1] ** -0.5, dim=1)  # (B, L_k, queries)
+                rois.append((weights.transpose(1, 2) @ roi).flatten(1))
+            pooled.append(torch.stack(rois, dim=1))
+        present = torch.tensor([length > 0 for length in scales[0][1]], device=pooled[0].device)
+        return self.linear(torch.cat(pooled, dim=2)).masked_fill(~present[:, None], 0.0)

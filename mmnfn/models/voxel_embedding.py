@@ -1,0 +1,156 @@
+"""From voxels to tokens, equations 1 to 3."""
+
+from __future__ import annotations
+
+import math
+from typing import List, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmnfn.structures import SubjectGeometry
+
+POSITIONS = ('3d', '1d', 'none')
+TAILS = ('drop', 'pad')
+COORDINATE_SCALE_MM = 50.0
+
+
+def sinusoidal_position(length: int, dims: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Sines and cosines of the index, (length, dims); wavelengths from 2π to 2π·10,000 voxels."""
+    half = (dims + 1) // 2
+    frequency = torch.exp(-math.log(10000.0) / half * torch.arange(half, device=device, dtype=dtype))
+    angle = torch.arange(length, device=device, dtype=dtype)[:, None] * frequency
+    return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)[:, :dims]
+
+
+class VoxelEmbedding(nn.Module):
+    """Tokens of the ROIs of one subject: r^k = Conv1D(m^k) + Conv1D(v(m^k)), equations 1 to 3.
+
+    m^k are the N_k responses of ROI k, v_i = Linear(x_i, y_i, z_i) the embedding of the place of voxel i, and both
+    convolutions run over the voxels with the same kernel and stride, so that L_k = ⌊(N_k − kernel) / stride⌋ + 1 tokens
+    come out. The last (N_k − kernel) mod stride voxels, at most 15 of them, thus reach no token; ``tail='pad'`` appends
+    zeros until they do. A ROI with fewer voxels than the kernel is always zero-padded to one kernel; one without voxels
+    has no tokens. The second term depends on the subject alone and is computed once for a batch. Its two linear maps
+    are folded into one convolution over (x, y, z, 1) before they are applied, which gives the same numbers for a
+    fraction of the work; hence ``position_dims`` above 3 adds parameters and no expressiveness with ``'3d'``.
+
+    Coordinates are centred on the mean over the subject's voxels and divided by 50 mm, which makes them comparable
+    between subjects and about one in size.
+
+    Args:
+        num_rois: K.
+        embed_dims: D, width of the tokens.
+        kernel_size: Voxels in one token.
+        stride: Voxels from one token to the next.
+        position: v_i: ``'3d'`` of the coordinates (the paper's), ``'1d'`` sines of the voxel's index in its ROI (the
+            paper's ablation), ``'none'``.
+        position_dims: d, width of v_i.
+        share_weights: One pair of convolutions for all ROIs, or one for each.
+        tail: ``'drop'`` (the paper's formula) or ``'pad'``.
+
+    Raises:
+        ValueError: If ``position`` or ``tail`` is unknown, or a size is below 1.
+    """
+
+    def __init__(
+        self,
+        num_rois: int,
+        embed_dims: int,
+        kernel_size: int = 32,
+        stride: int = 16,
+        position: str = '3d',
+        position_dims: int = 64,
+        share_weights: bool = True,
+        tail: str = 'drop',
+    ):
+        super().__init__()
+        if position not in POSITIONS:
+            raise ValueError(f'position must be one of {POSITIONS}, but got {position!r}')
+        if tail not in TAILS:
+            raise ValueError(f'tail must be one of {TAILS}, but got {tail!r}')
+        if min(kernel_size, stride, position_dims) < 1:
+            raise ValueError(
+                'kernel_size, stride and position_dims must be at least 1, but got '
+                f'{kernel_size}, {stride} and {position_dims}'
+            )
+        self.num_rois = num_rois
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.position = position
+        self.position_dims = position_dims
+        self.tail = tail
+        groups = 1 if share_weights else num_rois
+        self.response_weight = self._uniform(groups, embed_dims, kernel_size)
+        self.bias = self._uniform(groups, embed_dims, fan_in=kernel_size)
+        if position != 'none':
+            self.position_weight = self._uniform(
+                groups, embed_dims, position_dims, kernel_size, fan_in=position_dims * kernel_size
+            )
+        if position == '3d':
+            self.position_linear = nn.Linear(3, position_dims)
+
+    @staticmethod
+    def _uniform(*shape: int, fan_in: int = 0) -> nn.Parameter:
+        bound = 1 / math.sqrt(fan_in or shape[-1])  # as torch.nn.Conv1d
+        return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
+
+    def num_tokens(self, num_voxels: int) -> int:
+        """L_k of a ROI with ``num_voxels`` voxels; 0 only without voxels."""
+        if num_voxels == 0:
+            return 0
+        excess = max(num_voxels - self.kernel_size, 0)
+        return (math.ceil(excess / self.stride) if self.tail == 'pad' else excess // self.stride) + 1
+
+    def lengths(self, geometry: SubjectGeometry) -> Tuple[int, ...]:
+        """(L_1, …, L_K) of a subject."""
+        return tuple(self.num_tokens(size) for size in geometry.roi_sizes)
+
+    def _slices(self, x: Tensor) -> Tensor:
+        """(…, N_k) → (…, L_k, kernel), what the convolution sees at each of its steps."""
+        span = (self.num_tokens(x.shape[-1]) - 1) * self.stride + self.kernel_size
+        return F.pad(x, (0, span - x.shape[-1])).unfold(-1, self.kernel_size, self.stride)
+
+    def _positions(self, geometry: SubjectGeometry) -> List[Tensor]:
+        """Per ROI (P, N_k): what the folded second convolution runs over; P = 4 with '3d', position_dims with '1d'."""
+        dtype = self.bias.dtype
+        coordinates = geometry.coordinates.to(dtype)
+        if self.position == '1d':
+            return [
+                sinusoidal_position(size, self.position_dims, coordinates.device, dtype).t()
+                for size in geometry.roi_sizes
+            ]
+        coordinates = (coordinates - coordinates.mean(dim=0)) / COORDINATE_SCALE_MM
+        coordinates = torch.cat([coordinates, torch.ones_like(coordinates[:, :1])], dim=1)
+        return list(coordinates.t().split(geometry.roi_sizes, dim=1))
+
+    def _position_kernel(self) -> Tensor:
+        """(groups, embed_dims, P, kernel): the second convolution, with the linear map of equation 1 folded in."""
+        if self.position == '1d':
+            return self.position_weight
+        linear = torch.cat([self.position_linear.weight, self.position_linear.bias[:, None]], dim=1)
+        return torch.einsum('godt,dp->gopt', self.position_weight, linear)
+
+    def forward(self, responses: Tensor, geometry: SubjectGeometry) -> Tensor:
+        """Embed a batch.
+
+        Args:
+            responses: (B, N), z-scored responses of one subject.
+            geometry: Of that subject, N = sum(geometry.roi_sizes).
+
+        Returns:
+            (B, L_1 + … + L_K, D), the ROIs one after another.
+        """
+        present = [k for k, size in enumerate(geometry.roi_sizes) if size > 0]
+        voxels = responses.split(geometry.roi_sizes, dim=1)
+        kernel = self._position_kernel().flatten(2) if self.position != 'none' else None
+        positions = self._positions(geometry) if self.position != 'none' else None
+        tokens = []
+        for k in present:
+            group = k if len(self.bias) > 1 else 0
+            token = F.linear(self._slices(voxels[k]), self.response_weight[group], self.bias[group])
+            if positions is not None:
+                slices = self._slices(positions[k]).transpose(0, 1).flatten(1)  # (L_k, P·kernel)
+                token = token + F.linear(slices, kernel[group])
+            tokens.append(token)
+        return torch.cat(tokens, dim=1)

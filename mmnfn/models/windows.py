@@ -1,0 +1,104 @@
+"""Which tokens each sliding window of equation 4 covers."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import List, NamedTuple, Tuple
+
+import torch
+from torch import Tensor
+
+
+class WindowPlan(NamedTuple):
+    """W windows over a sequence of T tokens.
+
+    Attributes:
+        index: (W, w) int64, the token at each place of each window; places beyond the end of a short window repeat its
+            first token and are not valid.
+        valid: (W, w) bool.
+        share: (W, w) float32, one over the number of windows that hold the token; 0 where not valid.
+    """
+
+    index: Tensor
+    valid: Tensor
+    share: Tensor
+
+
+def window_spans(length: int, size: int, stride: int) -> List[Tuple[int, int]]:
+    """Slices (start, end) of equation 4 over one ROI.
+
+    They start at 0, stride, 2·stride, … until the whole sequence is covered; the last one may be shorter than ``size``.
+
+    Args:
+        length: L_k, number of tokens; 0 gives no slices.
+        size: w, tokens in a window.
+        stride: s ≤ w.
+
+    Returns:
+        The slices in order.
+    """
+    if length == 0:
+        return []
+    count = -(-max(length - size, 0) // stride) + 1
+    return [(start, min(start + size, length)) for start in range(0, count * stride, stride)]
+
+
+@torch.inference_mode(False)  # plans are cached, and an inference tensor could not serve a later training step
+def plan_from_spans(spans: List[Tuple[int, int]], device: torch.device) -> WindowPlan:
+    """Plan of windows given as slices (start, end) of the packed sequence."""
+    size = max(end - start for start, end in spans)
+    starts, ends = torch.tensor(spans, device=device).t()[:, :, None]
+    index = starts + torch.arange(size, device=device)
+    valid = index < ends
+    index = torch.where(valid, index, starts)
+    holders = torch.bincount(index[valid])
+    return WindowPlan(index, valid, (valid / holders[index]).to(torch.float32))
+
+
+@lru_cache(maxsize=128)
+def sliding_plan(lengths: Tuple[int, ...], size: int, stride: int, device: torch.device) -> WindowPlan:
+    """Windows of all ROIs of a packed sequence; no window holds tokens of two ROIs.
+
+    Args:
+        lengths: (L_1, …, L_K), the ROIs lie one after another in the sequence.
+        size: w.
+        stride: s.
+        device: Where the plan is needed.
+
+    Returns:
+        The plan, cached.
+    """
+    spans, offset = [], 0
+    for length in lengths:
+        spans += [(offset + start, offset + end) for start, end in window_spans(length, size, stride)]
+        offset += length
+    return plan_from_spans(spans, device)
+
+
+@lru_cache(maxsize=128)
+@torch.inference_mode(False)
+def slice_plan(
+    lengths: Tuple[int, ...], size: int, stride: int, device: torch.device
+) -> Tuple[Tensor, Tuple[int, ...], WindowPlan]:
+    """Literal equation 5: the slices of each ROI, laid one after another, are the next sequence.
+
+    Args:
+        lengths: (L_1, …, L_K).
+        size: w.
+        stride: s.
+        device: Where the plan is needed.
+
+    Returns:
+        The token of the old sequence at each place of the new one, the K lengths of the new one, and the plan by which
+        each slice of the new sequence attends to itself alone.
+    """
+    tokens, new_lengths, spans, offset = [], [], [], 0
+    for length in lengths:
+        start_of_roi = spans[-1][1] if spans else 0
+        for start, end in window_spans(length, size, stride):
+            begin = spans[-1][1] if spans else 0
+            spans.append((begin, begin + end - start))
+            tokens.append(torch.arange(offset + start, offset + end, device=device))
+        new_lengths.append((spans[-1][1] if spans else 0) - start_of_roi)
+        offset += length
+    return torch.cat(tokens), tuple(new_lengths), plan_from_spans(spans, device)

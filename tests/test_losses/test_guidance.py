@@ -1,0 +1,121 @@
+"""Equation 7 against a loop written from the paper."""
+
+import math
+
+import pytest
+import torch
+
+from mmnfn.losses import FMRIGuidedLoss, fmri_guided_loss
+
+N, K, D = 5, 4, 3
+
+
+def loop_guidance(p, q, present, negatives='roi', ids=None, temperature=1.0, normalise=False):
+    """L_bfg = -1/N sum_i sum_k log exp(p_i^k.q_i^k) / sum_g exp(p_i^k.q_i^g), over the ROIs that are there."""
+
+    def similarity(i, k, j, g):
+        a, b = p[i, k], q[j, g]
+        if normalise:
+            a, b = a / a.norm(), b / b.norm()
+        return float(a @ b) / temperature
+
+    total = 0.0
+    for i in range(len(p)):
+        for k in range(p.shape[1]):
+            if not present[i][k]:
+                continue
+            denominator = sum(math.exp(similarity(i, k, i, g)) for g in range(p.shape[1]) if present[i][g])
+            if negatives == 'roi+batch':
+                for j in range(len(p)):
+                    if j != i and ids[j] != ids[i] and present[j][k]:
+                        denominator += math.exp(similarity(i, k, j, k))
+            total += math.log(math.exp(similarity(i, k, i, k)) / denominator)
+    return -total / len(p)
+
+
+@pytest.fixture
+def features():
+    generator = torch.Generator().manual_seed(0)
+    return (
+        torch.randn(N, K, D, dtype=torch.float64, generator=generator),
+        torch.randn(N, K, D, dtype=torch.float64, generator=generator),
+    )
+
+
+PRESENT = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 1], [1, 1, 1, 1], [0, 0, 1, 0], [1, 1, 0, 1]], dtype=torch.bool)
+IDS = [3, 4, 3, 5, 6]
+
+
+def test_literal_equation(features):
+    loss = fmri_guided_loss(*features, temperature=1.0, normalize=False)
+    assert float(loss) == pytest.approx(loop_guidance(*features, torch.ones(N, K).bool()), abs=1e-12)
+
+
+@pytest.mark.parametrize('negatives', ['roi', 'roi+batch'])
+@pytest.mark.parametrize('normalise', [True, False])
+def test_absent_rois_and_negatives_equal_loop(features, negatives, normalise):
+    loss = fmri_guided_loss(
+        *features, 0.5, PRESENT, negatives=negatives, image_ids=torch.tensor(IDS), normalize=normalise
+    )
+    expected = loop_guidance(*features, PRESENT, negatives, IDS, 0.5, normalise)
+    assert float(loss) == pytest.approx(expected, abs=1e-12)
+
+
+def test_negatives_without_ids_are_all_other_samples(features):
+    loss = fmri_guided_loss(*features, 0.5, negatives='roi+batch')
+    expected = loop_guidance(*features, torch.ones(N, K).bool(), 'roi+batch', list(range(N)), 0.5, True)
+    assert float(loss) == pytest.approx(expected, abs=1e-12)
+
+
+def test_presence_of_one_subject_broadcasts(features):
+    present = torch.tensor([True, False, True, True])
+    torch.testing.assert_close(
+        fmri_guided_loss(*features, 0.5, present), fmri_guided_loss(*features, 0.5, present.repeat(N, 1))
+    )
+
+
+@pytest.mark.parametrize('negatives', ['roi', 'roi+batch'])
+def test_absent_rois_get_no_gradient_and_change_nothing(features, negatives):
+    """Zero features of absent ROIs, as the encoder gives them, must not make the gradient NaN."""
+    image, fmri = features
+    fmri = (fmri * PRESENT[:, :, None]).requires_grad_()
+    image = image.clone().requires_grad_()
+    loss = fmri_guided_loss(image, fmri, 0.5, PRESENT, negatives, torch.tensor(IDS))
+    loss.backward()
+    for grad in (image.grad, fmri.grad):
+        assert grad.isfinite().all()
+        assert (grad[~PRESENT] == 0).all() and (grad[PRESENT].abs().sum(-1) > 0).any()
+    other = torch.where(PRESENT[:, :, None], fmri.detach(), torch.tensor(9.0, dtype=torch.float64))
+    torch.testing.assert_close(
+        loss.detach(), fmri_guided_loss(image.detach(), other, 0.5, PRESENT, negatives, torch.tensor(IDS))
+    )
+
+
+def test_constant_roi_codes_minimise_it_unless_the_batch_gives_negatives():
+    """What the docstring says: with 'roi' one code per ROI, the same for every image, is a perfect solution."""
+    codes = torch.eye(K, dtype=torch.float64).expand(N, K, K)
+    assert float(fmri_guided_loss(codes, codes, 0.05, negatives='roi')) < 1e-7
+    chance_among_samples = K * math.log(N)
+    assert float(fmri_guided_loss(codes, codes, 0.05, negatives='roi+batch')) == pytest.approx(
+        chance_among_samples, rel=1e-6
+    )
+
+
+def test_module_passes_its_options_on(features):
+    module = FMRIGuidedLoss(temperature=0.5, negatives='roi+batch', normalize=False).double()
+    expected = fmri_guided_loss(*features, 0.5, PRESENT, 'roi+batch', torch.tensor(IDS), normalize=False)
+    torch.testing.assert_close(module(*features, PRESENT, torch.tensor(IDS)), expected, rtol=1e-6, atol=0)
+    assert not list(module.parameters())
+    assert len(list(FMRIGuidedLoss(learnable_temperature=True).parameters())) == 1
+
+
+def test_bad_arguments_are_named(features):
+    image, fmri = features
+    with pytest.raises(ValueError, match="negatives must be one of .*'batch'"):
+        fmri_guided_loss(image, fmri, negatives='batch')
+    with pytest.raises(ValueError, match="negatives must be one of .*'batch'"):
+        FMRIGuidedLoss(negatives='batch')
+    with pytest.raises(ValueError, match='image_rois and fmri_rois'):
+        fmri_guided_loss(image, fmri[:, :2])
+    with pytest.raises(ValueError, match='present must have shape'):
+        fmri_guided_loss(image, fmri, present=torch.ones(K + 1, dtype=torch.bool))

@@ -1,0 +1,34 @@
+"""The temperature and its limit."""
+
+import pytest
+import torch
+
+from mmnfn.losses import Temperature
+
+
+@pytest.mark.parametrize('learnable', [True, False])
+def test_starts_at_its_value(learnable):
+    assert float(Temperature(0.07, learnable)()) == pytest.approx(0.07, rel=1e-6)
+
+
+def test_inverse_stays_at_most_100_and_can_come_back():
+    temperature = Temperature(0.02, learnable=True)
+    optimizer = torch.optim.SGD(temperature.parameters(), lr=100.0)
+    temperature().backward()  # lowers sigma
+    optimizer.step()
+    assert float(temperature.log_scale.detach().exp()) > 100
+    assert float(temperature.eval()()) == pytest.approx(0.01, rel=1e-5)
+    optimizer.zero_grad()
+    (-temperature.train()()).backward()
+    optimizer.step()
+    assert float(temperature()) > 0.011
+
+
+@pytest.mark.parametrize('value, learnable', [(0.0, True), (-1.0, False), (0.001, True)])
+def test_impossible_values_are_refused(value, learnable):
+    with pytest.raises(ValueError, match='temperature'):
+        Temperature(value, learnable)
+
+
+def test_fixed_may_be_small():
+    assert float(Temperature(0.001, learnable=False)()) == pytest.approx(0.001)

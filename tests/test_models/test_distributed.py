@@ -1,0 +1,161 @@
+"""1, 2 and 3 gloo processes against one process with the global batch.
+
+Ranks hold batches of different sizes, of different subjects, one of whom lacks a ROI, and show some images twice.
+"""
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mmnfn.losses import contrastive_loss, fmri_guided_loss, gather_features
+from mmnfn.models import NeuroFusionNet
+from mmnfn.structures import SubjectGeometry
+
+NAMES = ('prf-visualrois', 'floc-faces', 'streams')
+BATCHES = (  # of each rank: voxels of the ROIs, image ids
+    ((40, 21, 30), (1, 2, 3)),
+    ((55, 0, 18), (4, 1)),
+    ((33, 12, 8), (5, 4, 6, 6)),
+)
+WORLD_SIZES = (1, 2, 3)
+
+
+def build_model():
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.GELU(), nn.Conv2d(6, 6, 3, stride=2))
+    return NeuroFusionNet(
+        backbone=backbone,
+        neck=dict(in_channels=6),
+        fmri_encoder=dict(
+            roi_names=NAMES,
+            embed_dims=8,
+            out_dims=8,
+            num_heads=2,
+            kernel_size=8,
+            stride=4,
+            position_dims=4,
+            window_size=6,
+            window_stride=3,
+            num_queries=2,
+        ),
+        contrastive=dict(temperature=0.3),
+        guidance=dict(temperature=0.5, learnable_temperature=True, negatives='roi+batch'),
+        fusion=dict(embed_dims=8),
+        loss_weight=dict(con=1.0, bfg=0.7, fus=0.4),
+    ).double()
+
+
+def rank_batch(rank):
+    sizes, ids = BATCHES[rank]
+    generator = torch.Generator().manual_seed(10 + rank)
+
+    def normal(*shape):
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    return dict(
+        inputs=normal(len(ids), 3, 7, 7),
+        responses=normal(len(ids), sum(sizes)),
+        image_id=torch.tensor(ids),
+        geometry=SubjectGeometry(f'subj0{rank + 1}', NAMES, sizes, 30 * normal(sum(sizes), 3)),
+    )
+
+
+def weighted_sum(features):
+    """A loss in which every entry counts differently."""
+    return (features.sin() * torch.arange(features.numel(), dtype=features.dtype).view_as(features)).sum()
+
+
+def work(rank, folder):
+    """Body of one process: for each world size the losses and gradients as DDP leaves them."""
+    torch.set_num_threads(1)
+    for world_size in WORLD_SIZES:
+        if rank >= world_size:
+            continue
+        dist.init_process_group(
+            'gloo', init_method=f'file://{folder}/init{world_size}', rank=rank, world_size=world_size
+        )
+        data = rank_batch(rank)
+        model = DistributedDataParallel(build_model().train(), find_unused_parameters=False)
+        torch.manual_seed(100 + rank)  # the fusion's mask
+        losses = model(**data, mode='loss')
+        (losses['loss_con'] + losses['loss_bfg'] + losses['loss_fus']).backward()
+        own = data['responses'][:, :5].clone().requires_grad_()
+        gathered = gather_features(own, rank, world_size)
+        weighted_sum(gathered).backward()
+        torch.save(
+            dict(
+                losses={name: value.detach() for name, value in losses.items()},
+                gradients={name: parameter.grad for name, parameter in model.module.named_parameters()},
+                gathered=gathered.detach(),
+                gathered_gradient=own.grad,
+                gathered_ids=gather_features(data['image_id'], rank, world_size),
+            ),
+            f'{folder}/{world_size}-{rank}.pth',
+        )
+        dist.destroy_process_group()
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp('ranks')
+    mp.spawn(work, (str(path),), nprocs=max(WORLD_SIZES))
+    return path
+
+
+def results(folder, world_size):
+    return [torch.load(folder / f'{world_size}-{rank}.pth') for rank in range(world_size)]
+
+
+def single_process(world_size):
+    """Losses and gradients of the global batch, from features that are simply concatenated."""
+    model = build_model().train()
+    encoded, fusion_losses, ids, present = [], [], [], []
+    for rank in range(world_size):
+        data = rank_batch(rank)
+        image = model.neck(model.backbone(data['inputs']))
+        fmri = model.fmri_encoder(data['responses'], data['geometry'])
+        torch.manual_seed(100 + rank)
+        fusion_losses.append(model.fusion.loss(image, fmri) * len(data['image_id']))
+        encoded.append((image.context, fmri.context, image.rois, fmri.rois))
+        ids.append(data['image_id'])
+        present.append(fmri.present.expand(len(data['image_id']), -1))
+    image_context, fmri_context, image_rois, fmri_rois = (torch.cat(parts) for parts in zip(*encoded))
+    ids, present = torch.cat(ids), torch.cat(present)
+    losses = dict(
+        loss_con=contrastive_loss(image_context, fmri_context, model.contrastive.temperature(), ids),
+        loss_bfg=0.7 * fmri_guided_loss(image_rois, fmri_rois, model.guidance.temperature(), present, 'roi+batch', ids),
+        loss_fus=0.4 * sum(fusion_losses) / len(ids),
+    )
+    sum(losses.values()).backward()
+    return losses, {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize('world_size', WORLD_SIZES)
+def test_losses_and_gradients_are_those_of_one_process(folder, world_size):
+    losses, gradients = single_process(world_size)
+    ranks = results(folder, world_size)
+    for result in ranks:
+        for name in ('loss_con', 'loss_bfg'):
+            torch.testing.assert_close(result['losses'][name], losses[name].detach(), rtol=1e-9, atol=0)
+    mean = sum(result['losses']['loss_fus'] for result in ranks) / world_size
+    torch.testing.assert_close(mean, losses['loss_fus'].detach(), rtol=1e-9, atol=0)
+    for name, gradient in gradients.items():
+        assert gradient.abs().max() > 1e-6, f'{name} is not tested'
+        for result in ranks:
+            scale = float(gradient.abs().max())
+            torch.testing.assert_close(result['gradients'][name], gradient, rtol=1e-9, atol=1e-9 * scale, msg=name)
+
+
+@pytest.mark.parametrize('world_size', WORLD_SIZES)
+def test_gathered_rows_and_their_gradient(folder, world_size):
+    batches = [rank_batch(rank) for rank in range(world_size)]
+    rows = torch.cat([data['responses'][:, :5] for data in batches]).requires_grad_()
+    weighted_sum(rows).backward()
+    gradients = rows.grad.split([len(data['image_id']) for data in batches])
+    for result, gradient in zip(results(folder, world_size), gradients):
+        assert torch.equal(result['gathered'], rows.detach())
+        assert result['gathered_ids'].tolist() == [i for data in batches for i in data['image_id'].tolist()]
+        torch.testing.assert_close(result['gathered_gradient'], world_size * gradient)

@@ -1,0 +1,151 @@
+"""The fMRI tower as a whole."""
+
+import pytest
+import torch
+
+from mmnfn.models import FMRIEncoder
+from mmnfn.models.roi_readout import ROIReadout
+from mmnfn.structures import SubjectGeometry
+
+NAMES = ('prf-visualrois', 'floc-faces', 'streams')
+
+
+def encoder(**kwargs):
+    torch.manual_seed(0)
+    defaults = dict(
+        roi_names=NAMES,
+        embed_dims=16,
+        out_dims=12,
+        num_heads=2,
+        kernel_size=8,
+        stride=4,
+        position_dims=4,
+        window_size=6,
+        window_stride=3,
+        num_queries=3,
+    )
+    return FMRIEncoder(**{**defaults, **kwargs}).double().eval()
+
+
+def data(sizes=(90, 31, 50), batch=4, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    coordinates = 30 * torch.randn(sum(sizes), 3, generator=generator)
+    responses = torch.randn(batch, sum(sizes), generator=generator)
+    return responses, SubjectGeometry('subj01', NAMES, tuple(sizes), coordinates)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(),
+        dict(merge='concat'),
+        dict(position='1d'),
+        dict(position='none'),
+        dict(share_weights=False),
+        dict(multi_scale=False),
+        dict(interaction_layers=0),
+        dict(tail='pad'),
+        dict(drop_rate=0.1, drop_path_rate=0.1),
+    ],
+    ids=str,
+)
+def test_every_option_encodes_and_trains_all_parameters_whatever_rois_are_there(options):
+    module = encoder(**options).train()
+    for sizes in ((90, 31, 50), (90, 0, 3), (0, 0, 50)):
+        features = module(*data(sizes))
+        assert features.rois.shape == (4, 3, 12) and features.context.shape == (4, 12)
+        assert features.present.tolist() == [size > 0 for size in sizes]
+        assert (features.rois[:, ~features.present] == 0).all()
+        module.zero_grad()
+        (features.rois.sum() + features.context.sum()).backward()
+        for name, parameter in module.named_parameters():
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
+def test_roi_feature_depends_on_its_own_voxels_only_and_the_context_on_all():
+    module, (responses, geometry) = encoder(), data()
+    features = module(responses, geometry)
+    for k, part in enumerate((slice(0, 90), slice(90, 121), slice(121, 171))):
+        changed = responses.clone()
+        changed[:, part] += torch.randn(4, part.stop - part.start)
+        other = module(changed, geometry)
+        same = [torch.allclose(features.rois[:, j], other.rois[:, j], rtol=0, atol=1e-12) for j in range(3)]
+        assert same == [j != k for j in range(3)]
+        assert not torch.allclose(features.context, other.context)
+
+
+@pytest.mark.parametrize('interaction_layers', [0, 1])
+def test_absent_roi_is_left_out(interaction_layers):
+    """The parameters of an absent ROI must not matter, and the others' features stay what they are."""
+    module, (responses, geometry) = encoder(interaction_layers=interaction_layers), data((90, 0, 50))
+    before = module(responses, geometry)
+    with torch.no_grad():
+        module.readout.linear.bias[1] += 5
+        module.readout.queries[:, 1] += 5
+        if interaction_layers:
+            module.interaction.roi_embedding[1] += 5
+    after = module(responses, geometry)
+    assert torch.equal(before.rois, after.rois) and torch.equal(before.context, after.context)
+
+
+def test_permuting_samples_permutes_outputs():
+    module, (responses, geometry) = encoder(), data()
+    order = torch.tensor([2, 0, 3, 1])
+    features, permuted = module(responses, geometry), module(responses[order], geometry)
+    torch.testing.assert_close(features.rois[order], permuted.rois)
+    torch.testing.assert_close(features.context[order], permuted.context)
+
+
+def test_batch_does_not_mix_samples():
+    module, (responses, geometry) = encoder(), data()
+    features = module(responses, geometry)
+    torch.testing.assert_close(features.context[:1], module(responses[:1], geometry).context)
+
+
+def test_readout_equals_loop():
+    torch.manual_seed(0)
+    readout = ROIReadout(num_rois=2, embed_dims=4, out_dims=3, num_queries=2, num_scales=2).double()
+    scales = [(torch.randn(2, 8, 4, dtype=torch.float64), (5, 3)), (torch.randn(2, 11, 4, dtype=torch.float64), (7, 4))]
+    out = readout(scales)
+    for b in range(2):
+        for k in range(2):
+            pooled = []
+            for scale, (tokens, lengths) in enumerate(scales):
+                first = sum(lengths[:k])
+                roi = readout.norms[scale](tokens[b, first : first + lengths[k]])
+                for query in readout.queries[scale, k]:
+                    weights = torch.stack([(query @ token / 2.0).exp() for token in roi])  # 2 = sqrt(4)
+                    pooled.append(sum(w * token for w, token in zip(weights, roi)) / weights.sum())
+            expected = readout.linear.weight[k] @ torch.cat(pooled) + readout.linear.bias[k]
+            torch.testing.assert_close(out[b, k], expected, rtol=0, atol=1e-12)
+
+
+def test_multi_scale_reads_the_first_layer_too():
+    """With the second layer cut off, its gradient path, only the multi-scale read-out still trains the first layer."""
+    for multi_scale, reached in ((True, True), (False, False)):
+        module = encoder(multi_scale=multi_scale)
+        module.timeformer.layers[1].register_forward_hook(lambda _, __, out: out.detach())
+        module(*data()).rois.sum().backward()
+        assert (module.timeformer.layers[0].mlp[0].weight.grad is not None) is reached
+
+
+def test_half_precision_responses_and_autocast():
+    module, (responses, geometry) = encoder().float(), data()
+    full = module(responses, geometry).context
+    torch.testing.assert_close(module(responses.half(), geometry).context, full, rtol=0, atol=1e-2)
+    with torch.autocast('cpu', torch.bfloat16):
+        torch.testing.assert_close(module(responses, geometry).context.float(), full, rtol=0, atol=0.1)
+
+
+def test_data_that_does_not_fit_is_refused():
+    module, (responses, geometry) = encoder(), data()
+    with pytest.raises(ValueError, match="'floc-words'.*'floc-faces'"):
+        module(responses, geometry._replace(roi_names=('prf-visualrois', 'floc-words', 'streams')))
+    with pytest.raises(ValueError, match=r'responses must have shape \(B, 171\)'):
+        module(responses[:, 1:], geometry)
+    with pytest.raises(ValueError, match='coordinates of subj01'):
+        module(responses, geometry._replace(coordinates=geometry.coordinates[:, :2]))
+    with pytest.raises(ValueError, match='roi_sizes of subj01'):
+        module(responses[:, :0], geometry._replace(roi_sizes=(0, 0, 0), coordinates=geometry.coordinates[:0]))
+    with pytest.raises(ValueError, match='roi_names'):
+        encoder(roi_names=('streams', 'streams'))

@@ -1,0 +1,121 @@
+"""Masked-ROI prediction and what it must not leak."""
+
+import pytest
+import torch
+
+from mmnfn.models import FMRIFeatures, ImageFeatures, MaskedROIFusion
+from mmnfn.models.fusion import random_roi_mask
+
+B, K, D = 5, 4, 6
+
+
+def fusion(**kwargs):
+    torch.manual_seed(0)
+    return MaskedROIFusion(num_rois=K, in_dims=D, embed_dims=8, num_heads=2, **kwargs).double().eval()
+
+
+def features(present=(True, True, False, True)):
+    generator = torch.Generator().manual_seed(1)
+
+    def normal(*shape):
+        return torch.randn(*shape, dtype=torch.float64, generator=generator).requires_grad_()
+
+    image = ImageFeatures(normal(B, K, D), normal(B, D), torch.ones(B, K, 1, 1))
+    return image, FMRIFeatures(normal(B, K, D), normal(B, D), torch.tensor(present))
+
+
+@pytest.mark.parametrize('ratio, count', [(0.01, 1), (0.5, 2), (0.75, 2), (1.0, 3)])
+def test_mask_hides_the_asked_share_of_the_present_rois(ratio, count):
+    present = torch.tensor([True, True, False, True])
+    mask = random_roi_mask(200, present, ratio)
+    assert (mask.sum(dim=1) == count).all() and not mask[:, 2].any()
+    assert (mask[:, present].float().mean(dim=0) - count / 3).abs().max() < 0.15
+
+
+def test_mask_comes_from_the_global_generator():
+    present = torch.ones(K, dtype=torch.bool)
+    torch.manual_seed(3)
+    first, second = random_roi_mask(50, present, 0.5), random_roi_mask(50, present, 0.5)
+    torch.manual_seed(3)
+    assert torch.equal(first, random_roi_mask(50, present, 0.5))
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize('target_loss', ['cosine', 'smooth_l1'])
+def test_loss_equals_loop(target_loss):
+    module, (image, fmri) = fusion(target_loss=target_loss), features()
+    torch.manual_seed(5)
+    loss = module.loss(image, fmri)
+    torch.manual_seed(5)
+    hidden = random_roi_mask(B, fmri.present, 0.5)
+    predicted = module(image, fmri, hidden).predicted
+    total = 0.0
+    for i in range(B):
+        errors = []
+        for k in range(K):
+            if hidden[i, k]:
+                a, b = predicted[i, k] / predicted[i, k].norm(), fmri.rois[i, k] / fmri.rois[i, k].norm()
+                difference = (a - b).abs()
+                smooth = torch.where(difference < 1, difference**2 / 2, difference - 0.5).sum()
+                errors.append(1 - a @ b if target_loss == 'cosine' else smooth)
+        total += sum(errors) / len(errors)
+    torch.testing.assert_close(loss, total / B)
+
+
+def test_gradient_reaches_the_image_tower_and_never_the_fmri_tower():
+    module, (image, fmri) = fusion(), features()
+    module.loss(image, fmri).backward()
+    assert image.context.grad.abs().sum() > 0 and image.rois.grad.abs().sum() > 0
+    assert fmri.rois.grad is None and fmri.context.grad is None
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, name
+
+
+def test_hidden_and_absent_rois_are_not_seen():
+    module, (image, fmri) = fusion(), features()
+    hidden = torch.zeros(B, K, dtype=torch.bool)
+    hidden[:, 1] = True
+    predicted = module(image, fmri, hidden)
+    for k, seen in ((0, True), (1, False), (2, False), (3, True)):
+        other = fmri.rois.detach().clone()
+        other[:, k] = torch.randn(B, D, dtype=torch.float64)
+        changed = module(image, fmri._replace(rois=other), hidden)
+        assert torch.equal(predicted.predicted[:, 1], changed.predicted[:, 1]) is not seen
+        assert torch.equal(predicted.fused, changed.fused) is not seen
+
+
+def test_fused_representation_uses_both_modalities():
+    module, (image, fmri) = fusion(), features()
+    fused = module(image, fmri).fused
+    assert fused.shape == (B, 8)
+    assert not torch.allclose(fused, module(image._replace(context=image.context + 1), fmri).fused)
+    assert not torch.allclose(fused, module(image, fmri._replace(rois=fmri.rois + 1)).fused)
+
+
+def test_learns_to_predict_what_the_image_tells():
+    torch.manual_seed(0)
+    module = MaskedROIFusion(num_rois=K, in_dims=D, embed_dims=32, num_heads=4, mask_ratio=1.0)
+    optimizer = torch.optim.Adam(module.parameters(), lr=5e-3)
+    losses = []
+    for _ in range(80):
+        rois = torch.randn(32, K, D)
+        image = ImageFeatures(rois.flip(2), rois.mean(dim=1), torch.ones(32, K, 1, 1))
+        loss = module.loss(image, FMRIFeatures(rois, rois.mean(dim=1), torch.ones(K, dtype=torch.bool)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[0] > 0.8 and losses[-1] < 0.6
+
+
+@pytest.mark.parametrize(
+    'kwargs, word',
+    [
+        (dict(mask_ratio=0.0), 'mask_ratio'),
+        (dict(target_loss='l2'), 'target_loss'),
+        (dict(num_layers=0), 'fusion=None'),
+    ],
+)
+def test_bad_arguments_are_named(kwargs, word):
+    with pytest.raises(ValueError, match=word):
+        fusion(**kwargs)

@@ -1,0 +1,52 @@
+"""The image side: pooling, and which backbones fit."""
+
+import pytest
+import torch
+from mmpretrain.models import ConvNeXt, VisionTransformer
+
+from mmnfn.models import ROIImageHead
+
+VIT = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
+
+
+def test_pooling_equals_loop():
+    torch.manual_seed(0)
+    head = ROIImageHead(in_channels=5, out_dims=4, num_rois=3).double()
+    feat = torch.randn(2, 5, 2, 3, dtype=torch.float64)
+    features = head((torch.zeros(1), feat))
+    assert features.context.shape == (2, 4) and features.maps.shape == (2, 3, 2, 3)
+    torch.testing.assert_close(features.maps.sum(dim=(2, 3)), torch.ones(2, 3, dtype=torch.float64))
+    for b in range(2):
+        torch.testing.assert_close(features.context[b], head.context(feat[b].flatten(1).mean(dim=1)))
+        for k in range(3):
+            weights = torch.stack(
+                [(head.map_conv.weight[k, :, 0, 0] @ feat[b, :, y, x]).exp() for y in range(2) for x in range(3)]
+            )
+            weights = weights / weights.sum()
+            pooled = sum(w * feat[b, :, i // 3, i % 3] for i, w in enumerate(weights))
+            torch.testing.assert_close(features.maps[b, k].flatten(), weights, rtol=0, atol=1e-12)
+            torch.testing.assert_close(
+                features.rois[b, k], head.roi_linear.weight[k] @ pooled + head.roi_linear.bias[k], rtol=0, atol=1e-12
+            )
+
+
+def test_vision_transformer_with_feature_maps_fits():
+    backbone = VisionTransformer(VIT, img_size=32, patch_size=16, out_type='featmap')
+    assert ROIImageHead(16)(backbone(torch.randn(2, 3, 32, 32))).rois.shape == (2, 6, 256)
+
+
+@pytest.mark.parametrize(
+    'backbone, option',
+    [
+        (lambda: VisionTransformer(VIT, img_size=32, patch_size=16), "out_type='featmap'"),
+        (lambda: ConvNeXt(dict(depths=[1, 1, 1, 1], channels=[4, 4, 4, 16])), 'gap_before_final_norm=False'),
+    ],
+)
+def test_vectors_are_refused_with_what_to_set(backbone, option):
+    with pytest.raises(ValueError, match=option):
+        ROIImageHead(16)(backbone()(torch.randn(2, 3, 32, 32)))
+
+
+def test_wrong_width_is_refused():
+    with pytest.raises(ValueError, match='neck.in_channels=5'):
+        ROIImageHead(16)((torch.randn(2, 5, 2, 2),))

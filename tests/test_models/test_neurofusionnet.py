@@ -1,0 +1,238 @@
+"""The whole model: losses, training, predictions, and what does not leak."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
+from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
+
+from mmnfn.losses import contrastive_loss, fmri_guided_loss
+from mmnfn.models import NeuroFusionNet
+from mmnfn.structures import SubjectGeometry
+
+NAMES = ('prf-visualrois', 'floc-faces', 'streams')
+SWIN = dict(
+    type='mmpretrain.SwinTransformer',
+    arch=dict(embed_dims=24, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8]),
+    img_size=64,
+    window_size=4,
+    pad_small_map=True,
+    drop_path_rate=0.0,
+)
+CONVNEXT = dict(
+    type='mmpretrain.ConvNeXt',
+    arch=dict(depths=[1, 1, 2, 1], channels=[24, 48, 96, 192]),
+    gap_before_final_norm=False,
+    drop_path_rate=0.0,
+)
+
+
+def config(**kwargs):
+    model = dict(
+        type='mmnfn.NeuroFusionNet',
+        backbone=SWIN,
+        neck=dict(in_channels=192),
+        fmri_encoder=dict(
+            roi_names=NAMES,
+            embed_dims=16,
+            out_dims=24,
+            num_heads=2,
+            kernel_size=8,
+            stride=4,
+            position_dims=4,
+            window_size=6,
+            window_stride=3,
+            num_queries=3,
+        ),
+        contrastive=dict(),
+        guidance=dict(),
+        fusion=dict(embed_dims=32),
+    )
+    return copy.deepcopy({**model, **kwargs})
+
+
+def build(**kwargs):
+    torch.manual_seed(0)
+    model = MMPRETRAIN_MODELS.build(config(**kwargs))
+    model.init_weights()
+    return model
+
+
+def batch(size=8, sizes=(90, 31, 50)):
+    generator = torch.Generator().manual_seed(1)
+    coordinates = 30 * torch.randn(sum(sizes), 3, generator=generator)
+    return dict(
+        inputs=torch.randint(0, 256, (size, 3, 64, 64), dtype=torch.uint8, generator=generator),
+        responses=torch.randn(size, sum(sizes), generator=generator),
+        image_id=torch.arange(size) % (size - 1),  # the last row shows image 0 again
+        geometry=SubjectGeometry('subj03', NAMES, tuple(sizes), coordinates),
+    )
+
+
+@pytest.fixture(scope='module')
+def model():
+    return build().eval()
+
+
+@pytest.mark.parametrize('backbone', [SWIN, CONVNEXT], ids=['swin', 'convnext'])
+def test_training_steps_lower_the_loss(backbone):
+    model, data = build(backbone=backbone, guidance=dict(negatives='roi+batch')).train(), batch()
+    optimizer = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=2e-3))
+    logs = [model.train_step(data, optimizer) for _ in range(20)]
+    assert set(logs[0]) == {'loss', 'loss_con', 'loss_bfg', 'loss_fus', 'temperature', 'batch_top1'}
+    for log in (logs[0], logs[-1]):
+        torch.testing.assert_close(log['loss'], log['loss_con'] + log['loss_bfg'] + log['loss_fus'])
+    assert logs[-1]['loss'] < 0.6 * logs[0]['loss']
+    assert logs[-1]['loss_con'] < 0.5 * logs[0]['loss_con']
+    assert logs[-1]['batch_top1'] >= 0.75
+
+
+def towers(model, data):
+    data = model.data_preprocessor(data)
+    image = model.neck(model.backbone(data['inputs']))
+    return image, model.fmri_encoder(data['responses'], data['geometry'])
+
+
+def test_without_fusion_exactly_the_papers_two_losses():
+    model, data = build(fusion=None, loss_weight=dict(con=0.5, bfg=2.0)).double().eval(), batch()
+    losses = model(**model.data_preprocessor(data), mode='loss')
+    assert {name for name in losses if 'loss' in name} == {'loss_con', 'loss_bfg'}
+    image, fmri = towers(model, data)
+    torch.testing.assert_close(
+        losses['loss_con'], 0.5 * contrastive_loss(image.context, fmri.context, losses['temperature'], data['image_id'])
+    )
+    torch.testing.assert_close(
+        losses['loss_bfg'], 2.0 * fmri_guided_loss(image.rois, fmri.rois, model.guidance.temperature(), fmri.present)
+    )
+    total, _ = model.parse_losses(losses)
+    torch.testing.assert_close(total, losses['loss_con'] + losses['loss_bfg'])
+
+
+def test_fusion_does_not_change_the_two_losses(model):
+    data = model.data_preprocessor(batch())
+    with_fusion, fusion = model(**data, mode='loss'), model.fusion
+    model.fusion = None
+    without = model(**data, mode='loss')
+    model.fusion = fusion
+    for name in ('loss_con', 'loss_bfg'):
+        assert torch.equal(with_fusion[name], without[name])
+
+
+def test_loss_of_the_fusion_does_not_train_the_fmri_tower(model):
+    model.zero_grad()
+    model(**model.data_preprocessor(batch()), mode='loss')['loss_fus'].backward()
+    assert all(parameter.grad is None for parameter in model.fmri_encoder.parameters())
+    assert any(parameter.grad is not None and parameter.grad.any() for parameter in model.backbone.parameters())
+
+
+@pytest.mark.parametrize('kwargs', [dict(), dict(guidance=None), dict(guidance=None, fusion=None)], ids=str)
+def test_every_parameter_takes_part_even_where_rois_are_absent(kwargs):
+    """Else distributed training without find_unused_parameters would stop; Swin's unused norms are not ours."""
+    model = build(**kwargs).train()
+    model.parse_losses(model(**model.data_preprocessor(batch(sizes=(90, 0, 50))), mode='loss'))[0].backward()
+    unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert unused == []
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_predictions(model):
+    data = batch()
+    with torch.no_grad():
+        predictions = model.val_step(data)
+    assert len(predictions) == 8
+    image, fmri = towers(model, data)
+    for i, prediction in enumerate(predictions):
+        assert prediction.subject == 'subj03' and prediction.image_id == int(data['image_id'][i])
+        for name, feature in (
+            ('image_embedding', image.context[i]),
+            ('fmri_embedding', fmri.context[i]),
+            ('image_roi_embeddings', image.rois[i]),
+            ('fmri_roi_embeddings', fmri.rois[i]),
+        ):
+            expected = feature / feature.norm(dim=-1, keepdim=True)
+            torch.testing.assert_close(prediction.get(name), expected.detach())
+        assert prediction.roi_present.tolist() == [True] * 3 and prediction.fused_embedding.shape == (32,)
+    assert isinstance(predictions[0].to_dict(), dict)
+
+
+def test_predictions_of_a_subject_without_a_roi(model):
+    prediction = model.val_step(batch(sizes=(90, 0, 50)))[0]
+    assert prediction.roi_present.tolist() == [True, False, True]
+    assert (prediction.fmri_roi_embeddings[1] == 0).all()
+
+
+def test_neither_modality_leaks_into_the_other(model):
+    data, other = batch(), batch()
+    other['responses'] = torch.randn_like(other['responses'])
+    for a, b in zip(model.val_step(data), model.val_step(other)):
+        assert torch.equal(a.image_embedding, b.image_embedding)
+        assert torch.equal(a.image_roi_embeddings, b.image_roi_embeddings)
+        assert not torch.allclose(a.fmri_embedding, b.fmri_embedding)
+    other = {**data, 'inputs': 255 - data['inputs']}
+    for a, b in zip(model.val_step(data), model.val_step(other)):
+        assert torch.equal(a.fmri_embedding, b.fmri_embedding)
+        assert torch.equal(a.fmri_roi_embeddings, b.fmri_roi_embeddings)
+        assert not torch.allclose(a.image_embedding, b.image_embedding)
+
+
+def test_images_alone_suffice_for_features(model):
+    data = model.data_preprocessor(dict(inputs=batch()['inputs']))
+    assert model(**data)[-1].shape == (8, 192, 2, 2)
+    for mode in ('loss', 'predict'):
+        with pytest.raises(ValueError, match='responses is missing'):
+            model(**data, mode=mode)
+    with pytest.raises(ValueError, match="'features'"):
+        model(**data, mode='features')
+
+
+def test_other_entries_of_the_batch_are_ignored(model):
+    assert len(model.val_step({**batch(), 'repeat': torch.arange(8)})) == 8
+
+
+def test_autocast_gives_losses_in_full_precision(model):
+    data = model.data_preprocessor(batch())
+    with torch.no_grad():
+        full = model(**data, mode='loss')
+        with torch.autocast('cpu', torch.bfloat16):
+            losses = model(**data, mode='loss')
+    assert losses['loss_con'].dtype == losses['loss_bfg'].dtype == torch.float32
+    torch.testing.assert_close(losses['loss_bfg'], full['loss_bfg'], rtol=0.1, atol=0.0)
+
+
+def test_layer_depth_of_the_backbone_is_known(model):
+    assert model.get_layer_depth('backbone.patch_embed.projection.weight') == (0, 7)
+    assert model.get_layer_depth('fmri_encoder.embedding.bias') == (6, 7)
+    assert isinstance(model, BaseModel)
+
+
+def test_weights_of_a_checkpoint_are_loaded(tmp_path, model):
+    torch.save(model.state_dict(), tmp_path / 'nfn.pth')
+    loaded = MMPRETRAIN_MODELS.build(config(pretrained=str(tmp_path / 'nfn.pth')))
+    loaded.init_weights()
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize(
+    'kwargs, words',
+    [
+        (dict(neck=dict(in_channels=192, num_rois=6)), 'num_rois=6 .*3 roi_names'),
+        (dict(neck=dict(in_channels=192, out_dims=25)), 'out_dims=25, .*out_dims=24'),
+        (dict(fusion=dict(in_dims=25)), 'in_dims=25, .*out_dims=24'),
+        (dict(loss_weight=dict(contrastive=1.0)), "loss_weight .*'contrastive'"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(kwargs, words):
+    cfg = config(**kwargs)
+    cfg.pop('type')
+    with pytest.raises(ValueError, match=words):
+        NeuroFusionNet(**cfg)
+
+
+def test_rois_of_data_and_encoder_must_agree(model):
+    data = batch()
+    data['geometry'] = data['geometry']._replace(roi_names=('prf-visualrois', 'floc-words', 'streams'))
+    with pytest.raises(ValueError, match="'floc-words'.*'floc-faces'"):
+        model.val_step(data)

@@ -1,0 +1,181 @@
+"""Equations 4 and 5: windows, and the layers against loops written from the paper."""
+
+import math
+
+import pytest
+import torch
+
+from mmnfn.models import MultiScaleFMRITimeformer
+from mmnfn.models.windows import slice_plan, sliding_plan, window_spans
+
+CPU = torch.device('cpu')
+DIMS, HEADS, W, S = 8, 2, 6, 3
+
+
+def timeformer(**kwargs):
+    torch.manual_seed(0)
+    kwargs = {**dict(window_size=W, window_stride=S), **kwargs}
+    module = MultiScaleFMRITimeformer(DIMS, HEADS, **kwargs).double().eval()
+    for parameter in module.parameters():  # norms and biases away from one and zero
+        torch.nn.init.normal_(parameter, std=0.4)
+    return module
+
+
+def attention(attn, x):
+    """Multi-head attention of one slice (L, D) without the output projection, query by query."""
+    query, key, value = attn.qkv(x).chunk(3, dim=1)
+    width = x.shape[1] // attn.num_heads
+    out = torch.zeros_like(x)
+    for head in range(attn.num_heads):
+        part = slice(head * width, (head + 1) * width)
+        for i in range(len(x)):
+            scores = torch.stack([query[i, part] @ key[j, part] for j in range(len(x))]) / math.sqrt(width)
+            weights = scores.exp() / scores.exp().sum()
+            out[i, part] = sum(weights[j] * value[j, part] for j in range(len(x)))
+    return out
+
+
+def whole_block(block, x):
+    """One slice (L, D) through the whole transformer block."""
+    x = x + block.attention.out(attention(block.attention, block.attention_norm(x)))
+    return x + block.mlp(block.mlp_norm(x))
+
+
+def slices(x):
+    """q_i = r[i s : i s + w] until the whole r is covered."""
+    result, i = [], 0
+    while True:
+        result.append((i * S, x[i * S : i * S + W]))
+        if i * S + W >= len(x):
+            return result
+        i += 1
+
+
+def loop_overlap(module, x):
+    outputs = []
+    for block in module.layers:
+        normed = block.attention_norm(x)
+        total, count = torch.zeros_like(x), torch.zeros(len(x), 1, dtype=x.dtype)
+        for start, part in slices(normed):
+            total[start : start + len(part)] += attention(block.attention, part)
+            count[start : start + len(part)] += 1
+        x = x + block.attention.out(total / count)
+        x = x + block.mlp(block.mlp_norm(x))
+        outputs.append(x)
+    return outputs
+
+
+def loop_concat(module, x):
+    outputs = []
+    for block in module.layers:
+        x = torch.cat([whole_block(block, part) for _, part in slices(x)])
+        outputs.append(x)
+    return outputs
+
+
+@pytest.mark.parametrize('length', [0, 1, 63, 64, 65, 96, 97, 128, 1723])
+def test_windows_cover_every_token_once_or_twice(length):
+    spans = window_spans(length, 64, 32)
+    held = [sum(start <= token < end for start, end in spans) for token in range(length)]
+    assert all(1 <= count <= 2 for count in held)
+    assert [start for start, _ in spans] == [32 * i for i in range(len(spans))]
+    assert all(end - start == 64 for start, end in spans[:-1])
+    # one window fewer would not do
+    assert len(spans) < 2 or spans[-2][1] < length
+
+
+def test_plan_holds_each_token_and_no_window_crosses_rois():
+    lengths = (130, 0, 5, 64, 97)
+    plan = sliding_plan(lengths, 64, 32, CPU)
+    roi_of = torch.cat([torch.full((length,), k) for k, length in enumerate(lengths)])
+    for index, valid in zip(plan.index, plan.valid):
+        assert len(set(roi_of[index].tolist())) == 1
+        assert torch.equal(index[valid], torch.arange(index[0], index[0] + valid.sum()))
+    share = torch.zeros(sum(lengths)).index_add(0, plan.index.flatten(), plan.share.flatten())
+    torch.testing.assert_close(share, torch.ones(sum(lengths)))
+
+
+def test_literal_plan_lays_slices_one_after_another():
+    tokens, lengths, plan = slice_plan((7, 0, 2), W, S, CPU)
+    assert tokens.tolist() == [0, 1, 2, 3, 4, 5, 3, 4, 5, 6, 7, 8]
+    assert lengths == (10, 0, 2)
+    assert (plan.share[plan.valid] == 1).all() and plan.valid.sum() == 12
+
+
+@pytest.mark.parametrize('merge, loop', [('overlap', loop_overlap), ('concat', loop_concat)])
+def test_equals_loop(merge, loop):
+    module = timeformer(merge=merge)
+    lengths = (14, 0, 4, 6, 10)
+    x = torch.randn(2, sum(lengths), DIMS, dtype=torch.float64)
+    outputs = module(x, lengths)
+    assert len(outputs) == 2
+    for sample in range(2):
+        rois = [loop(module, roi) for roi in x[sample].split(lengths) if len(roi)]
+        for layer, (out, out_lengths) in enumerate(outputs):
+            expected = [roi[layer] for roi in rois]
+            assert [length for length in out_lengths if length] == [len(roi) for roi in expected]
+            torch.testing.assert_close(out[sample], torch.cat(expected), rtol=0, atol=1e-10)
+
+
+def test_both_forms_agree_where_one_window_holds_everything():
+    x = torch.randn(2, W + 4, DIMS, dtype=torch.float64)
+    for (a, _), (b, _) in zip(timeformer(merge='overlap')(x, (W, 4)), timeformer(merge='concat')(x, (W, 4))):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+def test_one_window_is_full_attention():
+    module = timeformer(num_layers=1)
+    x = torch.randn(2, W, DIMS, dtype=torch.float64)
+    torch.testing.assert_close(module(x, (W,))[0][0], module.layers[0](x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('merge', ['overlap', 'concat'])
+def test_tokens_of_one_roi_do_not_reach_another(merge):
+    module = timeformer(merge=merge)
+    x = torch.randn(1, 19, DIMS, dtype=torch.float64)
+    changed = x.clone()
+    changed[:, 14:] += 1
+    for (a, lengths), (b, _) in zip(module(x, (14, 5)), module(changed, (14, 5))):
+        assert torch.equal(a[:, : lengths[0]], b[:, : lengths[0]])
+        assert not torch.allclose(a[:, lengths[0] :], b[:, lengths[0] :])
+
+
+def test_receptive_field_grows_by_layer():
+    """A change at the first token reaches window 0 in layer 1 and windows 0 and 1 in layer 2: the scales."""
+    module = timeformer()
+    x = torch.randn(1, 18, DIMS, dtype=torch.float64)
+    changed = x.clone()
+    changed[:, 0] = torch.randn(DIMS)
+    reach = [
+        ((a - b).abs().sum(dim=(0, 2)) > 1e-9).nonzero().max() + 1
+        for (a, _), (b, _) in zip(module(x, (18,)), module(changed, (18,)))
+    ]
+    assert reach == [W, W + S]
+
+
+def test_plan_made_in_inference_serves_training():
+    module = timeformer(window_size=5, window_stride=2)  # sizes that no other test caches
+    x = torch.randn(1, 11, DIMS, dtype=torch.float64)
+    for merge in ('overlap', 'concat'):
+        module.merge = merge
+        with torch.inference_mode():
+            module(x, (11,))
+        module(x.clone().requires_grad_(), (11,))[-1][0].sum().backward()
+
+
+@pytest.mark.parametrize(
+    'kwargs, word',
+    [
+        (dict(merge='sum'), 'merge'),
+        (dict(num_layers=0), 'num_layers'),
+        (dict(window_size=4, window_stride=5), 'window_stride'),
+        (dict(window_stride=0), 'window_stride'),
+    ],
+)
+def test_bad_arguments_are_named(kwargs, word):
+    with pytest.raises(ValueError, match=word):
+        MultiScaleFMRITimeformer(DIMS, HEADS, **kwargs)
+    with pytest.raises(ValueError, match='num_heads'):
+        MultiScaleFMRITimeformer(DIMS, 3)
+    with pytest.raises(ValueError, match='lengths'):
+        timeformer()(torch.zeros(1, 4, DIMS, dtype=torch.float64), (2, 1))

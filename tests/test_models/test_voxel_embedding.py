@@ -1,0 +1,111 @@
+"""Equations 1 to 3 against a loop written from the paper."""
+
+import pytest
+import torch
+
+from mmnfn.models import VoxelEmbedding
+from mmnfn.models.voxel_embedding import sinusoidal_position
+from mmnfn.structures import SubjectGeometry
+
+KERNEL, STRIDE, DIMS = 8, 4, 5
+
+
+def geometry(sizes):
+    generator = torch.Generator().manual_seed(1)
+    coordinates = 40 * torch.randn(sum(sizes), 3, generator=generator) + 20
+    return SubjectGeometry('subj01', tuple(f'roi{k}' for k in range(len(sizes))), tuple(sizes), coordinates)
+
+
+def embedding(num_rois=3, **kwargs):
+    torch.manual_seed(2)
+    return VoxelEmbedding(num_rois, DIMS, KERNEL, STRIDE, position_dims=4, **kwargs).double()
+
+
+def loop_embedding(module, responses, geo):
+    """r^k = Conv1D(m^k) + Conv1D(v(m^k)), each output of each convolution written out."""
+    centre = geo.coordinates.double().mean(dim=0)
+    samples = []
+    for sample in responses:
+        tokens, first = [], 0
+        for k, size in enumerate(geo.roi_sizes):
+            group = k if module.response_weight.shape[0] > 1 else 0
+            m, places = sample[first : first + size], geo.coordinates[first : first + size].double()
+            if module.position == '3d':
+                v = [module.position_linear((xyz - centre) / 50) for xyz in places]
+            else:
+                v = list(sinusoidal_position(size, 4, m.device, m.dtype))
+            first += size
+            for token in range(module.num_tokens(size)):
+                out = module.bias[group].clone()
+                for t in range(KERNEL):
+                    i = token * STRIDE + t
+                    if i >= size:  # zero padding
+                        continue
+                    out = out + module.response_weight[group, :, t] * m[i]
+                    if module.position != 'none':
+                        out = out + module.position_weight[group, :, :, t] @ v[i]
+                tokens.append(out)
+        samples.append(torch.stack(tokens))
+    return torch.stack(samples)
+
+
+@pytest.mark.parametrize('num_voxels', [32, 33, 47, 48, 1000, 27643])
+def test_number_of_tokens_is_the_papers(num_voxels):
+    assert VoxelEmbedding(1, 4).num_tokens(num_voxels) == (num_voxels - 32) // 16 + 1
+
+
+@pytest.mark.parametrize(
+    'num_voxels, drop, pad', [(0, 0, 0), (1, 1, 1), (31, 1, 1), (32, 1, 1), (33, 1, 2), (48, 2, 2), (49, 2, 3)]
+)
+def test_number_of_tokens_at_the_ends(num_voxels, drop, pad):
+    assert VoxelEmbedding(1, 4).num_tokens(num_voxels) == drop
+    assert VoxelEmbedding(1, 4, tail='pad').num_tokens(num_voxels) == pad
+
+
+@pytest.mark.parametrize('position', ['3d', '1d', 'none'])
+@pytest.mark.parametrize('share_weights', [True, False])
+@pytest.mark.parametrize('tail', ['drop', 'pad'])
+def test_equals_loop(position, share_weights, tail):
+    """ROIs with a tail, shorter than the kernel, and without a tail."""
+    geo = geometry((21, 5, 16))
+    module = embedding(position=position, share_weights=share_weights, tail=tail)
+    responses = torch.randn(2, 42, dtype=torch.float64)
+    tokens = module(responses, geo)
+    assert tokens.shape == (2, sum(module.lengths(geo)), DIMS)
+    torch.testing.assert_close(tokens, loop_embedding(module, responses, geo), rtol=0, atol=1e-11)
+
+
+def test_gradients_equal_those_of_the_loop():
+    geo = geometry((21, 5, 16))
+    module = embedding()
+    responses = torch.randn(2, 42, dtype=torch.float64)
+    weight = torch.randn(2, sum(module.lengths(geo)), DIMS, dtype=torch.float64)
+    fast = torch.autograd.grad((module(responses, geo) * weight).sum(), list(module.parameters()))
+    slow = torch.autograd.grad((loop_embedding(module, responses, geo) * weight).sum(), list(module.parameters()))
+    for a, b in zip(fast, slow):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
+
+
+def test_roi_without_voxels_has_no_tokens():
+    geo, module = geometry((21, 0, 16)), embedding()
+    responses = torch.randn(2, 37, dtype=torch.float64)
+    assert module.lengths(geo) == (4, 0, 3)
+    torch.testing.assert_close(module(responses, geo), loop_embedding(module, responses, geo), rtol=0, atol=1e-11)
+
+
+def test_moving_the_whole_brain_changes_nothing():
+    geo, module = geometry((21, 5, 16)), embedding()
+    responses = torch.randn(2, 42, dtype=torch.float64)
+    moved = geo._replace(coordinates=geo.coordinates.double() + torch.tensor([10.0, -30.0, 5.0]))
+    still = geo._replace(coordinates=geo.coordinates.double())
+    torch.testing.assert_close(module(responses, still), module(responses, moved))
+    turned = geo._replace(coordinates=geo.coordinates.double()[:, [1, 2, 0]])
+    assert not torch.allclose(module(responses, still), module(responses, turned))
+
+
+@pytest.mark.parametrize(
+    'kwargs, word', [(dict(position='2d'), 'position'), (dict(tail='keep'), 'tail'), (dict(stride=0), 'stride')]
+)
+def test_bad_arguments_are_named(kwargs, word):
+    with pytest.raises(ValueError, match=word):
+        VoxelEmbedding(1, 4, **kwargs)
