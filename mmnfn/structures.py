@@ -1,4 +1,5 @@
 """Data passed between datasets and models."""
+
 from __future__ import annotations
 
 from typing import NamedTuple, Tuple

@@ -18,8 +18,16 @@ def world(tmp_path_factory):
 
     out = tmp_path_factory.mktemp('sim') / 'world'
     config = WorldConfig(
-        subjects=2, sessions=(2, 1), seed=3, voxel_mm=5.0, stimulus_size=64, nifti=True, downstream=(6, 4, 5, 3),
-        downstream_size=96, workers=1)
+        subjects=2,
+        sessions=(2, 1),
+        seed=3,
+        voxel_mm=5.0,
+        stimulus_size=64,
+        nifti=True,
+        downstream=(6, 4, 5, 3),
+        downstream_size=96,
+        workers=1,
+    )
     simulate(out, config)
     return out
 

@@ -3,6 +3,7 @@
 Example:
     python tools/prepare_nsd.py data/nsd data/nsd_store --image-size 224
 """
+
 import argparse
 import sys
 from pathlib import Path
@@ -19,8 +20,12 @@ def main() -> int:
     parser.add_argument('--rois', nargs='+', default=ROI_CLASSES, metavar='ROI', help=f'of {", ".join(ROI_CLASSES)}')
     parser.add_argument('--beta-version', default='b3', choices=sorted(BETA_VERSIONS))
     parser.add_argument('--max-sessions', type=int, help='use only the first sessions')
-    parser.add_argument('--normalization', default='train', choices=NORMALIZATIONS,
-                        help='trials whose mean and deviation z-score a session; none leaves percent signal change')
+    parser.add_argument(
+        '--normalization',
+        default='train',
+        choices=NORMALIZATIONS,
+        help='trials whose mean and deviation z-score a session; none leaves percent signal change',
+    )
     parser.add_argument('--dtype', default='float32', choices=('float16', 'float32'))
     parser.add_argument('--image-size', type=int, help='also write images_SIZE.h5, the pictures resized')
     args = parser.parse_args()
@@ -32,10 +37,20 @@ def main() -> int:
         layout = NSDLayout(args.nsd_root, args.beta_version)
         subjects = parse_subjects(args.subjects) if args.subjects else layout.subjects()
         if not subjects:
-            raise FileNotFoundError(f'{args.nsd_root} holds no {args.beta_version} betas of any subject. Choose another '
-                                    '--beta-version, or download nsddata_betas/.')
-        paths = prepare(layout, args.store, subjects, args.image_size, roi_classes=args.rois,
-                        max_sessions=args.max_sessions, normalization=args.normalization, dtype=args.dtype)
+            raise FileNotFoundError(
+                f'{args.nsd_root} holds no {args.beta_version} betas of any subject. Choose another '
+                '--beta-version, or download nsddata_betas/.'
+            )
+        paths = prepare(
+            layout,
+            args.store,
+            subjects,
+            args.image_size,
+            roi_classes=args.rois,
+            max_sessions=args.max_sessions,
+            normalization=args.normalization,
+            dtype=args.dtype,
+        )
     except (ValueError, OSError) as error:
         print(f'prepare_nsd.py: error: {error}', file=sys.stderr)
         return 1

@@ -1,4 +1,5 @@
 """What is on disk: the NSD release, ROI stores, and the dataset made of them."""
+
 from .images import StimulusImages
 from .nsd_dataset import NSDDataset
 from .nsd_layout import ROI_CLASSES, NSDLayout
@@ -7,6 +8,12 @@ from .samplers import SubjectBatchSampler
 from .transforms import PackNSDInputs, collate_subject_batch
 
 __all__ = [
-    'NSDDataset', 'NSDLayout', 'PackNSDInputs', 'ROIStore', 'ROI_CLASSES', 'StimulusImages', 'SubjectBatchSampler',
-    'collate_subject_batch'
+    'NSDDataset',
+    'NSDLayout',
+    'PackNSDInputs',
+    'ROIStore',
+    'ROI_CLASSES',
+    'StimulusImages',
+    'SubjectBatchSampler',
+    'collate_subject_batch',
 ]

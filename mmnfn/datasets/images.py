@@ -1,4 +1,5 @@
 """Pictures by 73k id, from NSD's own file or from a resized image store."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -23,8 +24,9 @@ class StimulusImages:
     """
 
     def __init__(self, path: Union[str, Path]):
-        self.path = existing(Path(path), 'file of pictures',
-                             'Make it with tools/prepare_nsd.py --image-size, or give nsd_stimuli.hdf5.')
+        self.path = existing(
+            Path(path), 'file of pictures', 'Make it with tools/prepare_nsd.py --image-size, or give nsd_stimuli.hdf5.'
+        )
         try:
             with h5py.File(self.path, 'r') as file:
                 self.raw = 'imgBrick' in file
@@ -54,8 +56,10 @@ class StimulusImages:
             return self._source[int(image_id)]
         row = np.searchsorted(self._ids, image_id)
         if row == len(self._ids) or self._ids[row] != image_id:
-            raise KeyError(f'{self.path} has no picture with 73k id (0-based) {image_id}. Prepare the image store again '
-                           'together with the subjects you use.')
+            raise KeyError(
+                f'{self.path} has no picture with 73k id (0-based) {image_id}. Prepare the image store again '
+                'together with the subjects you use.'
+            )
         if self._source is None:
             offset, shape = self._layout
             self._source = np.memmap(self.path, np.uint8, 'r', offset, shape)

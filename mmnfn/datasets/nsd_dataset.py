@@ -1,4 +1,5 @@
 """NSD for training: pictures with the brain responses to them."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -21,18 +22,19 @@ SPLITS = ('train', 'test', 'all')
 class NSDDataset(BaseDataset):
     """One sample is one image and one subject's mean response to it.
 
-    A sample, before the pipeline, is a dict with ``img`` (H, W, 3) uint8 RGB, ``responses`` (N,) float32 in the voxel order
-    of ``geometry``, ``geometry`` (:class:`mmnfn.structures.SubjectGeometry`), ``noise_ceiling`` (N,) in percent of variance,
-    ``image_id`` (0-based 73k id), ``subject`` and ``split``.
+    A sample, before the pipeline, is a dict with ``img`` (H, W, 3) uint8 RGB, ``responses`` (N,) float32 in the voxel
+    order of ``geometry``, ``geometry`` (:class:`mmnfn.structures.SubjectGeometry`), ``noise_ceiling`` (N,) in percent
+    of variance, ``image_id`` (0-based 73k id), ``subject`` and ``split``.
 
     Args:
         data_root: Folder of the ROI stores.
         subjects: Subjects, as numbers or names.
-        images: File of pictures, relative to ``data_root`` unless absolute: ``images_<size>.h5`` or ``nsd_stimuli.hdf5``.
+        images: File of pictures, relative to ``data_root`` unless absolute: ``images_<size>.h5`` or
+            ``nsd_stimuli.hdf5``.
         split: ``'train'`` (images of one subject only), ``'test'`` (shared images) or ``'all'``.
         roi_names: ROI classes, in the order of the model's ROIs.
-        shuffle_pairs: Seed of the shuffled-brain control: responses are permuted among the images of a split within each
-            subject, so that no picture keeps its own response; None leaves the pairs as they are.
+        shuffle_pairs: Seed of the shuffled-brain control: responses are permuted among the images of a split within
+            each subject, so that no picture keeps its own response; None leaves the pairs as they are.
         pipeline: Transforms, ending with ``mmnfn.PackNSDInputs``.
         **kwargs: See :class:`mmengine.dataset.BaseDataset`.
 
@@ -42,15 +44,17 @@ class NSDDataset(BaseDataset):
 
     METAINFO = dict(dataset_type='nsd')
 
-    def __init__(self,
-                 data_root: str,
-                 subjects: Sequence[Union[int, str]],
-                 images: str,
-                 split: str = 'train',
-                 roi_names: Sequence[str] = ROI_CLASSES,
-                 shuffle_pairs: Optional[int] = None,
-                 pipeline: Sequence = (),
-                 **kwargs):
+    def __init__(
+        self,
+        data_root: str,
+        subjects: Sequence[Union[int, str]],
+        images: str,
+        split: str = 'train',
+        roi_names: Sequence[str] = ROI_CLASSES,
+        shuffle_pairs: Optional[int] = None,
+        pipeline: Sequence = (),
+        **kwargs,
+    ):
         if split not in SPLITS:
             raise ValueError(f'split is {split!r}; it must be one of {", ".join(SPLITS)}.')
         if not subjects:
@@ -59,7 +63,8 @@ class NSDDataset(BaseDataset):
         self.roi_names = tuple(roi_names)
         self.shuffle_pairs = shuffle_pairs
         self.stores: Dict[str, ROIStore] = {
-            name: ROIStore(Path(data_root) / f'{name}.h5') for name in parse_subjects(subjects)}
+            name: ROIStore(Path(data_root) / f'{name}.h5') for name in parse_subjects(subjects)
+        }
         self.images = StimulusImages(Path(data_root) / images)
         self.geometries, self._voxels, self._ceilings = {}, {}, {}
         for name, store in self.stores.items():
@@ -77,10 +82,12 @@ class NSDDataset(BaseDataset):
             partner = rows
             if self.shuffle_pairs is not None:
                 partner = _derangement_within(
-                    rows, store.split[rows], np.random.default_rng([self.shuffle_pairs, number]))
+                    rows, store.split[rows], np.random.default_rng([self.shuffle_pairs, number])
+                )
             entries += [
                 dict(subject=name, row=int(r), image_id=int(store.image_id[i]), split=str(store.split[i]))
-                for i, r in zip(rows, partner)]
+                for i, r in zip(rows, partner)
+            ]
         return entries
 
     def get_data_info(self, idx: int) -> dict:

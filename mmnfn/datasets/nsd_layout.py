@@ -3,6 +3,7 @@
 Source: the NSD data manual and the code that wrote the files; 73k and 10k ids are 1-based in the design file and in
 ``responses.tsv``, 0-based in ``nsd_stim_info_merged.csv`` and everywhere in this package.
 """
+
 from __future__ import annotations
 
 import re
@@ -15,14 +16,21 @@ import pandas as pd
 import scipy.io
 
 TRIALS_PER_SESSION = 750
-BETA_SCALE = 300.
+BETA_SCALE = 300.0
 """int16 betas are percent signal change times 300."""
 
 BETA_VERSIONS = {'b1': 'betas_assumehrf', 'b2': 'betas_fithrf', 'b3': 'betas_fithrf_GLMdenoise_RR'}
 
 SUBJECT_SHAPES: Dict[str, Tuple[int, int, int]] = {
-    'subj01': (81, 104, 83), 'subj02': (82, 106, 84), 'subj03': (81, 106, 82), 'subj04': (85, 99, 80),
-    'subj05': (79, 97, 78), 'subj06': (85, 113, 83), 'subj07': (78, 95, 81), 'subj08': (80, 103, 78)}
+    'subj01': (81, 104, 83),
+    'subj02': (82, 106, 84),
+    'subj03': (81, 106, 82),
+    'subj04': (85, 99, 80),
+    'subj05': (79, 97, 78),
+    'subj06': (85, 113, 83),
+    'subj07': (78, 95, 81),
+    'subj08': (80, 103, 78),
+}
 """Volume (X, Y, Z) of the func1pt8mm space."""
 
 ROI_LABELS: Dict[str, Tuple[str, ...]] = {
@@ -71,11 +79,17 @@ class NSDLayout:
 
     def __init__(self, root: Union[str, Path], beta_version: str = 'b3'):
         self.root = Path(root)
-        existing(self.root, 'NSD root folder', 'Give the folder that holds nsddata/, nsddata_betas/ and nsddata_stimuli/.')
-        existing(self.root / 'nsddata', 'NSD root folder', f'{self.root} is no NSD release tree: it must hold nsddata/.')
+        existing(
+            self.root, 'NSD root folder', 'Give the folder that holds nsddata/, nsddata_betas/ and nsddata_stimuli/.'
+        )
+        existing(
+            self.root / 'nsddata', 'NSD root folder', f'{self.root} is no NSD release tree: it must hold nsddata/.'
+        )
         if beta_version not in BETA_VERSIONS:
-            raise ValueError(f'beta_version is {beta_version!r}; it must be one of {", ".join(BETA_VERSIONS)} '
-                             '(b3 = betas_fithrf_GLMdenoise_RR).')
+            raise ValueError(
+                f'beta_version is {beta_version!r}; it must be one of {", ".join(BETA_VERSIONS)} '
+                '(b3 = betas_fithrf_GLMdenoise_RR).'
+            )
         self.beta_version = beta_version
 
     @staticmethod
@@ -122,8 +136,13 @@ class NSDLayout:
 
     def beta_dir(self, subject: str) -> Path:
         """Folder of the betas of the chosen version."""
-        return (self.root / 'nsddata_betas/ppdata' / self.check_subject(subject) / 'func1pt8mm' /
-                BETA_VERSIONS[self.beta_version])
+        return (
+            self.root
+            / 'nsddata_betas/ppdata'
+            / self.check_subject(subject)
+            / 'func1pt8mm'
+            / BETA_VERSIONS[self.beta_version]
+        )
 
     def beta_file(self, subject: str, session: int, suffix: str = 'hdf5') -> Path:
         """Betas of a session (1-based)."""
@@ -141,16 +160,21 @@ class NSDLayout:
             ValueError: If one is missing in the middle; a copy that ends early is legal.
         """
         folder = existing(
-            self.beta_dir(subject), f'folder of the {self.beta_version} betas of {subject}',
-            f'Subjects with betas here: {", ".join(self.subjects()) or "none"}.')
+            self.beta_dir(subject),
+            f'folder of the {self.beta_version} betas of {subject}',
+            f'Subjects with betas here: {", ".join(self.subjects()) or "none"}.',
+        )
         found = sorted(
-            int(m.group(1)) for m in (re.fullmatch(r'betas_session(\d+)\.hdf5', p.name) for p in folder.iterdir()) if m)
+            int(m.group(1)) for m in (re.fullmatch(r'betas_session(\d+)\.hdf5', p.name) for p in folder.iterdir()) if m
+        )
         if not found:
             raise FileNotFoundError(f'{folder} holds no betas_sessionNN.hdf5. Download at least session 1.')
         missing = sorted(set(range(1, found[-1] + 1)) - set(found))
         if missing:
-            raise ValueError(f'{folder} lacks session(s) {", ".join(map(str, missing))} although it has session '
-                             f'{found[-1]}. Download what is missing, or restrict the sessions.')
+            raise ValueError(
+                f'{folder} lacks session(s) {", ".join(map(str, missing))} although it has session '
+                f'{found[-1]}. Download what is missing, or restrict the sessions.'
+            )
         return found
 
     def volume(self, path: Path, what: str) -> nib.Nifti1Image:
@@ -175,14 +199,19 @@ class NSDLayout:
         labels = np.rint(values).astype(int)  # written as float64
         highest = max(self.labels(subject, roi_class))
         if not np.allclose(values, labels, atol=1e-3) or labels.min() < -1 or labels.max() > highest:
-            raise ValueError(f'{path} holds values outside the labels -1…{highest} of {roi_class}: '
-                             f'from {values.min()} to {values.max()}. Is it another file?')
+            raise ValueError(
+                f'{path} holds values outside the labels -1…{highest} of {roi_class}: '
+                f'from {values.min()} to {values.max()}. Is it another file?'
+            )
         return labels
 
     def labels(self, subject: str, roi_class: str) -> Dict[int, str]:
         """Label table of an ROI class, index → name, without 0; names may end with tabs in the file."""
-        path = existing(self.label_file(subject, roi_class), f'label table of {roi_class}',
-                        'Download nsddata/freesurfer/subj0N/label/*.ctab.')
+        path = existing(
+            self.label_file(subject, roi_class),
+            f'label table of {roi_class}',
+            'Download nsddata/freesurfer/subj0N/label/*.ctab.',
+        )
         table = {}
         for line in path.read_text().splitlines():
             if line.strip():
@@ -210,8 +239,10 @@ class NSDLayout:
         if index >= len(own):
             raise ValueError(f'{path} has {len(own)} subjects, so none is {subject}.')
         if order.min() < 0 or order.max() >= own.shape[1] or own.min() < 0:
-            raise ValueError(f'{path}: masterordering or subjectim has ids out of range '
-                             f'(10k ids {order.min() + 1}…{order.max() + 1} for {own.shape[1]} images). Download it again.')
+            raise ValueError(
+                f'{path}: masterordering or subjectim has ids out of range '
+                f'(10k ids {order.min() + 1}…{order.max() + 1} for {own.shape[1]} images). Download it again.'
+            )
         return Design(own[index, order], order < shared)
 
     def stim_info(self) -> pd.DataFrame:

@@ -1,4 +1,5 @@
 """From the NSD release tree to ROI stores."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -42,9 +43,11 @@ def select_voxels(layout: NSDLayout, subject: str, roi_classes: Sequence[str]) -
     reference = layout.volume(layout.roi_file(subject, roi_classes[0]), 'ROI')
     for name, volume in volumes.items():
         if volume.shape != reference.shape:
-            raise ValueError(f'{layout.roi_file(subject, name)} has shape {volume.shape}, but '
-                             f'{layout.roi_file(subject, roi_classes[0])} has {reference.shape}: they belong to different '
-                             'subjects or spaces. Download the func1pt8mm files again.')
+            raise ValueError(
+                f'{layout.roi_file(subject, name)} has shape {volume.shape}, but '
+                f'{layout.roi_file(subject, roi_classes[0])} has {reference.shape}: they belong to different '
+                'subjects or spaces. Download the func1pt8mm files again.'
+            )
     union = np.any(list(volumes.values()), axis=0)
     if not union.any():
         raise ValueError(f'{subject} has no voxel in {", ".join(roi_classes)}. Choose other ROI classes.')
@@ -72,20 +75,22 @@ def read_betas(path: Path, index: np.ndarray, shape: Tuple[int, int, int]) -> np
         FileNotFoundError, ValueError: If the file is missing, damaged or of another shape.
     """
     existing(path, 'session of betas', 'Download it, or restrict the sessions.')
-    expected = (TRIALS_PER_SESSION, ) + tuple(reversed(shape))
+    expected = (TRIALS_PER_SESSION,) + tuple(reversed(shape))
     try:
         with h5py.File(path, 'r') as file:
             if 'betas' not in file:
                 raise ValueError(f'{path} has no dataset "betas". Is it a beta file?')
             betas = file['betas']
             if betas.shape != expected or betas.dtype != np.int16:
-                raise ValueError(f'{path}: dataset "betas" is {betas.dtype} {betas.shape}, expected int16 {expected} as the '
-                                 'ROI files have it. Is it the file of another subject or space?')
+                raise ValueError(
+                    f'{path}: dataset "betas" is {betas.dtype} {betas.shape}, expected int16 {expected} as the '
+                    'ROI files have it. Is it the file of another subject or space?'
+                )
             out = np.empty((TRIALS_PER_SESSION, len(index)), np.int16)
             x, y, z = index.T
             starts = np.flatnonzero(np.r_[True, (np.diff(x) != 1) | (np.diff(y) != 0) | (np.diff(z) != 0)])
             for start, stop in zip(starts, np.r_[starts[1:], len(index)]):
-                out[:, start:stop] = betas[:, z[start], y[start], x[start]:x[start] + stop - start]
+                out[:, start:stop] = betas[:, z[start], y[start], x[start] : x[start] + stop - start]
             return out
     except OSError as error:
         raise ValueError(f'{path} cannot be read as HDF5: {error}. Download it again.') from error
@@ -119,8 +124,16 @@ def mixed_noise_ceiling(ncsnr: np.ndarray, repeats: np.ndarray) -> np.ndarray:
     return 100 * ncsnr**2 / (ncsnr**2 + np.mean(1 / repeats))
 
 
-def average_repeats(layout: NSDLayout, subject: str, sessions: Sequence[int], voxels: Voxels, block: slice,
-                    rows: np.ndarray, reference: Optional[np.ndarray], bar: tqdm) -> Tuple[np.ndarray, int, int]:
+def average_repeats(
+    layout: NSDLayout,
+    subject: str,
+    sessions: Sequence[int],
+    voxels: Voxels,
+    block: slice,
+    rows: np.ndarray,
+    reference: Optional[np.ndarray],
+    bar: tqdm,
+) -> Tuple[np.ndarray, int, int]:
     """Mean response of a block of voxels to each image.
 
     Returns:
@@ -145,18 +158,20 @@ def average_repeats(layout: NSDLayout, subject: str, sessions: Sequence[int], vo
     return total / np.maximum(count, 1), invalid, saturated
 
 
-def prepare_subject(layout: NSDLayout,
-                    store: Path,
-                    subject: str,
-                    roi_classes: Sequence[str] = ROI_CLASSES,
-                    max_sessions: Optional[int] = None,
-                    normalization: str = 'train',
-                    dtype: str = 'float32',
-                    progress: bool = True) -> Path:
+def prepare_subject(
+    layout: NSDLayout,
+    store: Path,
+    subject: str,
+    roi_classes: Sequence[str] = ROI_CLASSES,
+    max_sessions: Optional[int] = None,
+    normalization: str = 'train',
+    dtype: str = 'float32',
+    progress: bool = True,
+) -> Path:
     """Write the ROI store of one subject.
 
-    Betas are divided by 300, z-scored within each session with mean and deviation of the training trials, and averaged over
-    the repeats of an image. The test split is the shared images, the training split all others.
+    Betas are divided by 300, z-scored within each session with mean and deviation of the training trials, and
+    averaged over the repeats of an image. The test split is the shared images, the training split all others.
 
     Args:
         layout: The release tree.
@@ -186,21 +201,27 @@ def prepare_subject(layout: NSDLayout,
     design = layout.design(subject)
     trials = len(sessions) * TRIALS_PER_SESSION
     if trials > len(design.image_id):
-        raise ValueError(f'{layout.design_file} plans {len(design.image_id)} trials, but {subject} has {len(sessions)} '
-                         f'sessions ({trials} trials) of betas. The design belongs to another data set.')
+        raise ValueError(
+            f'{layout.design_file} plans {len(design.image_id)} trials, but {subject} has {len(sessions)} '
+            f'sessions ({trials} trials) of betas. The design belongs to another data set.'
+        )
     image_id, rows = np.unique(design.image_id[:trials], return_inverse=True)
     is_test = np.zeros(len(image_id), bool)
     is_test[rows[design.shared[:trials]]] = True
     if not is_test.any() or is_test.all():
-        raise ValueError(f'{layout.design_file}: the {len(sessions)} session(s) of {subject} show {is_test.sum()} shared '
-                         f'and {(~is_test).sum()} other images; both are needed. Use more sessions.')
+        raise ValueError(
+            f'{layout.design_file}: the {len(sessions)} session(s) of {subject} show {is_test.sum()} shared '
+            f'and {(~is_test).sum()} other images; both are needed. Use more sessions.'
+        )
     repeats = np.bincount(rows).astype(np.uint8)
     reference = {'train': ~is_test[rows], 'all': np.ones(trials, bool), 'none': None}[normalization]
     ncsnr_file = layout.beta_dir(subject) / 'ncsnr.nii.gz'
     ncsnr = np.asarray(layout.volume(ncsnr_file, 'ncsnr map').dataobj, np.float32)
     if ncsnr.shape != voxels.shape:
-        raise ValueError(f'{ncsnr_file} has shape {ncsnr.shape}, but the ROI files have {voxels.shape}. They belong to '
-                         'different subjects or spaces; download them again.')
+        raise ValueError(
+            f'{ncsnr_file} has shape {ncsnr.shape}, but the ROI files have {voxels.shape}. They belong to '
+            'different subjects or spaces; download them again.'
+        )
     ncsnr = ncsnr[tuple(voxels.index.T)]
 
     path = Path(store) / f'{subject}.h5'
@@ -208,12 +229,14 @@ def prepare_subject(layout: NSDLayout,
     with atomic_h5(path) as file:
         responses = file.create_dataset('responses', (len(image_id), count), dtype)
         invalid = saturated = 0
-        with tqdm(total=count * len(sessions), desc=subject, unit='voxel·session', unit_scale=True,
-                  disable=not progress) as bar:
+        with tqdm(
+            total=count * len(sessions), desc=subject, unit='voxel·session', unit_scale=True, disable=not progress
+        ) as bar:
             for start in range(0, count, VOXELS_PER_BLOCK):
                 block = slice(start, min(start + VOXELS_PER_BLOCK, count))
                 responses[:, block], bad, clipped = average_repeats(
-                    layout, subject, sessions, voxels, block, rows, reference, bar)
+                    layout, subject, sessions, voxels, block, rows, reference, bar
+                )
                 invalid, saturated = invalid + bad, saturated + clipped
         homogeneous = np.c_[voxels.index, np.ones(count)]
         file['coordinates'] = (homogeneous @ voxels.affine.T)[:, :3].astype(np.float32)
@@ -227,17 +250,30 @@ def prepare_subject(layout: NSDLayout,
         file['ncsnr'] = ncsnr
         file['noise_ceiling'] = mixed_noise_ceiling(ncsnr, repeats[is_test]).astype(np.float32)
         file.attrs.update(
-            subject=subject, beta_version=layout.beta_version, normalization=normalization, volume_shape=voxels.shape,
-            invalid_voxel_sessions=invalid, saturated_values=saturated, split_rule='test = shared images',
+            subject=subject,
+            beta_version=layout.beta_version,
+            normalization=normalization,
+            volume_shape=voxels.shape,
+            invalid_voxel_sessions=invalid,
+            saturated_values=saturated,
+            split_rule='test = shared images',
             noise_ceiling_unit='percent of variance of the averaged test responses',
-            sources=[f'{p.relative_to(layout.root)} {p.stat().st_size}' for p in
-                     [layout.design_file, ncsnr_file, *(layout.roi_file(subject, r) for r in roi_classes),
-                      *(layout.beta_file(subject, s) for s in sessions)]])
+            sources=[
+                f'{p.relative_to(layout.root)} {p.stat().st_size}'
+                for p in [
+                    layout.design_file,
+                    ncsnr_file,
+                    *(layout.roi_file(subject, r) for r in roi_classes),
+                    *(layout.beta_file(subject, s) for s in sessions),
+                ]
+            ],
+        )
     return path
 
 
 def prepare_images(layout: NSDLayout, store: Path, image_ids: np.ndarray, size: int, progress: bool = True) -> Path:
-    """Write ``images_<size>.h5``: the pictures of some 73k ids, resized, as memory-mappable uint8 (images, size, size, 3).
+    """Write ``images_<size>.h5``: the pictures of some 73k ids, resized, as memory-mappable uint8 (images, size,
+    size, 3).
 
     Raises:
         FileNotFoundError, ValueError: If the stimulus file is missing or has no such picture.
@@ -259,8 +295,9 @@ def prepare_images(layout: NSDLayout, store: Path, image_ids: np.ndarray, size: 
     return path
 
 
-def prepare(layout: NSDLayout, store: Path, subjects: Sequence[str], image_size: Optional[int] = None,
-            **kwargs) -> List[Path]:
+def prepare(
+    layout: NSDLayout, store: Path, subjects: Sequence[str], image_size: Optional[int] = None, **kwargs
+) -> List[Path]:
     """Write the stores of several subjects and, with ``image_size``, their pictures; see :func:`prepare_subject`."""
     paths = [prepare_subject(layout, store, subject, **kwargs) for subject in subjects]
     if image_size is not None:
@@ -273,6 +310,13 @@ def prepare(layout: NSDLayout, store: Path, subjects: Sequence[str], image_size:
 
 
 __all__ = [
-    'NORMALIZATIONS', 'Voxels', 'mixed_noise_ceiling', 'normalize_session', 'prepare', 'prepare_images', 'prepare_subject',
-    'read_betas', 'select_voxels'
+    'NORMALIZATIONS',
+    'Voxels',
+    'mixed_noise_ceiling',
+    'normalize_session',
+    'prepare',
+    'prepare_images',
+    'prepare_subject',
+    'read_betas',
+    'select_voxels',
 ]

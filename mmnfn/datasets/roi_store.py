@@ -1,4 +1,5 @@
 """The ROI store: one HDF5 file per subject with what training and evaluation need, written once, read-only after."""
+
 from __future__ import annotations
 
 from contextlib import contextmanager
@@ -42,12 +43,16 @@ def open_complete(path: Union[str, Path], what: str) -> h5py.File:
     try:
         file = h5py.File(path, 'r')
     except OSError as error:
-        raise ValueError(f'{path} ({what}) is no readable HDF5 file: {error}. Make it again with tools/prepare_nsd.py.') from error
+        raise ValueError(
+            f'{path} ({what}) is no readable HDF5 file: {error}. Make it again with tools/prepare_nsd.py.'
+        ) from error
     version = file.attrs.get('format_version')
     if not file.attrs.get('complete', False) or version != FORMAT_VERSION:
         file.close()
-        raise ValueError(f'{path} ({what}) is not complete or of another version (found version {version}, expected '
-                         f'{FORMAT_VERSION}). Make it again with tools/prepare_nsd.py.')
+        raise ValueError(
+            f'{path} ({what}) is not complete or of another version (found version {version}, expected '
+            f'{FORMAT_VERSION}). Make it again with tools/prepare_nsd.py.'
+        )
     return file
 
 
@@ -103,8 +108,10 @@ class ROIStore:
     def roi(self, name: str) -> np.ndarray:
         """Voxel indices of an ROI class (empty where the subject lacks it); ValueError for an unknown one."""
         if name not in self._rois:
-            raise ValueError(f'ROI {name!r} is not in {self.path}, which has {", ".join(self._rois)}. Prepare the store '
-                             'with it, or leave it out of roi_names.')
+            raise ValueError(
+                f'ROI {name!r} is not in {self.path}, which has {", ".join(self._rois)}. Prepare the store '
+                'with it, or leave it out of roi_names.'
+            )
         return self._rois[name]
 
     def geometry(self, roi_names: Sequence[str]) -> Tuple[SubjectGeometry, np.ndarray]:
@@ -113,6 +120,7 @@ class ROIStore:
         index = np.concatenate(parts)
         if not index.size:
             raise ValueError(f'{self.path} has no voxel in {", ".join(roi_names)}. Choose other ROIs.')
-        geometry = SubjectGeometry(self.subject, tuple(roi_names), tuple(len(p) for p in parts),
-                                   torch.from_numpy(self.coordinates[index]))
+        geometry = SubjectGeometry(
+            self.subject, tuple(roi_names), tuple(len(p) for p in parts), torch.from_numpy(self.coordinates[index])
+        )
         return geometry, index

@@ -1,4 +1,5 @@
 """Batches of one subject each."""
+
 from __future__ import annotations
 
 import math
@@ -14,9 +15,9 @@ from mmnfn.registry import DATA_SAMPLERS
 class SubjectBatchSampler(Sampler):
     """Batch sampler that keeps every batch within one subject.
 
-    Each subject's samples are cut into batches of nearly equal size, at most ``batch_size``, so that every sample is used and
-    none is left alone in a last batch. The batches of all subjects are shuffled together and dealt out to the ranks, which
-    all get the same number: the first batches are dealt again where the last round is incomplete.
+    Each subject's samples are cut into batches of nearly equal size, at most ``batch_size``, so that every sample is
+    used and none is left alone in a last batch. The batches of all subjects are shuffled together and dealt out to
+    the ranks, which all get the same number: the first batches are dealt again where the last round is incomplete.
 
     Args:
         sampler: A :class:`mmengine.dataset.DefaultSampler`; its dataset (an ``NSDDataset``), seed, epoch, rank and

@@ -1,4 +1,5 @@
 """What training was worth: retrieval and voxel-wise encoding."""
+
 from .encoding import EncodingMetric, fit_encoding_model, pearson_r
 from .retrieval import RetrievalMetric, retrieval_figures
 

@@ -1,4 +1,5 @@
 """Voxel-wise encoding: how well frozen image features predict the responses of each voxel."""
+
 from __future__ import annotations
 
 from typing import Dict, List, NamedTuple, Sequence
@@ -43,13 +44,15 @@ class EncodingResult(NamedTuple):
     standard_error: float
 
 
-def fit_encoding_model(train_features: np.ndarray,
-                       train_responses: np.ndarray,
-                       test_features: np.ndarray,
-                       test_responses: np.ndarray,
-                       alphas: Sequence[float] = tuple(np.logspace(-1, 6, 15)),
-                       bootstraps: int = 200,
-                       seed: int = 0) -> EncodingResult:
+def fit_encoding_model(
+    train_features: np.ndarray,
+    train_responses: np.ndarray,
+    test_features: np.ndarray,
+    test_responses: np.ndarray,
+    alphas: Sequence[float] = tuple(np.logspace(-1, 6, 15)),
+    bootstraps: int = 200,
+    seed: int = 0,
+) -> EncodingResult:
     """Ridge regression from features to voxels, regularisation chosen per voxel by 5-fold cross-validation (himalaya).
 
     Features are z-scored with mean and deviation of the training images.
@@ -65,8 +68,10 @@ def fit_encoding_model(train_features: np.ndarray,
         ValueError: If there are fewer than 10 training or 3 test images.
     """
     if len(train_features) < 10 or len(test_features) < 3:
-        raise ValueError(f'an encoding model needs at least 10 training and 3 test images, found {len(train_features)} and '
-                         f'{len(test_features)}.')
+        raise ValueError(
+            f'an encoding model needs at least 10 training and 3 test images, found {len(train_features)} and '
+            f'{len(test_features)}.'
+        )
     set_backend('numpy')
     mean, deviation = train_features.mean(0), train_features.std(0)
     deviation = np.where(deviation > 1e-8, deviation, 1)
@@ -100,7 +105,7 @@ class EncodingMetric(GatheredMetric):
 
     default_prefix = 'encoding'
 
-    def __init__(self, min_ceiling: float = 5., **kwargs):
+    def __init__(self, min_ceiling: float = 5.0, **kwargs):
         super().__init__(**kwargs)
         self.min_ceiling = min_ceiling
 
@@ -109,19 +114,31 @@ class EncodingMetric(GatheredMetric):
         geometry = data_batch['geometry']
         for sample, responses, split in zip(data_samples, data_batch['responses'], data_batch['split']):
             self.results.append(
-                dict(subject=geometry.subject, image_id=int(sample['image_id']), split=split,
-                     features=sample['features'].float().cpu().numpy(), responses=responses.cpu().numpy(),
-                     rois=(geometry.roi_names, geometry.roi_sizes), noise_ceiling=data_batch['noise_ceiling'].numpy()))
+                dict(
+                    subject=geometry.subject,
+                    image_id=int(sample['image_id']),
+                    split=split,
+                    features=sample['features'].float().cpu().numpy(),
+                    responses=responses.cpu().numpy(),
+                    rois=(geometry.roi_names, geometry.roi_sizes),
+                    noise_ceiling=data_batch['noise_ceiling'].numpy(),
+                )
+            )
 
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
         """Fit and score each subject."""
         figures: Dict[str, List[float]] = {}
         squared_errors = []
         for subject in sorted({r['subject'] for r in results}):
-            own = {split: [r for r in results if r['subject'] == subject and r['split'] == split]
-                   for split in ('train', 'test')}
-            arrays = [np.stack([r[key] for r in own[split]]) if own[split] else np.zeros((0, 1))
-                      for split in ('train', 'test') for key in ('features', 'responses')]
+            own = {
+                split: [r for r in results if r['subject'] == subject and r['split'] == split]
+                for split in ('train', 'test')
+            }
+            arrays = [
+                np.stack([r[key] for r in own[split]]) if own[split] else np.zeros((0, 1))
+                for split in ('train', 'test')
+                for key in ('features', 'responses')
+            ]
             outcome = fit_encoding_model(*arrays)
             pcc = float(np.nanmean(outcome.r))
             figures.setdefault('pcc', []).append(pcc)
@@ -134,7 +151,8 @@ class EncodingMetric(GatheredMetric):
             ceiling = own['test'][0]['noise_ceiling']
             good = ceiling >= self.min_ceiling
             figures.setdefault('pcc_normalized', []).append(
-                float(np.nanmean(outcome.r[good] / np.sqrt(ceiling[good] / 100))))
+                float(np.nanmean(outcome.r[good] / np.sqrt(ceiling[good] / 100)))
+            )
         means = {name: float(np.mean(values)) for name, values in figures.items()}
         means['pcc_se'] = float(np.sqrt(np.sum(squared_errors)) / len(squared_errors))
         return means

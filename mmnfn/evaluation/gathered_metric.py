@@ -1,4 +1,5 @@
 """A metric over all ranks whose batches may be uneven."""
+
 from __future__ import annotations
 
 from typing import Dict, List
@@ -10,9 +11,9 @@ from mmengine.evaluator import BaseMetric
 class GatheredMetric(BaseMetric):
     """Collects a dict per sample from all ranks, each sample once.
 
-    mmengine's own collection interleaves the ranks and cuts to the size of the dataset, which assumes that all ranks have
-    equally many samples in turn; subject-pure batches do not. Here all results are gathered, and a sample that was dealt to
-    two ranks counts once. Subclasses put ``subject`` and ``image_id`` into each result.
+    mmengine's own collection interleaves the ranks and cuts to the size of the dataset, which assumes that all ranks
+    have equally many samples in turn; subject-pure batches do not. Here all results are gathered, and a sample that
+    was dealt to two ranks counts once. Subclasses put ``subject`` and ``image_id`` into each result.
     """
 
     def evaluate(self, size: int) -> Dict[str, float]:
@@ -31,7 +32,9 @@ class GatheredMetric(BaseMetric):
         results: List[dict] = [unique[key] for key in sorted(unique)]
         self.results.clear()
         if len(results) != size:
-            raise RuntimeError(f'{type(self).__name__} got {len(results)} distinct samples of a dataset of {size}. '
-                               'Is a picture twice in the dataset of a subject?')
+            raise RuntimeError(
+                f'{type(self).__name__} got {len(results)} distinct samples of a dataset of {size}. '
+                'Is a picture twice in the dataset of a subject?'
+            )
         prefix = f'{self.prefix}/' if self.prefix else ''
         return {prefix + name: value for name, value in self.compute_metrics(results).items()}

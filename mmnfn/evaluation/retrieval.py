@@ -1,4 +1,5 @@
 """Retrieval between images and brain responses."""
+
 from __future__ import annotations
 
 from typing import Dict, List, Sequence
@@ -33,8 +34,9 @@ def retrieval_figures(queries: np.ndarray, gallery: np.ndarray) -> Dict[str, flo
 class RetrievalMetric(GatheredMetric):
     """Image↔brain retrieval within the test images of each subject, averaged over subjects.
 
-    Figures are fractions: ``top1``, ``top5`` and ``median_rank`` of finding the response by the image (``image_to_brain``)
-    and the image by the response (``brain_to_image``); ``chance`` is the top-1 of guessing, one over the number of images.
+    Figures are fractions: ``top1``, ``top5`` and ``median_rank`` of finding the response by the image
+    (``image_to_brain``) and the image by the response (``brain_to_image``); ``chance`` is the top-1 of guessing, one
+    over the number of images.
     """
 
     default_prefix = 'retrieval'
@@ -43,9 +45,13 @@ class RetrievalMetric(GatheredMetric):
         """Keep the embeddings of a batch of ``NeuroFusionNet`` predictions."""
         for sample in data_samples:
             self.results.append(
-                dict(subject=sample['subject'], image_id=int(sample['image_id']),
-                     image=sample['image_embedding'].float().cpu().numpy(),
-                     fmri=sample['fmri_embedding'].float().cpu().numpy()))
+                dict(
+                    subject=sample['subject'],
+                    image_id=int(sample['image_id']),
+                    image=sample['image_embedding'].float().cpu().numpy(),
+                    fmri=sample['fmri_embedding'].float().cpu().numpy(),
+                )
+            )
 
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
         """Mean over subjects, and top-1 of each subject."""

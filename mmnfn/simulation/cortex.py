@@ -1,4 +1,5 @@
 """Brains with plausible geometry: a folded cortical sheet, its flat map and the regions on it."""
+
 from __future__ import annotations
 
 from typing import Dict, NamedTuple, Tuple
@@ -11,12 +12,22 @@ FUNC_VOXEL_MM = 1.8
 
 # Centre (medial-lateral, ventral-dorsal) and radius of the category-selective patches on the flat map, in degrees.
 FLOC_PATCHES: Dict[str, Dict[str, Tuple[float, float, float]]] = {
-    'floc-faces': {'OFA': (38, -18, 7), 'FFA-1': (18, -48, 6.5), 'FFA-2': (16, -60, 6), 'mTL-faces': (12, -74, 5),
-                   'aTL-faces': (8, -88, 5)},
+    'floc-faces': {
+        'OFA': (38, -18, 7),
+        'FFA-1': (18, -48, 6.5),
+        'FFA-2': (16, -60, 6),
+        'mTL-faces': (12, -74, 5),
+        'aTL-faces': (8, -88, 5),
+    },
     'floc-bodies': {'EBA': (48, 2, 10), 'FBA-1': (27, -46, 5.5), 'FBA-2': (25, -58, 5), 'mTL-bodies': (22, -72, 4.5)},
     'floc-places': {'OPA': (28, 34, 8), 'PPA': (-6, -58, 9), 'RSC': (-52, 2, 7)},
-    'floc-words': {'OWFA': (34, -29, 6), 'VWFA-1': (33, -50, 5.5), 'VWFA-2': (31, -61, 5), 'mfs-words': (20, -54, 4),
-                   'mTL-words': (27, -78, 4)},
+    'floc-words': {
+        'OWFA': (34, -29, 6),
+        'VWFA-1': (33, -50, 5.5),
+        'VWFA-2': (31, -61, 5),
+        'mfs-words': (20, -54, 4),
+        'mTL-words': (27, -78, 4),
+    },
 }
 # Labels that some people do not have.
 OPTIONAL_LABELS = ('mTL-faces', 'aTL-faces', 'mTL-bodies', 'mTL-words', 'mfs-words', 'FFA-2', 'OWFA')
@@ -64,17 +75,24 @@ class Anatomy(NamedTuple):
 
 
 def _retinotopic_labels(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    names = ('Unknown', ) + ROI_LABELS['prf-visualrois']
+    names = ('Unknown',) + ROI_LABELS['prf-visualrois']
     label = np.zeros(x.shape, int)
     inside = (x > -42) & (x < 8)
-    for name, low, high in (('V1v', -7, 0), ('V1d', 0, 7), ('V2v', -13, -7), ('V2d', 7, 13), ('V3v', -19, -13),
-                            ('V3d', 13, 19), ('hV4', -28, -19)):
+    for name, low, high in (
+        ('V1v', -7, 0),
+        ('V1d', 0, 7),
+        ('V2v', -13, -7),
+        ('V2d', 7, 13),
+        ('V3v', -19, -13),
+        ('V3d', 13, 19),
+        ('hV4', -28, -19),
+    ):
         label[inside & (y >= low) & (y < high)] = names.index(name)
     return label
 
 
 def _stream_labels(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    names = ('Unknown', ) + ROI_LABELS['streams']
+    names = ('Unknown',) + ROI_LABELS['streams']
     label = np.zeros(x.shape, int)
     beyond = np.maximum.reduce([np.abs(y) - 21, x - 10, -42 - x])  # degrees outside early visual cortex
     label[beyond < 0] = names.index('early')
@@ -95,25 +113,25 @@ def make_anatomy(subject: int, voxel_mm: float, rng: np.random.Generator) -> Ana
         rng: What makes this brain differ from another: folding, size and place of its regions, missing labels.
     """
     shape = tuple(int(round(n * FUNC_VOXEL_MM / voxel_mm)) for n in SUBJECT_SHAPES[f'subj{subject:02d}'])
-    affine = np.diag([voxel_mm, voxel_mm, voxel_mm, 1.])
+    affine = np.diag([voxel_mm, voxel_mm, voxel_mm, 1.0])
     affine[:3, 3] = -voxel_mm * (np.asarray(shape) - 1) / 2
     points = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing='ij'), -1) * voxel_mm + affine[:3, 3]
 
-    axes = np.asarray([30., 78., 52.]) * rng.uniform(.95, 1.05, 3)
-    thickness = max(7., 1.3 * voxel_mm) / axes[2]
-    missing = {name for name in OPTIONAL_LABELS if rng.random() < .2}
-    scales = {name: rng.uniform(.85, 1.2) for patches in FLOC_PATCHES.values() for name in patches}
+    axes = np.asarray([30.0, 78.0, 52.0]) * rng.uniform(0.95, 1.05, 3)
+    thickness = max(7.0, 1.3 * voxel_mm) / axes[2]
+    missing = {name for name in OPTIONAL_LABELS if rng.random() < 0.2}
+    scales = {name: rng.uniform(0.85, 1.2) for patches in FLOC_PATCHES.values() for name in patches}
     shifts = {name: rng.normal(0, 2.5, 2) for name in scales}
     hemisphere = np.full(shape, -1, np.int8)
-    flat = np.full(shape + (2, ), np.nan, np.float32)
+    flat = np.full(shape + (2,), np.nan, np.float32)
     brain = np.zeros(shape, bool)
     rois = {name: np.full(shape, -1, int) for name in ROI_LABELS}
     for side in (0, 1):
         sign = 1 if side else -1
-        relative = (points - np.asarray([sign * 29., -2., 3.])) / axes
+        relative = (points - np.asarray([sign * 29.0, -2.0, 3.0])) / axes
         radius = np.linalg.norm(relative, axis=-1)
         direction = relative / np.maximum(radius, 1e-9)[..., None]
-        folded = radius * (1 + .045 * SmoothField(rng, 3, .22)(direction))
+        folded = radius * (1 + 0.045 * SmoothField(rng, 3, 0.22)(direction))
         own_side = sign * points[..., 0] > 0
         brain |= (folded < 1.1) & (sign * points[..., 0] > -voxel_mm)
         cortex = own_side & (folded <= 1) & (folded > 1 - thickness)
@@ -125,8 +143,8 @@ def make_anatomy(subject: int, voxel_mm: float, rng: np.random.Generator) -> Ana
         xy = np.stack([angle * np.cos(around), angle * np.sin(around)], -1)
         turn = np.radians(rng.uniform(-5, 5))
         rotation = np.asarray([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-        warp = np.stack([SmoothField(rng, 2, 25.)(xy), SmoothField(rng, 2, 25.)(xy)], -1)
-        xy = rng.uniform(.93, 1.07) * xy @ rotation + 1.5 * warp + rng.uniform(-2, 2, 2)
+        warp = np.stack([SmoothField(rng, 2, 25.0)(xy), SmoothField(rng, 2, 25.0)(xy)], -1)
+        xy = rng.uniform(0.93, 1.07) * xy @ rotation + 1.5 * warp + rng.uniform(-2, 2, 2)
         flat[cortex] = xy
 
         labels = {'prf-visualrois': _retinotopic_labels(*xy.T), 'streams': _stream_labels(*xy.T)}
@@ -134,7 +152,7 @@ def make_anatomy(subject: int, voxel_mm: float, rng: np.random.Generator) -> Ana
             label = np.zeros(len(xy), int)
             for k, name in enumerate(ROI_LABELS[roi_class], 1):
                 x, y, size = patches[name]
-                size = size * scales[name] * (1.25 if 'VWFA' in name and side == 0 else 1.)
+                size = size * scales[name] * (1.25 if 'VWFA' in name and side == 0 else 1.0)
                 inside = np.hypot(*(xy - (np.asarray([x, y]) + shifts[name])).T) < size
                 if name not in missing:
                     label[inside & (label == 0)] = k

@@ -1,4 +1,5 @@
 """The experiment: which subject sees which picture when, after NSD's rules."""
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -45,8 +46,8 @@ def _masterordering(sessions: int, rng: np.random.Generator) -> np.ndarray:
     first = rng.uniform(0, sessions, images)
     positions = [first]
     for _ in range(2):
-        near = (first + rng.normal(0, .33, images)) % sessions
-        positions.append(np.where(rng.random(images) < .45, near, rng.uniform(0, sessions, images)))
+        near = (first + rng.normal(0, 0.33, images)) % sessions
+        positions.append(np.where(rng.random(images) < 0.45, near, rng.uniform(0, sessions, images)))
     order = np.argsort(np.concatenate(positions), kind='stable')
     return order % images + 1
 
@@ -105,7 +106,7 @@ def behaviour_table(design: Design, subject_index: int, sessions: int, rng: np.r
     trials = sessions * TRIALS_PER_SESSION
     ids73, ids10 = design.trial_ids(subject_index)[:trials] + 1, design.masterordering[:trials]
     session = np.arange(trials) // TRIALS_PER_SESSION + 1
-    runs, slots = np.nonzero(design.stimpattern.reshape(-1, 75)[:sessions * RUNS_PER_SESSION])
+    runs, slots = np.nonzero(design.stimpattern.reshape(-1, 75)[: sessions * RUNS_PER_SESSION])
     trial_in_run = np.concatenate([np.arange(n) + 1 for n in np.bincount(runs)])
     first_seen, last_seen, seen_today = {}, {}, set()
     rows = []
@@ -115,18 +116,32 @@ def behaviour_table(design: Design, subject_index: int, sessions: int, rng: np.r
         old, old_today = image in first_seen, image in seen_today
         recent = t - last_seen[image] - 1 if old else np.nan
         since_first = t - first_seen[image] - 1 if old else np.nan
-        correct = rng.random() < (.9 if not old else .6 + .35 * np.exp(-recent / 500))
+        correct = rng.random() < (0.9 if not old else 0.6 + 0.35 * np.exp(-recent / 500))
         says_old = old == correct
-        missing = rng.random() < .01
-        rows.append((int(old), np.nan if missing else int(correct), np.nan if missing else rng.lognormal(6.7, .3),
-                     0, recent, since_first, int(old_today), np.nan if missing else int(says_old == old_today),
-                     0 if missing else int(not says_old), 0 if missing else int(says_old),
-                     np.nan if missing else 1 + int(says_old), int(missing)))
+        missing = rng.random() < 0.01
+        rows.append(
+            (
+                int(old),
+                np.nan if missing else int(correct),
+                np.nan if missing else rng.lognormal(6.7, 0.3),
+                0,
+                recent,
+                since_first,
+                int(old_today),
+                np.nan if missing else int(says_old == old_today),
+                0 if missing else int(not says_old),
+                0 if missing else int(says_old),
+                np.nan if missing else 1 + int(says_old),
+                int(missing),
+            )
+        )
         first_seen.setdefault(image, t)
         last_seen[image] = t
         seen_today.add(image)
-    names = ('ISOLD ISCORRECT RT CHANGEMIND MEMORYRECENT MEMORYFIRST ISOLDCURRENT ISCORRECTCURRENT TOTAL1 TOTAL2 '
-             'BUTTON MISSINGDATA').split()
+    names = (
+        'ISOLD ISCORRECT RT CHANGEMIND MEMORYRECENT MEMORYFIRST ISOLDCURRENT ISCORRECTCURRENT TOTAL1 TOTAL2 '
+        'BUTTON MISSINGDATA'
+    ).split()
     table = pd.DataFrame(rows, columns=names)
     table.insert(0, 'SUBJECT', subject_index + 1)
     table.insert(1, 'SESSION', session)

@@ -1,4 +1,5 @@
 """Scenes for the downstream tasks, in the layouts of COCO and ADE20K."""
+
 from __future__ import annotations
 
 import json
@@ -24,9 +25,17 @@ def coco_annotations(scene: Scene, image_id: int, first_id: int) -> List[Dict]:
             continue
         area = float(mask_utils.area(mask_utils.encode(np.asfortranarray(instance.mask, np.uint8))))
         x, y, w, h = cv2.boundingRect(instance.mask.astype(np.uint8))
-        annotations.append(dict(
-            id=first_id + len(annotations), image_id=image_id, category_id=THING_CLASSES.index(instance.name) + 1,
-            segmentation=polygons, area=area, bbox=[float(x), float(y), float(w), float(h)], iscrowd=0))
+        annotations.append(
+            dict(
+                id=first_id + len(annotations),
+                image_id=image_id,
+                category_id=THING_CLASSES.index(instance.name) + 1,
+                segmentation=polygons,
+                area=area,
+                bbox=[float(x), float(y), float(w), float(h)],
+                iscrowd=0,
+            )
+        )
     return annotations
 
 
@@ -50,14 +59,15 @@ class CocoWriter:
         self.images.append(dict(id=image_id, file_name=f'{image_id:012d}.jpg', width=size, height=size))
         self.instances += coco_annotations(scene, image_id, len(self.instances) + 1)
         self.captions += [
-            dict(id=len(self.captions) + k, image_id=image_id, caption=c) for k, c in enumerate(scene.captions, 1)]
+            dict(id=len(self.captions) + k, image_id=image_id, caption=c) for k, c in enumerate(scene.captions, 1)
+        ]
 
     def close(self) -> None:
         """Write ``instances_<split>.json`` and ``captions_<split>.json``."""
         self.folder.mkdir(parents=True, exist_ok=True)
         info = dict(description='mmnfn simulated scenes')
-        for kind, annotations in (('instances', self.instances), ('captions', self.captions)):
-            content = dict(info=info, licenses=[], images=self.images, annotations=annotations)
+        for kind, entries in (('instances', self.instances), ('captions', self.captions)):
+            content = dict(info=info, licenses=[], images=self.images, annotations=entries)
             if kind == 'instances':
                 content['categories'] = CATEGORIES
             (self.folder / f'{kind}_{self.split}.json').write_text(json.dumps(content))

@@ -1,4 +1,5 @@
 """Writing one simulated subject in NSD's own files."""
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -13,9 +14,9 @@ from mmnfn.datasets.nsd_layout import BETA_SCALE, ROI_CLASSES, ROI_LABELS, TRIAL
 from .cortex import Anatomy
 from .tuning import Tuning
 
-INVALID_SHARE = .01
+INVALID_SHARE = 0.01
 """Share of visual voxels without data in one session."""
-VESSEL_SHARE = .002
+VESSEL_SHARE = 0.002
 """Share of visual voxels so strong that int16 saturates."""
 
 
@@ -65,7 +66,7 @@ class SessionPlan(NamedTuple):
 
 def plan_sessions(voxels: int, sessions: int, rng: np.random.Generator) -> SessionPlan:
     """Draw drift, invalid voxels and the few voxels that saturate."""
-    deviation = rng.lognormal(.4, .3, voxels)
+    deviation = rng.lognormal(0.4, 0.3, voxels)
     vessels = rng.random(voxels) < VESSEL_SHARE
     vessels[rng.integers(voxels)] = True
     deviation[vessels] = rng.uniform(40, 60, vessels.sum())
@@ -73,8 +74,12 @@ def plan_sessions(voxels: int, sessions: int, rng: np.random.Generator) -> Sessi
     for voxel in np.flatnonzero((rng.random(voxels) < INVALID_SHARE) & ~vessels):
         invalid[rng.integers(sessions), voxel] = True
     return SessionPlan(
-        rng.normal(1., .5, voxels), deviation, rng.normal(0, .4, (sessions, voxels)),
-        rng.uniform(.85, 1.15, (sessions, voxels)), invalid)
+        rng.normal(1.0, 0.5, voxels),
+        deviation,
+        rng.normal(0, 0.4, (sessions, voxels)),
+        rng.uniform(0.85, 1.15, (sessions, voxels)),
+        invalid,
+    )
 
 
 def noisy_responses(signal: np.ndarray, ncsnr: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -95,15 +100,17 @@ def to_int16(percent: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(percent * BETA_SCALE), limits.min, limits.max).astype(np.int16)
 
 
-def write_betas(layout: NSDLayout,
-                subject: str,
-                anatomy: Anatomy,
-                tuning: Tuning,
-                signal: np.ndarray,
-                image_rows: np.ndarray,
-                rng: np.random.Generator,
-                nifti: bool = False,
-                progress: bool = True) -> SessionPlan:
+def write_betas(
+    layout: NSDLayout,
+    subject: str,
+    anatomy: Anatomy,
+    tuning: Tuning,
+    signal: np.ndarray,
+    image_rows: np.ndarray,
+    rng: np.random.Generator,
+    nifti: bool = False,
+    progress: bool = True,
+) -> SessionPlan:
     """Write session files, valid maps, mean, R2 and ncsnr.
 
     Args:
@@ -124,7 +131,7 @@ def write_betas(layout: NSDLayout,
     other = np.flatnonzero((anatomy.brain & ~anatomy.visual).ravel())
     shape, sessions = anatomy.brain.shape, len(image_rows) // TRIALS_PER_SESSION
     plan = plan_sessions(len(visual), sessions, rng)
-    other_deviation = rng.lognormal(.6, .3, len(other)).astype(np.float32)
+    other_deviation = rng.lognormal(0.6, 0.3, len(other)).astype(np.float32)
     folder = layout.beta_dir(subject)
     folder.mkdir(parents=True, exist_ok=True)
     z_scored = np.empty((len(image_rows), len(visual)), np.float32)
@@ -136,12 +143,17 @@ def write_betas(layout: NSDLayout,
         betas = np.zeros((int(np.prod(shape)), TRIALS_PER_SESSION), np.int16)  # voxel by voxel, as the chunks are
         betas[visual] = to_int16(np.where(plan.invalid[session], 0, percent)).T
         betas[other] = to_int16(
-            other_deviation[:, None] * rng.standard_normal((len(other), TRIALS_PER_SESSION), dtype=np.float32))
+            other_deviation[:, None] * rng.standard_normal((len(other), TRIALS_PER_SESSION), dtype=np.float32)
+        )
         z_scored[part] = np.where(plan.invalid[session], np.nan, betas[visual].T)
         _write_session(layout.beta_file(subject, session + 1), betas, shape)
         if nifti:
-            save_volume(layout.beta_file(subject, session + 1, 'nii.gz'), betas.reshape(shape + (-1, )),
-                        anatomy.affine, scaled=False)
+            save_volume(
+                layout.beta_file(subject, session + 1, 'nii.gz'),
+                betas.reshape(shape + (-1,)),
+                anatomy.affine,
+                scaled=False,
+            )
         valid = anatomy.brain.copy().ravel()
         valid[visual[plan.invalid[session]]] = False
         save_volume(layout.valid_file(subject, session + 1), valid.reshape(shape).astype(np.int16), anatomy.affine)
@@ -151,7 +163,7 @@ def write_betas(layout: NSDLayout,
 
     save_volume(folder / 'meanbeta.nii.gz', mean, anatomy.affine)
     explained = np.zeros(shape, np.float32)
-    explained[anatomy.visual] = 100 * .6 * tuning.ncsnr**2 / (1 + tuning.ncsnr**2)
+    explained[anatomy.visual] = 100 * 0.6 * tuning.ncsnr**2 / (1 + tuning.ncsnr**2)
     save_volume(folder / 'R2.nii.gz', explained, anatomy.affine)
     presentations = np.bincount(image_rows)
     order = np.argsort(image_rows, kind='stable')
@@ -184,7 +196,8 @@ def _write_session(path, betas: np.ndarray, shape) -> None:
     x_size, y_size, z_size = shape
     with h5py.File(path, 'w', libver='earliest') as file:
         dataset = file.create_dataset(
-            'betas', (TRIALS_PER_SESSION, z_size, y_size, x_size), np.int16, chunks=(TRIALS_PER_SESSION, 1, 1, 1))
+            'betas', (TRIALS_PER_SESSION, z_size, y_size, x_size), np.int16, chunks=(TRIALS_PER_SESSION, 1, 1, 1)
+        )
         write = dataset.id.write_direct_chunk
         betas = betas.astype('<i2', copy=False)
         for z in range(z_size):

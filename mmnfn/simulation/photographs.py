@@ -1,4 +1,5 @@
 """Real photographs with COCO annotations as stimuli of the simulated world."""
+
 from __future__ import annotations
 
 import json
@@ -13,18 +14,33 @@ from .scenes import CLASSES, Instance, Scene
 
 # The class of the simulated world that stands for a COCO category (or supercategory) in the tuning of voxels.
 CATEGORY_CLASSES: Dict[str, str] = {
-    'person': 'body', 'vehicle': 'car', 'animal': 'animal', 'furniture': 'chair', 'kitchen': 'cup', 'food': 'cup',
-    'sports': 'ball', 'potted plant': 'tree', 'bench': 'chair', 'appliance': 'house', 'stop sign': 'word', 'book': 'word',
-    'tv': 'word', 'laptop': 'word', 'keyboard': 'word', 'cell phone': 'word', 'parking meter': 'word'}
+    'person': 'body',
+    'vehicle': 'car',
+    'animal': 'animal',
+    'furniture': 'chair',
+    'kitchen': 'cup',
+    'food': 'cup',
+    'sports': 'ball',
+    'potted plant': 'tree',
+    'bench': 'chair',
+    'appliance': 'house',
+    'stop sign': 'word',
+    'book': 'word',
+    'tv': 'word',
+    'laptop': 'word',
+    'keyboard': 'word',
+    'cell phone': 'word',
+    'parking meter': 'word',
+}
 OUTDOOR = {'vehicle', 'outdoor', 'animal', 'sports'}
 
 
 class Photographs:
     """Annotated photographs, cut to squares as NSD did.
 
-    COCO has no faces and no stuff: the upper fifth of a person stands for the face, and what is not annotated is sky and
-    grass where the picture has outdoor categories, wall and floor elsewhere. That is coarse, and good enough to drive
-    simulated voxels with real pictures.
+    COCO has no faces and no stuff: the upper fifth of a person stands for the face, and what is not annotated is sky
+    and grass where the picture has outdoor categories, wall and floor elsewhere. That is coarse, and good enough to
+    drive simulated voxels with real pictures.
 
     Args:
         folder: Folder of the pictures.
@@ -68,11 +84,11 @@ class Photographs:
         """
         info = self.coco.imgs[self.ids[index % len(self.ids)]]
         height, width = info['height'], info['width']
-        zoom = 1. if index < len(self.ids) else rng.uniform(.6, 1.)
+        zoom = 1.0 if index < len(self.ids) else rng.uniform(0.6, 1.0)
         side = zoom * min(height, width)
         top, left = rng.uniform(0, height - side), rng.uniform(0, width - side)
         box = (top / height, 1 - (top + side) / height, left / width, 1 - (left + side) / width)
-        return info['id'], tuple(max(0., float(b)) for b in box)
+        return info['id'], tuple(max(0.0, float(b)) for b in box)
 
     def scene(self, coco_id: int, box: Tuple[float, float, float, float], size: int) -> Scene:
         """The cut photograph with its maps; see :class:`Photographs` for what is guessed."""
@@ -92,7 +108,7 @@ class Photographs:
         supers = {self.categories[a['category_id']].get('supercategory') for a in annotations}
         stuff = ('sky', 'grass') if supers & OUTDOOR else ('wall', 'floor')
         semantic = np.empty((size, size), np.uint8)
-        semantic[:size // 2], semantic[size // 2:] = (CLASSES.index(name) for name in stuff)
+        semantic[: size // 2], semantic[size // 2 :] = (CLASSES.index(name) for name in stuff)
         instances: List[Instance] = []
         for annotation in sorted(annotations, key=lambda a: -a['area']):
             name = self.class_of(annotation['category_id'])
@@ -104,7 +120,7 @@ class Photographs:
             if name == 'body':
                 ys = np.nonzero(mask.any(1))[0]
                 face = mask.copy()
-                face[ys[0] + max(1, len(ys) // 5):] = False
+                face[ys[0] + max(1, len(ys) // 5) :] = False
                 semantic[face] = CLASSES.index('face')
                 instances.append(Instance('face', face))
         names = [i.name for i in instances]

@@ -1,4 +1,5 @@
 """Procedural scenes with instance masks, a semantic map and captions."""
+
 from __future__ import annotations
 
 from typing import List, NamedTuple, Tuple
@@ -14,14 +15,15 @@ CLASSES = THING_CLASSES + STUFF_CLASSES
 
 # Place: bands of stuff from top to bottom, and how likely each thing is there.
 PLACES = {
-    'beach': (('sky', 'water', 'sand'), dict(face=1, body=4, word=.5, animal=1, ball=3, chair=1, tree=1)),
-    'field': (('sky', 'grass'), dict(face=1, body=2, word=.5, animal=4, ball=1, tree=4, house=1.5)),
-    'street': (('sky', 'road'), dict(face=1, body=3, word=3, animal=.5, car=4, tree=1, house=3)),
+    'beach': (('sky', 'water', 'sand'), dict(face=1, body=4, word=0.5, animal=1, ball=3, chair=1, tree=1)),
+    'field': (('sky', 'grass'), dict(face=1, body=2, word=0.5, animal=4, ball=1, tree=4, house=1.5)),
+    'street': (('sky', 'road'), dict(face=1, body=3, word=3, animal=0.5, car=4, tree=1, house=3)),
     'room': (('wall', 'floor'), dict(face=2, body=2, word=2, animal=1, chair=3, cup=3, ball=1)),
 }
 # Height of a thing that stands at the front of the scene, as a fraction of the picture.
 HEIGHTS = dict(
-    face=.42, body=.62, word=.28, animal=.34, car=.34, chair=.42, cup=.26, ball=.24, tree=.7, house=.7)
+    face=0.42, body=0.62, word=0.28, animal=0.34, car=0.34, chair=0.42, cup=0.26, ball=0.24, tree=0.7, house=0.7
+)
 
 
 class Instance(NamedTuple):
@@ -60,41 +62,40 @@ def _texture(name: str, rng: np.random.Generator, size: int) -> np.ndarray:
     rows = np.linspace(0, 1, size, dtype=np.float32)[:, None]
     columns = np.linspace(0, 1, size, dtype=np.float32)[None, :]
     if name == 'sky':
-        colour, pattern = (120, 165, 225), .15 * _noise(rng, size, (5, 3)) + .25 * (rows - .3)
+        colour, pattern = (120, 165, 225), 0.15 * _noise(rng, size, (5, 3)) + 0.25 * (rows - 0.3)
     elif name == 'grass':
-        colour, pattern = (90, 150, 70), .28 * _noise(rng, size, (size // 24, size // 5))
+        colour, pattern = (90, 150, 70), 0.28 * _noise(rng, size, (size // 24, size // 5))
     elif name == 'water':
         ripples = np.sin(2 * np.pi * rng.uniform(14, 26) * rows + 1.5 * _noise(rng, size, (6, 4)))
-        colour, pattern = (60, 110, 160), .18 * ripples
+        colour, pattern = (60, 110, 160), 0.18 * ripples
     elif name == 'road':
-        colour, pattern = (110, 110, 115), .12 * _noise(rng, size, (size // 6, size // 6))
+        colour, pattern = (110, 110, 115), 0.12 * _noise(rng, size, (size // 6, size // 6))
     elif name == 'sand':
-        colour, pattern = (205, 180, 130), .14 * _noise(rng, size, (size // 4, size // 4))
+        colour, pattern = (205, 180, 130), 0.14 * _noise(rng, size, (size // 4, size // 4))
     elif name == 'wall':
         stripes = np.sign(np.sin(2 * np.pi * rng.uniform(5, 12) * columns + 0 * rows))
-        colour, pattern = (190, 175, 160), .1 * stripes + .08 * _noise(rng, size, (4, 4))
+        colour, pattern = (190, 175, 160), 0.1 * stripes + 0.08 * _noise(rng, size, (4, 4))
     else:  # floor
         boards = np.sign(np.sin(2 * np.pi * rng.uniform(4, 9) * (columns + rng.uniform(-1, 1) * rows)))
-        colour, pattern = (150, 110, 80), .14 * boards + .08 * _noise(rng, size, (size // 16, 6))
-    tint = np.asarray(colour, np.float32) * rng.uniform(.75, 1.2) + rng.uniform(-25, 25, 3)
+        colour, pattern = (150, 110, 80), 0.14 * boards + 0.08 * _noise(rng, size, (size // 16, 6))
+    tint = np.asarray(colour, np.float32) * rng.uniform(0.75, 1.2) + rng.uniform(-25, 25, 3)
     return tint.astype(np.float32) * (1 + pattern[..., None]).astype(np.float32)
 
 
-def _background(bands: Tuple[str, ...], rng: np.random.Generator,
-                size: int) -> Tuple[np.ndarray, np.ndarray, float]:
+def _background(bands: Tuple[str, ...], rng: np.random.Generator, size: int) -> Tuple[np.ndarray, np.ndarray, float]:
     """Picture, semantic map and the height (0…1) at which things begin to stand; textures have half the resolution."""
     half = (size + 1) // 2
     image = np.empty((half, half, 3), np.float32)
     semantic = np.empty((size, size), np.uint8)
-    edges = [0., rng.uniform(.3, .55)]
+    edges = [0.0, rng.uniform(0.3, 0.55)]
     if len(bands) == 3:
-        edges.append(edges[1] + rng.uniform(.12, .25))
-    edges.append(1.)
-    slope = rng.uniform(-.06, .06)
+        edges.append(edges[1] + rng.uniform(0.12, 0.25))
+    edges.append(1.0)
+    slope = rng.uniform(-0.06, 0.06)
 
     def height(pixels: int) -> np.ndarray:
         axis = np.arange(pixels, dtype=np.float32) / pixels
-        return axis[:, None] + slope * (axis[None, :] - .5)
+        return axis[:, None] + slope * (axis[None, :] - 0.5)
 
     coarse, fine = height(half), height(size)
     for name, top in zip(bands, edges[:-1]):  # each band covers all below its upper edge
@@ -138,33 +139,33 @@ def render_scene(rng: np.random.Generator, size: int = 425) -> Scene:
     number = int(rng.integers(1, 6))
     probability = np.asarray(list(weights.values()), float)
     names = rng.choice(list(weights), number, p=probability / probability.sum())
-    feet = np.sort(rng.uniform(ground + .08, 1.05, number))  # far things first
+    feet = np.sort(rng.uniform(ground + 0.08, 1.05, number))  # far things first
     full_area = {}
     for index, (name, foot) in enumerate(zip(names, feet), 1):
-        depth = .45 + .55 * (foot - ground) / (1.05 - ground)
-        height = HEIGHTS[name] * depth * rng.uniform(.75, 1.25) * size
+        depth = 0.45 + 0.55 * (foot - ground) / (1.05 - ground)
+        height = HEIGHTS[name] * depth * rng.uniform(0.75, 1.25) * size
         if name in ('face', 'word', 'ball'):  # these need not stand on the ground
-            foot = rng.uniform(.3, 1.)
+            foot = rng.uniform(0.3, 1.0)
         painter.begin(index)
-        DRAW_THING[name](painter, rng.uniform(.08, .92) * size, foot * size, height)
+        DRAW_THING[name](painter, rng.uniform(0.08, 0.92) * size, foot * size, height)
         full_area[index] = painter.painted_area
-    if names.size and rng.random() < .5:  # a body often has a face
+    if names.size and rng.random() < 0.5:  # a body often has a face
         for index in [i + 1 for i, name in enumerate(names) if name == 'body'][:1]:
             ys, xs = np.nonzero(painter.ids == index)
-            if ys.size > .004 * size**2:
+            if ys.size > 0.004 * size**2:
                 top, centre, height = ys.min(), float(np.median(xs)), np.ptp(ys) + 1
                 names = np.append(names, 'face')
                 painter.begin(len(names))
-                DRAW_THING['face'](painter, centre, top + .12 * height, .26 * height)
+                DRAW_THING['face'](painter, centre, top + 0.12 * height, 0.26 * height)
                 full_area[len(names)] = painter.painted_area
 
     instances = []
     for index, name in enumerate(names, 1):
         mask = painter.ids == index
         semantic[mask] = CLASSES.index(str(name))
-        if mask.sum() > max(.0015 * size**2, .25 * full_area[index]):
+        if mask.sum() > max(0.0015 * size**2, 0.25 * full_area[index]):
             instances.append(Instance(str(name), mask))
-    light = cv2.merge([(rng.uniform(.75, 1.2) * (1 + .12 * _noise(rng, size, (2, 2)))).astype(np.float32)] * 3)
+    light = cv2.merge([(rng.uniform(0.75, 1.2) * (1 + 0.12 * _noise(rng, size, (2, 2)))).astype(np.float32)] * 3)
     tile = rng.normal(0, 4, (64, 64)).astype(np.float32)
     grain = cv2.merge([np.tile(tile, (size // 64 + 1, size // 64 + 1))[:size, :size]] * 3)
     image = cv2.multiply(image, light, dtype=cv2.CV_32F)

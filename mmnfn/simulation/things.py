@@ -1,4 +1,5 @@
 """Drawing the things of a procedural scene: each paints a picture and an instance map at once."""
+
 from __future__ import annotations
 
 import string
@@ -34,7 +35,7 @@ class Painter:
 
     def skin(self) -> Colour:
         """A random skin colour."""
-        tone = self.rng.uniform(.35, 1.)
+        tone = self.rng.uniform(0.35, 1.0)
         return (235 * tone, 190 * tone + self.rng.uniform(-8, 8), 160 * tone + self.rng.uniform(-10, 10))
 
     def polygon(self, points: Sequence[Tuple[float, float]], colour: Colour) -> None:
@@ -47,7 +48,7 @@ class Painter:
         """Fill an upright rectangle."""
         self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], colour)
 
-    def ellipse(self, x: float, y: float, rx: float, ry: float, colour: Colour, angle: float = 0.) -> None:
+    def ellipse(self, x: float, y: float, rx: float, ry: float, colour: Colour, angle: float = 0.0) -> None:
         """Fill an ellipse with centre (x, y) and half axes rx, ry."""
         centre, axes = (int(round(x)), int(round(y))), (max(1, int(round(rx))), max(1, int(round(ry))))
         cv2.ellipse(self.image, centre, axes, angle, 0, 360, colour, -1, cv2.LINE_AA)
@@ -62,122 +63,178 @@ class Painter:
 
 
 def _face(p: Painter, x: float, foot: float, h: float) -> None:
-    y, rx, ry = foot - h / 2, .38 * h, .5 * h
-    skin, dark = p.skin(), (30., 25., 25.)
+    y, rx, ry = foot - h / 2, 0.38 * h, 0.5 * h
+    skin, dark = p.skin(), (30.0, 25.0, 25.0)
     p.ellipse(x, y, rx, ry, skin)
     hair = p.colour(10, 120)
-    p.ellipse(x, y - .33 * h, rx * .95, .2 * h, hair)
+    p.ellipse(x, y - 0.33 * h, rx * 0.95, 0.2 * h, hair)
     for side in (-1, 1):
-        p.ellipse(x + side * .16 * h, y - .04 * h, .07 * h, .045 * h, (245., 245., 245.))
-        p.ellipse(x + side * .16 * h, y - .04 * h, .035 * h, .04 * h, dark)
-    p.line(x, y, x - .02 * h, y + .13 * h, .03 * h, tuple(.75 * c for c in skin))
-    p.line(x - .13 * h, y + .25 * h, x + .13 * h, y + .25 * h, .05 * h, (150., 50., 55.))
+        p.ellipse(x + side * 0.16 * h, y - 0.04 * h, 0.07 * h, 0.045 * h, (245.0, 245.0, 245.0))
+        p.ellipse(x + side * 0.16 * h, y - 0.04 * h, 0.035 * h, 0.04 * h, dark)
+    p.line(x, y, x - 0.02 * h, y + 0.13 * h, 0.03 * h, tuple(0.75 * c for c in skin))
+    p.line(x - 0.13 * h, y + 0.25 * h, x + 0.13 * h, y + 0.25 * h, 0.05 * h, (150.0, 50.0, 55.0))
 
 
 def _body(p: Painter, x: float, foot: float, h: float) -> None:
     shirt, trousers, skin = p.colour(), p.colour(20, 150), p.skin()
-    lean = p.rng.uniform(-.06, .06) * h
+    lean = p.rng.uniform(-0.06, 0.06) * h
     for side in (-1, 1):
-        p.line(x + side * .05 * h, foot - .48 * h, x + side * p.rng.uniform(.05, .18) * h, foot, .1 * h, trousers)
-        hand = (x + side * p.rng.uniform(.16, .34) * h, foot - p.rng.uniform(.4, .85) * h)
-        p.line(x + side * .13 * h + lean, foot - .8 * h, *hand, .07 * h, skin)
-    p.polygon([(x - .15 * h + lean, foot - .85 * h), (x + .15 * h + lean, foot - .85 * h),
-               (x + .11 * h, foot - .42 * h), (x - .11 * h, foot - .42 * h)], shirt)
-    p.ellipse(x + lean, foot - .93 * h, .075 * h, .085 * h, skin)
+        p.line(x + side * 0.05 * h, foot - 0.48 * h, x + side * p.rng.uniform(0.05, 0.18) * h, foot, 0.1 * h, trousers)
+        hand = (x + side * p.rng.uniform(0.16, 0.34) * h, foot - p.rng.uniform(0.4, 0.85) * h)
+        p.line(x + side * 0.13 * h + lean, foot - 0.8 * h, *hand, 0.07 * h, skin)
+    p.polygon(
+        [
+            (x - 0.15 * h + lean, foot - 0.85 * h),
+            (x + 0.15 * h + lean, foot - 0.85 * h),
+            (x + 0.11 * h, foot - 0.42 * h),
+            (x - 0.11 * h, foot - 0.42 * h),
+        ],
+        shirt,
+    )
+    p.ellipse(x + lean, foot - 0.93 * h, 0.075 * h, 0.085 * h, skin)
 
 
 def _word(p: Painter, x: float, foot: float, h: float) -> None:
     text = ''.join(p.rng.choice(list(string.ascii_uppercase), int(p.rng.integers(3, 7))))
-    width = (.55 + .42 * len(text)) * h * .55
-    dark_on_light = p.rng.random() < .6
+    width = (0.55 + 0.42 * len(text)) * h * 0.55
+    dark_on_light = p.rng.random() < 0.6
     board, ink = p.colour(180, 250), p.colour(0, 70)
     if not dark_on_light:
         board, ink = ink, board
-    p.rectangle(x - width / 2, foot - h * .62, x + width / 2, foot, board)
-    scale = .62 * h / 38
+    p.rectangle(x - width / 2, foot - h * 0.62, x + width / 2, foot, board)
+    scale = 0.62 * h / 38
     (tw, th), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_DUPLEX, scale, 1)
-    scale *= min(1., .9 * width / max(tw, 1))
+    scale *= min(1.0, 0.9 * width / max(tw, 1))
     (tw, th), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_DUPLEX, scale, 1)
-    origin = (int(x - tw / 2), int(foot - .31 * h + th / 2))
-    cv2.putText(p.image, text, origin, cv2.FONT_HERSHEY_DUPLEX, scale, ink, max(1, int(.05 * h)), cv2.LINE_AA)
+    origin = (int(x - tw / 2), int(foot - 0.31 * h + th / 2))
+    cv2.putText(p.image, text, origin, cv2.FONT_HERSHEY_DUPLEX, scale, ink, max(1, int(0.05 * h)), cv2.LINE_AA)
 
 
 def _animal(p: Painter, x: float, foot: float, h: float) -> None:
     coat, side = p.colour(40, 220), p.rng.choice([-1, 1])
-    for dx in (-.42, -.3, .3, .42):
-        p.line(x + dx * h, foot - .5 * h, x + dx * h, foot, .09 * h, tuple(.8 * c for c in coat))
-    p.ellipse(x, foot - .55 * h, .58 * h, .25 * h, coat)
-    p.line(x - side * .5 * h, foot - .6 * h, x - side * .78 * h, foot - p.rng.uniform(.5, .95) * h, .06 * h, coat)
-    p.ellipse(x + side * .66 * h, foot - .76 * h, .2 * h, .17 * h, coat)
-    p.polygon([(x + side * .55 * h, foot - .85 * h), (x + side * .6 * h, foot - 1.02 * h),
-               (x + side * .7 * h, foot - .88 * h)], coat)
+    for dx in (-0.42, -0.3, 0.3, 0.42):
+        p.line(x + dx * h, foot - 0.5 * h, x + dx * h, foot, 0.09 * h, tuple(0.8 * c for c in coat))
+    p.ellipse(x, foot - 0.55 * h, 0.58 * h, 0.25 * h, coat)
+    p.line(x - side * 0.5 * h, foot - 0.6 * h, x - side * 0.78 * h, foot - p.rng.uniform(0.5, 0.95) * h, 0.06 * h, coat)
+    p.ellipse(x + side * 0.66 * h, foot - 0.76 * h, 0.2 * h, 0.17 * h, coat)
+    p.polygon(
+        [
+            (x + side * 0.55 * h, foot - 0.85 * h),
+            (x + side * 0.6 * h, foot - 1.02 * h),
+            (x + side * 0.7 * h, foot - 0.88 * h),
+        ],
+        coat,
+    )
     spots = p.colour(10, 90)
     for _ in range(int(p.rng.integers(0, 6))):
-        p.ellipse(x + p.rng.uniform(-.4, .4) * h, foot - p.rng.uniform(.45, .65) * h, .07 * h, .06 * h, spots)
+        p.ellipse(x + p.rng.uniform(-0.4, 0.4) * h, foot - p.rng.uniform(0.45, 0.65) * h, 0.07 * h, 0.06 * h, spots)
 
 
 def _car(p: Painter, x: float, foot: float, h: float) -> None:
     paint = p.colour()
-    p.polygon([(x - .5 * h, foot - .55 * h), (x - .32 * h, foot - .95 * h), (x + .35 * h, foot - .95 * h),
-               (x + .58 * h, foot - .55 * h)], tuple(.8 * c for c in paint))
-    p.polygon([(x - .38 * h, foot - .58 * h), (x - .26 * h, foot - .87 * h), (x + .29 * h, foot - .87 * h),
-               (x + .44 * h, foot - .58 * h)], (170., 200., 220.))
-    p.rectangle(x - h, foot - .6 * h, x + h, foot - .15 * h, paint)
-    for dx in (-.6, .6):
-        p.ellipse(x + dx * h, foot - .18 * h, .2 * h, .2 * h, (25., 25., 25.))
-        p.ellipse(x + dx * h, foot - .18 * h, .09 * h, .09 * h, (190., 190., 190.))
+    p.polygon(
+        [
+            (x - 0.5 * h, foot - 0.55 * h),
+            (x - 0.32 * h, foot - 0.95 * h),
+            (x + 0.35 * h, foot - 0.95 * h),
+            (x + 0.58 * h, foot - 0.55 * h),
+        ],
+        tuple(0.8 * c for c in paint),
+    )
+    p.polygon(
+        [
+            (x - 0.38 * h, foot - 0.58 * h),
+            (x - 0.26 * h, foot - 0.87 * h),
+            (x + 0.29 * h, foot - 0.87 * h),
+            (x + 0.44 * h, foot - 0.58 * h),
+        ],
+        (170.0, 200.0, 220.0),
+    )
+    p.rectangle(x - h, foot - 0.6 * h, x + h, foot - 0.15 * h, paint)
+    for dx in (-0.6, 0.6):
+        p.ellipse(x + dx * h, foot - 0.18 * h, 0.2 * h, 0.2 * h, (25.0, 25.0, 25.0))
+        p.ellipse(x + dx * h, foot - 0.18 * h, 0.09 * h, 0.09 * h, (190.0, 190.0, 190.0))
 
 
 def _chair(p: Painter, x: float, foot: float, h: float) -> None:
     wood, side = p.colour(50, 200), p.rng.choice([-1, 1])
-    for dx in (-.25, .25):
-        p.line(x + dx * h, foot - .45 * h, x + dx * h, foot, .07 * h, wood)
-        p.line(x + (dx + .1) * h, foot - .45 * h, x + (dx + .1) * h, foot - .08 * h, .06 * h, wood)
-    p.polygon([(x - .3 * h, foot - .4 * h), (x + .28 * h, foot - .4 * h), (x + .4 * h, foot - .54 * h),
-               (x - .18 * h, foot - .54 * h)], tuple(min(255., 1.15 * c) for c in wood))
+    for dx in (-0.25, 0.25):
+        p.line(x + dx * h, foot - 0.45 * h, x + dx * h, foot, 0.07 * h, wood)
+        p.line(x + (dx + 0.1) * h, foot - 0.45 * h, x + (dx + 0.1) * h, foot - 0.08 * h, 0.06 * h, wood)
+    p.polygon(
+        [
+            (x - 0.3 * h, foot - 0.4 * h),
+            (x + 0.28 * h, foot - 0.4 * h),
+            (x + 0.4 * h, foot - 0.54 * h),
+            (x - 0.18 * h, foot - 0.54 * h),
+        ],
+        tuple(min(255.0, 1.15 * c) for c in wood),
+    )
     for k in range(4):
-        p.line(x + side * .28 * h, foot - (.5 + .14 * k) * h, x + side * .36 * h, foot - (.5 + .14 * k) * h,
-               .1 * h, wood)
-    p.line(x + side * .3 * h, foot - .45 * h, x + side * .34 * h, foot - h, .07 * h, wood)
+        p.line(
+            x + side * 0.28 * h,
+            foot - (0.5 + 0.14 * k) * h,
+            x + side * 0.36 * h,
+            foot - (0.5 + 0.14 * k) * h,
+            0.1 * h,
+            wood,
+        )
+    p.line(x + side * 0.3 * h, foot - 0.45 * h, x + side * 0.34 * h, foot - h, 0.07 * h, wood)
 
 
 def _cup(p: Painter, x: float, foot: float, h: float) -> None:
     glaze, side = p.colour(), p.rng.choice([-1, 1])
-    p.ellipse(x + side * .42 * h, foot - .5 * h, .24 * h, .26 * h, glaze)
-    p.polygon([(x - .42 * h, foot - h), (x + .42 * h, foot - h), (x + .3 * h, foot), (x - .3 * h, foot)], glaze)
-    p.ellipse(x, foot - .97 * h, .4 * h, .1 * h, tuple(.45 * c for c in glaze))
+    p.ellipse(x + side * 0.42 * h, foot - 0.5 * h, 0.24 * h, 0.26 * h, glaze)
+    p.polygon([(x - 0.42 * h, foot - h), (x + 0.42 * h, foot - h), (x + 0.3 * h, foot), (x - 0.3 * h, foot)], glaze)
+    p.ellipse(x, foot - 0.97 * h, 0.4 * h, 0.1 * h, tuple(0.45 * c for c in glaze))
 
 
 def _ball(p: Painter, x: float, foot: float, h: float) -> None:
     first, second, r = p.colour(), p.colour(), h / 2
     p.ellipse(x, foot - r, r, r, first)
     angle = p.rng.uniform(0, 180)
-    p.ellipse(x, foot - r, r * .92, r * .3, second, angle)
-    p.ellipse(x - .35 * r, foot - 1.4 * r, .18 * r, .14 * r, (250., 250., 250.))
+    p.ellipse(x, foot - r, r * 0.92, r * 0.3, second, angle)
+    p.ellipse(x - 0.35 * r, foot - 1.4 * r, 0.18 * r, 0.14 * r, (250.0, 250.0, 250.0))
 
 
 def _tree(p: Painter, x: float, foot: float, h: float) -> None:
-    p.line(x, foot, x + p.rng.uniform(-.04, .04) * h, foot - .5 * h, .09 * h, (95., 65., 40.))
+    p.line(x, foot, x + p.rng.uniform(-0.04, 0.04) * h, foot - 0.5 * h, 0.09 * h, (95.0, 65.0, 40.0))
     leaf = (p.rng.uniform(30, 150), p.rng.uniform(90, 170), p.rng.uniform(20, 90))
     for _ in range(9):
-        shade = p.rng.uniform(.75, 1.2)
-        p.ellipse(x + p.rng.uniform(-.2, .2) * h, foot - p.rng.uniform(.48, .9) * h, p.rng.uniform(.1, .18) * h,
-                  p.rng.uniform(.08, .15) * h, tuple(shade * c for c in leaf))
+        shade = p.rng.uniform(0.75, 1.2)
+        p.ellipse(
+            x + p.rng.uniform(-0.2, 0.2) * h,
+            foot - p.rng.uniform(0.48, 0.9) * h,
+            p.rng.uniform(0.1, 0.18) * h,
+            p.rng.uniform(0.08, 0.15) * h,
+            tuple(shade * c for c in leaf),
+        )
 
 
 def _house(p: Painter, x: float, foot: float, h: float) -> None:
-    wall, roof, w = p.colour(90, 240), p.colour(40, 150), p.rng.uniform(.38, .6) * h
-    p.rectangle(x - w, foot - .62 * h, x + w, foot, wall)
-    p.polygon([(x - 1.12 * w, foot - .6 * h), (x + 1.12 * w, foot - .6 * h), (x, foot - h)], roof)
+    wall, roof, w = p.colour(90, 240), p.colour(40, 150), p.rng.uniform(0.38, 0.6) * h
+    p.rectangle(x - w, foot - 0.62 * h, x + w, foot, wall)
+    p.polygon([(x - 1.12 * w, foot - 0.6 * h), (x + 1.12 * w, foot - 0.6 * h), (x, foot - h)], roof)
     pane = p.colour(20, 110)
-    for row in (.5, .27):
-        for dx in (-.6, -.05, .5):
-            if p.rng.random() < .85:
-                p.rectangle(x + (dx - .1) * w, foot - row * h - .06 * h, x + (dx + .2) * w, foot - row * h + .07 * h, pane)
-    p.rectangle(x - .12 * w, foot - .2 * h, x + .16 * w, foot, tuple(.6 * c for c in roof))
+    for row in (0.5, 0.27):
+        for dx in (-0.6, -0.05, 0.5):
+            if p.rng.random() < 0.85:
+                p.rectangle(
+                    x + (dx - 0.1) * w, foot - row * h - 0.06 * h, x + (dx + 0.2) * w, foot - row * h + 0.07 * h, pane
+                )
+    p.rectangle(x - 0.12 * w, foot - 0.2 * h, x + 0.16 * w, foot, tuple(0.6 * c for c in roof))
 
 
 DRAW_THING = dict(
-    face=_face, body=_body, word=_word, animal=_animal, car=_car, chair=_chair, cup=_cup, ball=_ball, tree=_tree,
-    house=_house)
+    face=_face,
+    body=_body,
+    word=_word,
+    animal=_animal,
+    car=_car,
+    chair=_chair,
+    cup=_cup,
+    ball=_ball,
+    tree=_tree,
+    house=_house,
+)
 """How to draw each thing: ``draw(painter, x, foot, height)`` in pixels."""

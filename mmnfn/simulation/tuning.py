@@ -1,4 +1,5 @@
 """What a voxel responds to: known tuning that varies smoothly over the cortex."""
+
 from __future__ import annotations
 
 from typing import Dict, List, NamedTuple, Tuple
@@ -12,23 +13,37 @@ from .cortex import Anatomy, SmoothField
 from .scenes import CLASSES, STUFF_CLASSES
 
 GRID = 16
-ORIENTATIONS = (0., 45., 90., 135.)
-WAVELENGTHS = (4., 9.)
+ORIENTATIONS = (0.0, 45.0, 90.0, 135.0)
+WAVELENGTHS = (4.0, 9.0)
 """In pixels of the 64-pixel picture from which orientation energy is taken."""
 ENERGY_CHANNELS: List[Tuple[float, float]] = [(o, w) for w in WAVELENGTHS for o in ORIENTATIONS]
 NUM_CHANNELS = len(ENERGY_CHANNELS) + len(CLASSES)
 
 # What each category-selective class prefers; other things drive it weakly.
 PREFERENCES: Dict[str, Dict[str, float]] = {
-    'floc-faces': {'face': 1., 'body': .25, 'animal': .2},
-    'floc-bodies': {'body': 1., 'animal': .45, 'face': .2},
-    'floc-words': {'word': 1., 'house': .15, 'face': .1},
-    'floc-places': {'house': .6, **{name: .8 for name in STUFF_CLASSES}},
+    'floc-faces': {'face': 1.0, 'body': 0.25, 'animal': 0.2},
+    'floc-bodies': {'body': 1.0, 'animal': 0.45, 'face': 0.2},
+    'floc-words': {'word': 1.0, 'house': 0.15, 'face': 0.1},
+    'floc-places': {'house': 0.6, **{name: 0.8 for name in STUFF_CLASSES}},
 }
 # Median ratio of signal to noise of a single trial, and the share of orientation energy, by region.
-NCSNR = {'prf-visualrois': .6, 'floc-faces': .55, 'floc-bodies': .6, 'floc-places': .55, 'floc-words': .45, 'streams': .4}
-ENERGY_SHARE = {'early': .9, 'midventral': .55, 'midlateral': .5, 'midparietal': .55, 'ventral': .15, 'lateral': .15,
-                'parietal': .35}
+NCSNR = {
+    'prf-visualrois': 0.6,
+    'floc-faces': 0.55,
+    'floc-bodies': 0.6,
+    'floc-places': 0.55,
+    'floc-words': 0.45,
+    'streams': 0.4,
+}
+ENERGY_SHARE = {
+    'early': 0.9,
+    'midventral': 0.55,
+    'midlateral': 0.5,
+    'midparietal': 0.55,
+    'ventral': 0.15,
+    'lateral': 0.15,
+    'parietal': 0.35,
+}
 
 
 def picture_features(image: np.ndarray, semantic: np.ndarray) -> np.ndarray:
@@ -41,13 +56,16 @@ def picture_features(image: np.ndarray, semantic: np.ndarray) -> np.ndarray:
     Returns:
         (NUM_CHANNELS, 16, 16) float32: orientation energy, then the area covered by each class.
     """
-    grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    grey = (
+        cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
+        / 255
+    )
     channels = []
     for orientation, wavelength in ENERGY_CHANNELS:
-        energy = 0.
-        for phase in (0., np.pi / 2):
-            kernel = cv2.getGaborKernel((15, 15), .45 * wavelength, np.radians(orientation), wavelength, 1., phase)
-            energy = energy + cv2.filter2D(grey, cv2.CV_32F, kernel - kernel.mean())**2
+        energy = 0.0
+        for phase in (0.0, np.pi / 2):
+            kernel = cv2.getGaborKernel((15, 15), 0.45 * wavelength, np.radians(orientation), wavelength, 1.0, phase)
+            energy = energy + cv2.filter2D(grey, cv2.CV_32F, kernel - kernel.mean()) ** 2
         channels.append(cv2.resize(np.sqrt(energy), (GRID, GRID), interpolation=cv2.INTER_AREA))
     covers = np.zeros((len(CLASSES), GRID, GRID), np.float32)
     for index in np.unique(semantic[semantic < len(CLASSES)]):
@@ -79,31 +97,32 @@ class Tuning(NamedTuple):
         Returns:
             (images, V) float32.
         """
-        grid = (np.arange(GRID) + .5) / GRID * 2 - 1
+        grid = (np.arange(GRID) + 0.5) / GRID * 2 - 1
         x, y, size = (self.field[:, i, None, None] for i in range(3))
-        spatial = np.exp(-((grid[None, None, :] - x)**2 + (-grid[None, :, None] - y)**2) / (2 * size**2))
+        spatial = np.exp(-((grid[None, None, :] - x) ** 2 + (-grid[None, :, None] - y) ** 2) / (2 * size**2))
         spatial = (spatial / spatial.sum((1, 2), keepdims=True)).reshape(len(x), -1).astype(np.float32)
         weights = self.weights.astype(np.float32)
         out = np.empty((len(features), len(x)), np.float32)
         for i, picture in enumerate(features.reshape(len(features), NUM_CHANNELS, -1)):
             out[i] = np.einsum('cv,vc->v', picture @ spatial.T, weights)
-        out = np.sign(out) * np.abs(out)**self.exponent.astype(np.float32)
+        out = np.sign(out) * np.abs(out) ** self.exponent.astype(np.float32)
         return (out - out.mean(0)) / np.maximum(out.std(0), 1e-6)
 
 
 def _visual_field(anatomy: Anatomy, where: Tuple[np.ndarray, ...], xy: np.ndarray) -> np.ndarray:
     """(V, 3) receptive fields: retinotopic maps in early cortex, broad contralateral fields elsewhere."""
     x, y = xy.T
-    contralateral = np.where(anatomy.hemisphere[where] == 0, 1., -1.)  # the left hemisphere sees the right
-    eccentricity = .05 + .9 * np.clip((8 - x) / 50, 0, 1)**1.3
+    contralateral = np.where(anatomy.hemisphere[where] == 0, 1.0, -1.0)  # the left hemisphere sees the right
+    eccentricity = 0.05 + 0.9 * np.clip((8 - x) / 50, 0, 1) ** 1.3
     height = np.abs(y)
     # Polar angle, 0 horizontal … 90 vertical meridian, with its reversals at the borders of V1, V2 and V3.
     angle = np.interp(height, [0, 7, 13, 19, 23, 28], [0, 90, 0, 90, 0, -80])
     angle = np.radians(np.where(y < 0, angle, -angle))  # ventral cortex sees the upper field
-    size = .1 + .12 * eccentricity + .012 * np.maximum(height - 7, 0)
+    size = 0.1 + 0.12 * eccentricity + 0.012 * np.maximum(height - 7, 0)
     early = np.stack([contralateral * eccentricity * np.cos(angle), eccentricity * np.sin(angle), size], -1)
-    broad = np.stack([
-        contralateral * (.25 + .2 * np.sin(x / 9)), .3 * np.cos(x / 7 + y / 11), .45 + .15 * np.sin(y / 13)], -1)
+    broad = np.stack(
+        [contralateral * (0.25 + 0.2 * np.sin(x / 9)), 0.3 * np.cos(x / 7 + y / 11), 0.45 + 0.15 * np.sin(y / 13)], -1
+    )
     label = anatomy.rois['prf-visualrois'][where]
     is_early = (label > 0) | (anatomy.rois['streams'][where] == 1)
     return np.where(is_early[:, None], early, broad)
@@ -122,39 +141,43 @@ def make_tuning(anatomy: Anatomy, seed: int, rng: np.random.Generator) -> Tuning
     common = np.random.default_rng([seed, 9])
 
     def variable_map(scale: float) -> np.ndarray:
-        return np.sqrt(.75) * SmoothField(common, 2, scale)(xy) + .5 * SmoothField(rng, 2, scale)(xy)
+        return np.sqrt(0.75) * SmoothField(common, 2, scale)(xy) + 0.5 * SmoothField(rng, 2, scale)(xy)
 
-    preferred = np.degrees(np.arctan2(variable_map(5.), variable_map(5.))) / 2 % 180
-    fine = 1 / (1 + np.exp(-2 * (variable_map(12.) + .5)))
-    energy = np.stack([
-        np.exp(1.2 * (np.cos(2 * np.radians(preferred - o)) - 1)) * (fine if w == WAVELENGTHS[0] else 1 - fine)
-        for o, w in ENERGY_CHANNELS], -1)
-    category = np.stack([variable_map(14.) for _ in CLASSES], -1)
+    preferred = np.degrees(np.arctan2(variable_map(5.0), variable_map(5.0))) / 2 % 180
+    fine = 1 / (1 + np.exp(-2 * (variable_map(12.0) + 0.5)))
+    energy = np.stack(
+        [
+            np.exp(1.2 * (np.cos(2 * np.radians(preferred - o)) - 1)) * (fine if w == WAVELENGTHS[0] else 1 - fine)
+            for o, w in ENERGY_CHANNELS
+        ],
+        -1,
+    )
+    category = np.stack([variable_map(14.0) for _ in CLASSES], -1)
     streams = anatomy.rois['streams'][where]
-    share = np.asarray([.1] + [ENERGY_SHARE[name] for name in ROI_LABELS['streams']])[np.maximum(streams, 0)]
+    share = np.asarray([0.1] + [ENERGY_SHARE[name] for name in ROI_LABELS['streams']])[np.maximum(streams, 0)]
     weights = np.concatenate([2 * share[:, None] * energy, (1 - share)[:, None] * category], -1)
-    exponent = np.where(share > .8, .6, .8)
+    exponent = np.where(share > 0.8, 0.6, 0.8)
     ncsnr = np.full(len(xy), NCSNR['streams'])
 
     for roi_class, likes in PREFERENCES.items():
         inside = anatomy.rois[roi_class][where] > 0
-        selective = .12 * category[inside]
+        selective = 0.12 * category[inside]
         for name, amount in likes.items():
-            selective[:, CLASSES.index(name)] += amount * (1 + .25 * category[inside, CLASSES.index(name)])
-        weights[inside, :len(ENERGY_CHANNELS)] *= .15
-        weights[inside, len(ENERGY_CHANNELS):] = selective
-        exponent[inside], ncsnr[inside] = .75, NCSNR[roi_class]
+            selective[:, CLASSES.index(name)] += amount * (1 + 0.25 * category[inside, CLASSES.index(name)])
+        weights[inside, : len(ENERGY_CHANNELS)] *= 0.15
+        weights[inside, len(ENERGY_CHANNELS) :] = selective
+        exponent[inside], ncsnr[inside] = 0.75, NCSNR[roi_class]
     inside = anatomy.rois['prf-visualrois'][where] > 0
-    weights[inside] = np.concatenate([energy[inside], .05 * category[inside]], -1)
-    exponent[inside], ncsnr[inside] = .6, NCSNR['prf-visualrois']
-    ncsnr = ncsnr * np.exp(.25 * variable_map(10.) + rng.normal(0, .3, len(xy)))
+    weights[inside] = np.concatenate([energy[inside], 0.05 * category[inside]], -1)
+    exponent[inside], ncsnr[inside] = 0.6, NCSNR['prf-visualrois']
+    ncsnr = ncsnr * np.exp(0.25 * variable_map(10.0) + rng.normal(0, 0.3, len(xy)))
     return Tuning(_visual_field(anatomy, where, xy), weights, exponent, ncsnr)
 
 
 def scale_features(features: np.ndarray) -> np.ndarray:
     """Divide each channel of (images, NUM_CHANNELS, 16, 16) by its standard deviation; unused channels stay zero."""
     deviation = features.std((0, 2, 3), keepdims=True)
-    return features / np.where(deviation > 1e-6, deviation, 1.)
+    return features / np.where(deviation > 1e-6, deviation, 1.0)
 
 
 __all__ = ['NUM_CHANNELS', 'Tuning', 'make_tuning', 'picture_features', 'scale_features']

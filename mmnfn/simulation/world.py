@@ -1,4 +1,5 @@
 """The whole simulated world: NSD tree, downstream data and the truth behind both."""
+
 from __future__ import annotations
 
 import shutil
@@ -44,10 +45,10 @@ class WorldConfig(NamedTuple):
     """
 
     subjects: int = 4
-    sessions: Tuple[int, ...] = (2, )
+    sessions: Tuple[int, ...] = (2,)
     seed: int = 0
-    voxel_mm: float = 4.
-    shared_fraction: float = .1
+    voxel_mm: float = 4.0
+    shared_fraction: float = 0.1
     stimulus_size: int = 425
     beta_version: str = 'b3'
     nifti: bool = False
@@ -57,10 +58,16 @@ class WorldConfig(NamedTuple):
     annotations: Optional[Path] = None
     workers: int = 2
 
-    def check(self) -> 'WorldConfig':
+    def check(self) -> WorldConfig:
         """Return itself, or raise a ValueError that names the argument."""
-        for name, low, high in (('subjects', 1, 8), ('voxel_mm', 1.5, 8), ('shared_fraction', .01, .9),
-                                ('stimulus_size', 32, 1024), ('downstream_size', 32, 1024), ('workers', 1, 256)):
+        for name, low, high in (
+            ('subjects', 1, 8),
+            ('voxel_mm', 1.5, 8),
+            ('shared_fraction', 0.01, 0.9),
+            ('stimulus_size', 32, 1024),
+            ('downstream_size', 32, 1024),
+            ('workers', 1, 256),
+        ):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f'{name} is {value}; it must lie between {low} and {high}.')
@@ -121,13 +128,18 @@ def _write_stimuli(layout: NSDLayout, coco_dir: Path, design: Design, config: Wo
     count, size = design.num_stimuli, config.stimulus_size
     photographs = Photographs(config.images, config.annotations) if config.images is not None else None
     if photographs is None:
-        crops = [(1_000_001 + i, (0., 0., 0., 0.)) for i in range(count)]
+        crops = [(1_000_001 + i, (0.0, 0.0, 0.0, 0.0)) for i in range(count)]
     else:
         crops = [photographs.crop(i, rng) for i in range(count)]
-    split = np.where(rng.random(count) < .05, 'val2017', 'train2017')
-    source = pd.DataFrame(dict(
-        cocoId=[c[0] for c in crops], cocoSplit=split, cropBox=[str(tuple(round(b, 6) for b in c[1])) for c in crops],
-        loss=rng.uniform(0, .3, count).round(6)))
+    split = np.where(rng.random(count) < 0.05, 'val2017', 'train2017')
+    source = pd.DataFrame(
+        dict(
+            cocoId=[c[0] for c in crops],
+            cocoSplit=split,
+            cropBox=[str(tuple(round(b, 6) for b in c[1])) for c in crops],
+            loss=rng.uniform(0, 0.3, count).round(6),
+        )
+    )
     layout.stim_info_file.parent.mkdir(parents=True, exist_ok=True)
     stimulus_table(design, source).to_csv(layout.stim_info_file)
     layout.stimuli_file.parent.mkdir(parents=True, exist_ok=True)
@@ -150,21 +162,28 @@ def _write_stimuli(layout: NSDLayout, coco_dir: Path, design: Design, config: Wo
 def _write_design(layout: NSDLayout, design: Design) -> None:
     layout.design_file.parent.mkdir(parents=True, exist_ok=True)
     with open(layout.design_file, 'wb') as file:
-        scipy.io.savemat(file, dict(
-            masterordering=design.masterordering[None].astype(np.uint16), subjectim=design.subjectim.astype(np.int32),
-            sharedix=design.sharedix[None].astype(np.int32), stimpattern=design.stimpattern))
+        scipy.io.savemat(
+            file,
+            dict(
+                masterordering=design.masterordering[None].astype(np.uint16),
+                subjectim=design.subjectim.astype(np.int32),
+                sharedix=design.sharedix[None].astype(np.int32),
+                stimpattern=design.stimpattern,
+            ),
+        )
         file.seek(0)
         file.write(b'MATLAB 5.0 MAT-file, mmnfn simulated design'.ljust(116))  # savemat puts the time there
 
 
-def _write_subject(layout: NSDLayout, truth: h5py.File, index: int, design: Design, features: np.ndarray,
-                   config: WorldConfig) -> None:
+def _write_subject(
+    layout: NSDLayout, truth: h5py.File, index: int, design: Design, features: np.ndarray, config: WorldConfig
+) -> None:
     subject, sessions = f'subj{index + 1:02d}', config.sessions_of(index)
     rng = np.random.default_rng([config.seed, 4, index])
     anatomy = make_anatomy(index + 1, config.voxel_mm, rng)
     tuning = make_tuning(anatomy, config.seed, rng)
     write_anatomy(layout, subject, anatomy)
-    trials = design.trial_ids(index)[:sessions * TRIALS_PER_SESSION]
+    trials = design.trial_ids(index)[: sessions * TRIALS_PER_SESSION]
     images, rows = np.unique(trials, return_inverse=True)
     signal = tuning.responses(features[images])
     plan = write_betas(layout, subject, anatomy, tuning, signal, rows, rng, config.nifti)
@@ -189,9 +208,9 @@ def simulate(out: Path, config: WorldConfig, overwrite: bool = False) -> None:
 
     ``out/nsd`` is the NSD tree, ``out/coco_stimuli`` the COCO annotations of its pictures, ``out/coco`` and
     ``out/ADEChallengeData2016`` other scenes for the downstream tasks, ``out/truth.h5`` what lies behind the data: per
-    subject the noise-free ``responses`` (images, voxels), z-scored over images, ``ncsnr`` and noise ceilings in percent of
-    variance of single trials (``n1``) and means of three (``n3``), tuning and drift. Everything is written into
-    a temporary folder beside ``out``, which is renamed when complete.
+    subject the noise-free ``responses`` (images, voxels), z-scored over images, ``ncsnr`` and noise ceilings in
+    percent of variance of single trials (``n1``) and means of three (``n3``), tuning and drift. Everything is written
+    into a temporary folder beside ``out``, which is renamed when complete.
 
     Args:
         out: Folder to make.
@@ -212,8 +231,9 @@ def simulate(out: Path, config: WorldConfig, overwrite: bool = False) -> None:
     shutil.rmtree(part, ignore_errors=True)
     (part / 'nsd/nsddata').mkdir(parents=True)
     layout = NSDLayout(part / 'nsd', config.beta_version)
-    design = make_design(config.subjects, max(config.sessions), config.shared_fraction,
-                         np.random.default_rng([config.seed, 1]))
+    design = make_design(
+        config.subjects, max(config.sessions), config.shared_fraction, np.random.default_rng([config.seed, 1])
+    )
     _write_design(layout, design)
     features = _write_stimuli(layout, part / 'coco_stimuli', design, config)
     with h5py.File(part / 'truth.h5', 'w', libver='earliest') as truth:
@@ -223,13 +243,20 @@ def simulate(out: Path, config: WorldConfig, overwrite: bool = False) -> None:
             _write_subject(layout, truth, index, design, features, config)
 
     counts: Sequence[int] = config.downstream
-    writers = [(write_coco_split, part / 'coco', 'train2017'), (write_coco_split, part / 'coco', 'val2017'),
-               (write_ade_split, part / 'ADEChallengeData2016', 'training'),
-               (write_ade_split, part / 'ADEChallengeData2016', 'validation')]
+    writers = [
+        (write_coco_split, part / 'coco', 'train2017'),
+        (write_coco_split, part / 'coco', 'val2017'),
+        (write_ade_split, part / 'ADEChallengeData2016', 'training'),
+        (write_ade_split, part / 'ADEChallengeData2016', 'validation'),
+    ]
     for stream, (count, (write, root, split)) in enumerate(zip(counts, writers), 5):
         if count:
-            scenes = _draw(_SceneSource(config.seed, stream, config.downstream_size).scene, count, config.workers,
-                           f'{root.name} {split}')
+            scenes = _draw(
+                _SceneSource(config.seed, stream, config.downstream_size).scene,
+                count,
+                config.workers,
+                f'{root.name} {split}',
+            )
             write(root, split, scenes, *([stream * 10_000_001] if write is write_coco_split else []))
     if out.exists():
         shutil.rmtree(out)
@@ -243,7 +270,9 @@ def describe(out: Path) -> List[str]:
         for subject in sorted(truth):
             images, voxels = truth[subject]['responses'].shape
             ceiling = float(np.median(truth[subject]['noise_ceiling_n3'][()]))
-            lines.append(f'{subject}: {images} images, {voxels} visual voxels, median noise ceiling (n=3) {ceiling:.0f}%')
+            lines.append(
+                f'{subject}: {images} images, {voxels} visual voxels, median noise ceiling (n=3) {ceiling:.0f}%'
+            )
     return lines
 
 

@@ -1,4 +1,5 @@
 """Dataset, sampler and collate: right pairs, subject-pure batches, every sample used."""
+
 import pickle
 
 import numpy as np
@@ -8,12 +9,21 @@ from mmengine.dataset import DefaultSampler
 from mmengine.registry import DATASETS
 from torch.utils.data import DataLoader
 
-from mmnfn.datasets import (ROI_CLASSES, NSDDataset, PackNSDInputs, ROIStore, StimulusImages, SubjectBatchSampler,
-                            collate_subject_batch)
+from mmnfn.datasets import (
+    ROI_CLASSES,
+    NSDDataset,
+    PackNSDInputs,
+    ROIStore,
+    StimulusImages,
+    SubjectBatchSampler,
+    collate_subject_batch,
+)
 
 
 def make_dataset(store, **kwargs):
-    config = dict(data_root=str(store), subjects=[1, 2], images='images_32.h5', pipeline=[dict(type='mmnfn.PackNSDInputs')])
+    config = dict(
+        data_root=str(store), subjects=[1, 2], images='images_32.h5', pipeline=[dict(type='mmnfn.PackNSDInputs')]
+    )
     return NSDDataset(**{**config, **kwargs})
 
 
@@ -51,25 +61,28 @@ def test_roi_subset_and_order(store):
     sizes = len(file.roi('floc-words')), len(file.roi('prf-visualrois'))
     geometry = dataset[0]['geometry']
     assert geometry.roi_sizes == sizes and dataset[0]['responses'].shape == (sum(sizes),)
-    assert (geometry.coordinates[:sizes[0]].numpy() == file.coordinates[file.roi('floc-words')]).all()
+    assert (geometry.coordinates[: sizes[0]].numpy() == file.coordinates[file.roi('floc-words')]).all()
 
 
-def test_shuffled_control_breaks_every_pair_within_split_and_subject(store):
-    plain, shuffled = make_dataset(store, split='all'), make_dataset(store, split='all', shuffle_pairs=0)
-    again, other = make_dataset(store, split='all', shuffle_pairs=0), make_dataset(store, split='all', shuffle_pairs=1)
-    same = 0
-    for split in ('train', 'test'):
-        for subject in ('subj01', 'subj02'):
-            def rows(dataset):
-                infos = [dataset[k] for k in range(0, len(dataset))]
-                return {i['image_id']: i['responses'].numpy().tobytes() for i in infos
-                        if i['geometry'].subject == subject and i['split'] == split}
-            a, b, c, d = map(rows, (plain, shuffled, again, other))
-            assert a.keys() == b.keys() and sorted(a.values()) == sorted(b.values())
-            assert all(a[k] != b[k] for k in a)
-            assert b == c
-            same += b == d
-    assert same == 0
+def responses_by_image(dataset, subject, split):
+    samples = [dataset[k] for k in range(len(dataset))]
+    return {
+        s['image_id']: s['responses'].numpy().tobytes()
+        for s in samples
+        if s['geometry'].subject == subject and s['split'] == split
+    }
+
+
+@pytest.mark.parametrize('split', ['train', 'test'])
+@pytest.mark.parametrize('subject', ['subj01', 'subj02'])
+def test_shuffled_control_breaks_every_pair_within_split_and_subject(store, subject, split):
+    plain, shuffled, again, other = (
+        responses_by_image(make_dataset(store, split='all', shuffle_pairs=seed), subject, split)
+        for seed in (None, 0, 0, 1)
+    )
+    assert plain.keys() == shuffled.keys() and sorted(plain.values()) == sorted(shuffled.values())
+    assert all(plain[k] != shuffled[k] for k in plain)
+    assert shuffled == again and shuffled != other
 
 
 @pytest.mark.parametrize('world_size', [1, 2, 3])
@@ -109,8 +122,9 @@ def test_workers(store, context):
     dataset = make_dataset(store, split='test')
     sampler = SubjectBatchSampler(DefaultSampler(dataset, shuffle=False), 16)
     dataset[0]  # open the memory maps before workers start
-    loader = DataLoader(dataset, batch_sampler=sampler, num_workers=2, collate_fn=collate_subject_batch,
-                        multiprocessing_context=context)
+    loader = DataLoader(
+        dataset, batch_sampler=sampler, num_workers=2, collate_fn=collate_subject_batch, multiprocessing_context=context
+    )
     ids = torch.cat([batch['image_id'] for batch in loader])
     assert ids.tolist() == [dataset[i]['image_id'] for i in range(len(dataset))]
 
@@ -128,18 +142,33 @@ def test_collate(store):
 
 def test_registered_and_picklable(store):
     import mmnfn  # noqa: F401
-    dataset = DATASETS.build(dict(type='mmnfn.NSDDataset', data_root=str(store), subjects=[2], images='images_32.h5',
-                                  pipeline=[dict(type='mmnfn.PackNSDInputs')]))
+
+    dataset = DATASETS.build(
+        dict(
+            type='mmnfn.NSDDataset',
+            data_root=str(store),
+            subjects=[2],
+            images='images_32.h5',
+            pipeline=[dict(type='mmnfn.PackNSDInputs')],
+        )
+    )
     copy = pickle.loads(pickle.dumps(dataset))
     assert (copy[3]['responses'] == dataset[3]['responses']).all()
     assert isinstance(dataset.pipeline.transforms[-1], PackNSDInputs)
 
 
-@pytest.mark.parametrize('changes, error, named', [
-    (dict(split='validation'), ValueError, 'validation'), (dict(subjects=[]), ValueError, 'subjects'),
-    (dict(subjects=[3]), FileNotFoundError, 'subj03.h5'), (dict(subjects=[11]), ValueError, 'subj11'),
-    (dict(roi_names=('V9',)), ValueError, 'V9'), (dict(images='images_7.h5'), FileNotFoundError, 'images_7.h5'),
-    (dict(images='subj01.h5'), ValueError, 'subj01.h5')])
+@pytest.mark.parametrize(
+    'changes, error, named',
+    [
+        (dict(split='validation'), ValueError, 'validation'),
+        (dict(subjects=[]), ValueError, 'subjects'),
+        (dict(subjects=[3]), FileNotFoundError, 'subj03.h5'),
+        (dict(subjects=[11]), ValueError, 'subj11'),
+        (dict(roi_names=('V9',)), ValueError, 'V9'),
+        (dict(images='images_7.h5'), FileNotFoundError, 'images_7.h5'),
+        (dict(images='subj01.h5'), ValueError, 'subj01.h5'),
+    ],
+)
 def test_wrong_arguments(store, changes, error, named):
     with pytest.raises(error, match=named):
         make_dataset(store, **changes)

@@ -1,4 +1,5 @@
 """The ROI store against slow loops over the NIfTI files, and bad input."""
+
 import shutil
 
 import h5py
@@ -11,7 +12,13 @@ import scipy.stats
 
 from mmnfn.datasets import NSDLayout, ROIStore, StimulusImages
 from mmnfn.datasets.nsd_layout import ROI_CLASSES, parse_subjects
-from mmnfn.datasets.preparation import mixed_noise_ceiling, normalize_session, prepare_subject, read_betas, select_voxels
+from mmnfn.datasets.preparation import (
+    mixed_noise_ceiling,
+    normalize_session,
+    prepare_subject,
+    read_betas,
+    select_voxels,
+)
 
 
 @pytest.fixture(scope='module')
@@ -22,7 +29,9 @@ def layout(world):
 @pytest.fixture()
 def copy(world, tmp_path):
     """A copy of the tree of subj02 (1 session) that a test may damage."""
-    shutil.copytree(world / 'nsd', tmp_path / 'nsd', ignore=shutil.ignore_patterns('subj01', '*.nii.gz.bak', 'nsd_stimuli*'))
+    shutil.copytree(
+        world / 'nsd', tmp_path / 'nsd', ignore=shutil.ignore_patterns('subj01', '*.nii.gz.bak', 'nsd_stimuli*')
+    )
     return NSDLayout(tmp_path / 'nsd')
 
 
@@ -35,7 +44,9 @@ def slow_store(layout, subject, sessions):
     union = np.logical_or.reduce(masks)
     found = {}
     for session in range(sessions):
-        betas = np.asarray(nib.load(layout.beta_file(subject, session + 1, 'nii.gz')).dataobj)[union].astype(float) / 300
+        betas = (
+            np.asarray(nib.load(layout.beta_file(subject, session + 1, 'nii.gz')).dataobj)[union].astype(float) / 300
+        )
         images = [int(own[order[750 * session + i] - 1]) for i in range(750)]
         for v in range(len(betas)):
             if not betas[v].any():
@@ -210,8 +221,10 @@ def damage_design(layout):
 
 def damage_design_range(layout):
     mat = scipy.io.loadmat(layout.design_file)
-    scipy.io.savemat(layout.design_file, dict(mat, masterordering=mat['masterordering'] + 9999,
-                                              subjectim=mat['subjectim'], sharedix=mat['sharedix']))
+    scipy.io.savemat(
+        layout.design_file,
+        dict(mat, masterordering=mat['masterordering'] + 9999, subjectim=mat['subjectim'], sharedix=mat['sharedix']),
+    )
     return 'out of range'
 
 

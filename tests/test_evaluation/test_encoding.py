@@ -1,4 +1,5 @@
 """Encoding: Pearson r against scipy, ridge against scikit-learn, and the true features reach the ceiling."""
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -57,8 +58,12 @@ def test_metric():
     for part, count in (('train', 60), ('test', 30)):
         features = rng.normal(size=(count, 6))
         responses = features @ weights
-        batch = dict(geometry=geometry, responses=torch.tensor(responses), split=[part] * count,
-                     noise_ceiling=torch.tensor([64.0, 64.0, 64.0, 64.0, 1.0]))
+        batch = dict(
+            geometry=geometry,
+            responses=torch.tensor(responses),
+            split=[part] * count,
+            noise_ceiling=torch.tensor([64.0, 64.0, 64.0, 64.0, 1.0]),
+        )
         start = 0 if part == 'train' else 1000
         metric.process(batch, [dict(features=torch.tensor(f), image_id=start + i) for i, f in enumerate(features)])
     figures = metric.evaluate(90)

@@ -1,4 +1,5 @@
 """Retrieval against a loop, ties, and collection from uneven ranks."""
+
 import numpy as np
 import pytest
 import torch
@@ -30,7 +31,9 @@ def test_constant_embeddings_find_nothing():
 
 
 def sample(subject, image_id, image, fmri):
-    return dict(subject=subject, image_id=image_id, image_embedding=torch.tensor(image), fmri_embedding=torch.tensor(fmri))
+    return dict(
+        subject=subject, image_id=image_id, image_embedding=torch.tensor(image), fmri_embedding=torch.tensor(fmri)
+    )
 
 
 def test_metric_averages_over_subjects_and_counts_each_sample_once(monkeypatch):

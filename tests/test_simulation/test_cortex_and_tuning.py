@@ -1,11 +1,12 @@
 """Brains: regions where they belong, tuning as it was drawn, smooth over the cortex."""
+
 import numpy as np
 import pytest
 
 from mmnfn.datasets.nsd_layout import ROI_LABELS, SUBJECT_SHAPES
 from mmnfn.simulation.cortex import make_anatomy
 from mmnfn.simulation.scenes import CLASSES, render_scene
-from mmnfn.simulation.tuning import (ENERGY_CHANNELS, NUM_CHANNELS, Tuning, make_tuning, picture_features, scale_features)
+from mmnfn.simulation.tuning import ENERGY_CHANNELS, NUM_CHANNELS, Tuning, make_tuning, picture_features, scale_features
 
 
 @pytest.fixture(scope='module')
@@ -84,7 +85,10 @@ def test_responses_against_a_loop(features):
     rng = np.random.default_rng(0)
     tuning = Tuning(
         np.stack([rng.uniform(-0.5, 0.5, 4), rng.uniform(-0.5, 0.5, 4), rng.uniform(0.2, 0.5, 4)], -1),
-        rng.normal(size=(4, NUM_CHANNELS)), np.asarray([1.0, 0.5, 0.8, 0.6]), np.ones(4))
+        rng.normal(size=(4, NUM_CHANNELS)),
+        np.asarray([1.0, 0.5, 0.8, 0.6]),
+        np.ones(4),
+    )
     few = features[:12]
     slow = np.zeros((12, 4))
     for v in range(4):

@@ -1,4 +1,5 @@
 """The simulated experiment follows NSD's rules."""
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -43,7 +44,9 @@ def test_lags_are_those_of_the_real_design(real_data):
 
 
 def test_tables_agree_with_the_design(design):
-    source = pd.DataFrame(dict(cocoId=np.arange(design.num_stimuli), cocoSplit='train2017', cropBox='(0, 0, 0, 0)', loss=0.0))
+    source = pd.DataFrame(
+        dict(cocoId=np.arange(design.num_stimuli), cocoSplit='train2017', cropBox='(0, 0, 0, 0)', loss=0.0)
+    )
     table = stimulus_table(design, source)
     assert (table.nsdId == np.arange(design.num_stimuli)).all()
     for subject in range(3):

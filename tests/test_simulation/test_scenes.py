@@ -1,4 +1,5 @@
 """Scenes: pictures, masks and words agree."""
+
 import numpy as np
 
 from mmnfn.simulation.scenes import CLASSES, STUFF_CLASSES, THING_CLASSES, render_scene

@@ -1,4 +1,5 @@
 """The files of the simulated world: NSD's layout, and numbers that are what truth.h5 says."""
+
 import hashlib
 import json
 
@@ -47,7 +48,8 @@ def test_beta_files(layout):
 def test_roi_files(layout):
     for name in ROI_CLASSES:
         both, left, right = (
-            np.asarray(nib.load(layout.roi_file('subj02', prefix + name)).dataobj) for prefix in ('', 'lh.', 'rh.'))
+            np.asarray(nib.load(layout.roi_file('subj02', prefix + name)).dataobj) for prefix in ('', 'lh.', 'rh.')
+        )
         assert both.dtype == np.float64 and both.min() == -1 and both.max() <= len(ROI_LABELS[name])
         assert (np.maximum(left, right) == both).all() and not ((left >= 0) & (right >= 0)).any()
         lines = layout.label_file('subj02', name).read_text().splitlines()
@@ -64,7 +66,7 @@ def test_design_files(layout, world):
         design = layout.design(subject)
         behaviour = pd.read_csv(layout.responses_file(subject), sep='\t')
         assert len(behaviour) == 750 * sessions and layout.sessions(subject) == list(range(1, sessions + 1))
-        assert (behaviour['73KID'] - 1 == design.image_id[:len(behaviour)]).all()
+        assert (behaviour['73KID'] - 1 == design.image_id[: len(behaviour)]).all()
         info = layout.stim_info()
         shared = info.nsdId[info.shared1000].to_numpy()
         assert (np.isin(design.image_id, shared) == design.shared).all()
@@ -109,8 +111,16 @@ def test_noise_is_what_ncsnr_says(layout, truth):
 
 def test_the_same_seed_gives_identical_files(tmp_path):
     config = WorldConfig(
-        subjects=1, sessions=(1,), seed=5, voxel_mm=8.0, stimulus_size=32, nifti=True, downstream=(1, 1, 1, 1),
-        downstream_size=32, workers=1)
+        subjects=1,
+        sessions=(1,),
+        seed=5,
+        voxel_mm=8.0,
+        stimulus_size=32,
+        nifti=True,
+        downstream=(1, 1, 1, 1),
+        downstream_size=32,
+        workers=1,
+    )
 
     def digests(name, **changes):
         simulate(tmp_path / name, config._replace(**changes))
@@ -133,8 +143,11 @@ def test_coco_layout(world):
             assert mask.sum() == pytest.approx(annotation['area'], rel=0.25, abs=30)
         for image in coco.imgs.values():
             assert Image.open(world / 'coco' / split / image['file_name']).size == (96, 96)
-    stimuli = {i['id'] for s in ('train2017', 'val2017')
-               for i in json.loads((world / f'coco_stimuli/annotations/instances_{s}.json').read_text())['images']}
+    stimuli = {
+        i['id']
+        for s in ('train2017', 'val2017')
+        for i in json.loads((world / f'coco_stimuli/annotations/instances_{s}.json').read_text())['images']
+    }
     info = NSDLayout(world / 'nsd').stim_info()
     assert set(info.cocoId) == stimuli and len(stimuli) == 950
     assert not stimuli & set(coco.imgs)  # the downstream scenes are others
@@ -153,8 +166,14 @@ def test_ade_layout(world):
 def test_photographs_as_stimuli(real_data, tmp_path):
     coco = real_data / 'coco128'
     config = WorldConfig(
-        subjects=1, sessions=(1,), voxel_mm=8.0, stimulus_size=64, workers=1, images=coco / 'train2017',
-        annotations=coco / 'annotations/instances_train2017.json')
+        subjects=1,
+        sessions=(1,),
+        voxel_mm=8.0,
+        stimulus_size=64,
+        workers=1,
+        images=coco / 'train2017',
+        annotations=coco / 'annotations/instances_train2017.json',
+    )
     simulate(tmp_path / 'out', config)
     layout = NSDLayout(tmp_path / 'out/nsd')
     info = layout.stim_info()
@@ -167,10 +186,19 @@ def test_photographs_as_stimuli(real_data, tmp_path):
         assert np.isfinite(truth['subj01/responses'][()]).all()
 
 
-@pytest.mark.parametrize('changes, named', [
-    (dict(subjects=9), 'subjects is 9'), (dict(sessions=(0,)), 'sessions'), (dict(sessions=(1, 1, 1)), 'sessions'),
-    (dict(voxel_mm=0.5), 'voxel_mm'), (dict(shared_fraction=0.0), 'shared_fraction'), (dict(beta_version='b9'), 'b9'),
-    (dict(images='x'), 'images and annotations'), (dict(downstream=(-1, 0, 0, 0)), 'downstream')])
+@pytest.mark.parametrize(
+    'changes, named',
+    [
+        (dict(subjects=9), 'subjects is 9'),
+        (dict(sessions=(0,)), 'sessions'),
+        (dict(sessions=(1, 1, 1)), 'sessions'),
+        (dict(voxel_mm=0.5), 'voxel_mm'),
+        (dict(shared_fraction=0.0), 'shared_fraction'),
+        (dict(beta_version='b9'), 'b9'),
+        (dict(images='x'), 'images and annotations'),
+        (dict(downstream=(-1, 0, 0, 0)), 'downstream'),
+    ],
+)
 def test_values_out_of_range(changes, named, tmp_path):
     config = WorldConfig(subjects=2)._replace(**changes)
     with pytest.raises(ValueError, match=named):

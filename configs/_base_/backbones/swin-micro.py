@@ -1,0 +1,12 @@
+# A Swin small enough for two CPU cores, the same in pretraining at 64 pixels and in detection and segmentation at 128:
+# window 4 divides the 16, 8 and 4 tokens of a side at 64 pixels, and pad_small_map pads the last stage.
+# Use as backbone=dict(_base_.backbone_micro, …).
+custom_imports = dict(imports=['mmnfn', 'mmpretrain.models'], allow_failed_imports=False)
+backbone_micro = dict(
+    type='mmpretrain.SwinTransformer',
+    arch=dict(embed_dims=32, depths=[1, 1, 2, 1], num_heads=[2, 4, 8, 16]),
+    img_size=64,
+    window_size=4,
+    drop_path_rate=0.0,
+    pad_small_map=True,
+)

@@ -1,0 +1,11 @@
+# NeuroFusionNet with Swin-S on NSD: seven subjects train, 100 epochs, 2 GPUs x 64 images.
+#   tools/dist_train.sh configs/nfn/pretrain_nsd.py 2
+# Shuffled-brain control: --cfg-options train_dataloader.dataset.shuffle_pairs=0
+_base_ = [
+    '../_base_/backbones/swin-s.py',
+    '../_base_/models/neurofusionnet.py',
+    '../_base_/datasets/nsd.py',
+    '../_base_/schedules/nfn_100e.py',
+    '../_base_/runtimes/mmpretrain.py',
+]
+model = dict(backbone=dict(_base_.backbone_swin_s, out_indices=(3,), drop_path_rate=0.2), neck=dict(in_channels=768))
