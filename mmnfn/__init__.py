@@ -1,4 +1,5 @@
 """mmnfn: brain-guided pretraining (NeuroFusionNet) for the OpenMMLab libraries."""
+
 from .stack import check_stack
 
 check_stack()  # first: the other imports need mmengine, and would fail without saying what to install

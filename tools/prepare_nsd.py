@@ -7,12 +7,14 @@ Example:
 import argparse
 import sys
 from pathlib import Path
+from typing import Optional, Sequence
 
 from mmnfn.datasets.nsd_layout import BETA_VERSIONS, ROI_CLASSES, NSDLayout, parse_subjects
 from mmnfn.datasets.preparation import NORMALIZATIONS, prepare
 
 
-def main() -> int:
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('nsd_root', type=Path, help='folder with nsddata/, nsddata_betas/ and nsddata_stimuli/')
     parser.add_argument('store', type=Path, help='folder to write into')
@@ -28,7 +30,7 @@ def main() -> int:
     )
     parser.add_argument('--dtype', default='float32', choices=('float16', 'float32'))
     parser.add_argument('--image-size', type=int, help='also write images_SIZE.h5, the pictures resized')
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     try:
         if args.max_sessions is not None and args.max_sessions < 1:
             raise ValueError(f'--max-sessions is {args.max_sessions}; it must be at least 1.')

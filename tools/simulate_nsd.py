@@ -7,11 +7,13 @@ Example:
 import argparse
 import sys
 from pathlib import Path
+from typing import Optional, Sequence
 
 from mmnfn.simulation.world import WorldConfig, describe, simulate
 
 
-def main() -> int:
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Returns the exit code."""
     defaults = WorldConfig()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('out', type=Path, help='folder to make')
@@ -52,7 +54,7 @@ def main() -> int:
     parser.add_argument('--annotations', type=Path, help='their COCO instances file')
     parser.add_argument('--workers', type=int, default=defaults.workers, help='processes that draw')
     parser.add_argument('--overwrite', action='store_true', help='replace OUT')
-    args = vars(parser.parse_args())
+    args = vars(parser.parse_args(argv))
     out, overwrite = args.pop('out'), args.pop('overwrite')
     args['sessions'], args['downstream'] = tuple(args['sessions']), tuple(args['downstream'])
     try:

@@ -16,12 +16,13 @@ model = dict(
 )
 
 dataset = dict(data_root=data_root, images='images_64.h5', subjects=[1, 2, 3])
-train_dataloader = dict(batch_size=64, num_workers=0, persistent_workers=False, dataset=dataset)
+train_dataloader = dict(batch_size=32, num_workers=0, persistent_workers=False, dataset=dataset)
 val_dataloader = dict(batch_size=100, num_workers=0, persistent_workers=False, dataset=dataset)
 test_dataloader = val_dataloader
 
-# lr 1e-3 for batch size 128 = 2 processes x 64 images.
+# lr 1e-3 for batch size 64 = 2 processes x 32 images.
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
+auto_scale_lr = dict(base_batch_size=64)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, end=1, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-6, by_epoch=True, begin=1, end=max_epochs, convert_to_iter_based=True),

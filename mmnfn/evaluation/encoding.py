@@ -96,7 +96,7 @@ class EncodingMetric(GatheredMetric):
     :class:`mmnfn.models.BackboneFeatures`, gives ``features``. Per subject a ridge is fitted on the training images and
     scored on the test images. Figures: ``pcc``, raw Pearson r averaged over voxels and subjects; ``pcc_normalized``, r
     divided by the square root of the noise ceiling, over voxels whose ceiling is at least ``min_ceiling`` percent;
-    ``pcc_se``, bootstrap standard error of ``pcc`` over test images; ``pcc_<ROI>`` and ``<subject>_pcc``, raw.
+    ``pcc_se``, bootstrap standard error of ``pcc`` over test images; ``pcc_roi_<ROI>`` and ``<subject>_pcc``, raw.
 
     Args:
         min_ceiling: Voxels with a lower noise ceiling (percent of variance) are left out of ``pcc_normalized``.
@@ -147,7 +147,7 @@ class EncodingMetric(GatheredMetric):
             names, sizes = own['test'][0]['rois']
             for name, r in zip(names, np.split(outcome.r, np.cumsum(sizes)[:-1])):
                 if r.size:
-                    figures.setdefault(f'pcc_{name}', []).append(float(np.nanmean(r)))
+                    figures.setdefault(f'pcc_roi_{name}', []).append(float(np.nanmean(r)))
             ceiling = own['test'][0]['noise_ceiling']
             good = ceiling >= self.min_ceiling
             figures.setdefault('pcc_normalized', []).append(

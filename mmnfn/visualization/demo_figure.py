@@ -164,13 +164,13 @@ def draw_demo_figure(out: Path, summary: dict, config: str, checkpoint: Path, pr
     axes.legend(fontsize=8.5, frameon=False, ncols=3, loc='upper right')
     axes.set_ylim(top=1.2 * axes.get_ylim()[1])
     axes = figure.add_subplot(grid[1, 4:])
-    values = {i: [100 * summary['APbox'][i], 100 * summary['APsegm'][i], summary['mIoU'][i]] for i in inits}
+    values = {i: [summary[name][i] for name in ('APbox', 'APsegm', 'mIoU')] for i in inits}
     _bars(axes, ['APbox', 'APsegm', 'mIoU'], values, fmt='{:.1f}')
     axes.set_title('Mask R-CNN and UPerNet, %', fontsize=10)
     figure.text(
         0.05,
         0.02,
-        f'Simulated world (seed {summary["seed"]}), micro Swin, one training run per bar; no result of real brains.',
+        'Simulated world, micro Swin, one training run per bar; no result of real brains.',
         fontsize=8.5,
         color='#555555',
     )

@@ -11,14 +11,9 @@ import scipy.io
 import scipy.stats
 
 from mmnfn.datasets import NSDLayout, ROIStore, StimulusImages
+from mmnfn.datasets.betas import mixed_noise_ceiling, normalize_session, read_betas
 from mmnfn.datasets.nsd_layout import ROI_CLASSES, parse_subjects
-from mmnfn.datasets.preparation import (
-    mixed_noise_ceiling,
-    normalize_session,
-    prepare_subject,
-    read_betas,
-    select_voxels,
-)
+from mmnfn.datasets.preparation import prepare_subject, select_voxels
 
 
 @pytest.fixture(scope='module')

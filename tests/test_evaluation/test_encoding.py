@@ -69,7 +69,7 @@ def test_metric():
     figures = metric.evaluate(90)
     assert figures['encoding/pcc'] > 0.97 and figures['encoding/subj04_pcc'] == figures['encoding/pcc']
     assert figures['encoding/pcc_normalized'] == pytest.approx(figures['encoding/pcc'] / 0.8, rel=0.02)
-    assert {'encoding/pcc_streams', 'encoding/pcc_floc-faces', 'encoding/pcc_se'} <= set(figures)
+    assert {'encoding/pcc_roi_streams', 'encoding/pcc_roi_floc-faces', 'encoding/pcc_se'} <= set(figures)
 
 
 def test_too_few_images():

@@ -1,5 +1,5 @@
-# A Swin small enough for two CPU cores, the same in pretraining at 64 pixels and in detection and segmentation at 128:
-# window 4 divides the 16, 8 and 4 tokens of a side at 64 pixels, and pad_small_map pads the last stage.
+# A Swin small enough for two CPU cores, the same in pretraining, detection and segmentation at 64 pixels:
+# window 4 divides the 16, 8 and 4 tokens of a side there, and pad_small_map pads the last stage.
 # Use as backbone=dict(_base_.backbone_micro, …).
 custom_imports = dict(imports=['mmnfn', 'mmpretrain.models'], allow_failed_imports=False)
 backbone_micro = dict(

@@ -1,0 +1,213 @@
+"""Backbone exports: ``backbone.*`` weights and plain metadata in one small file.
+
+An export is ``{'state_dict': {'backbone.…': tensor}, 'meta': {…}}`` with tensors on the CPU and metadata made of str,
+int, float, bool, None, list and dict only, so ``torch.load(path, weights_only=True)`` reads it. MMPretrain,
+MMDetection and MMSegmentation load it with ``init_cfg=dict(type='Pretrained', checkpoint=path, prefix='backbone.')``.
+"""
+
+from __future__ import annotations
+
+import os
+import os.path as osp
+import sys
+import time
+from typing import Any, Dict, Iterator, List, Mapping, Optional
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor
+
+PREFIX = 'backbone.'
+LIBRARIES = ('torch', 'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg', 'mmnfn')
+
+
+def backbone_state(
+    state_dict: Mapping[str, Tensor], prefix: str = PREFIX, source: str = 'the model'
+) -> Dict[str, Tensor]:
+    """The backbone's part of a model's state dict, copied to the CPU, under ``backbone.*`` keys.
+
+    Args:
+        state_dict: State dict of a whole model.
+        prefix: Where the backbone is in it. Keys become ``backbone.`` + what follows the prefix.
+        source: What the state dict is of, for the error.
+
+    Raises:
+        ValueError: No key begins with the prefix.
+    """
+    prefix = prefix if prefix.endswith('.') else prefix + '.'
+    exported = {
+        PREFIX + key[len(prefix) :]: value.detach().cpu().clone()
+        for key, value in state_dict.items()
+        if key.startswith(prefix)
+    }
+    if not exported:
+        found = sorted({key.partition('.')[0] for key in state_dict})
+        raise ValueError(
+            f'prefix: {source} has no weights under {prefix!r}; its weights begin with {", ".join(found)}. '
+            'Give the prefix of the backbone.'
+        )
+    return exported
+
+
+def plain(value: Any) -> Any:
+    """A value as str, int, float, bool, None, list and dict only; anything else as its text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(child) for key, child in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [plain(child) for child in value]
+    if hasattr(value, 'tolist'):
+        return plain(value.tolist())
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return None if value is None else str(value)
+
+
+def backbone_config(cfg: Optional[Mapping]) -> Dict[str, Any]:
+    """The first ``backbone`` dict of a config's model, also inside a wrapping model; {} where there is none."""
+    model = (cfg or {}).get('model')
+    return next((node['backbone'] for node in _dicts(model) if isinstance(node.get('backbone'), Mapping)), {})
+
+
+def backbone_meta(cfg: Optional[Config] = None, **fields: Any) -> Dict[str, Any]:
+    """Metadata of an export.
+
+    Args:
+        cfg: The run's config: gives the backbone's type and arguments, the subjects and the config text.
+        fields: More entries, e.g. ``epoch``, ``iter``, ``seed``.
+
+    Returns:
+        ``backbone`` (type and arguments), ``subjects`` (of the training data, [] where it has none), ``versions``,
+        ``time`` (UTC, ISO 8601), ``config`` (text), and ``fields``, which come before these.
+    """
+    backbone = {key: value for key, value in backbone_config(cfg).items() if key != 'init_cfg'}
+    subjects = next(
+        (node['subjects'] for node in _dicts((cfg or {}).get('train_dataloader')) if 'subjects' in node), []
+    )
+    versions = {
+        name: sys.modules[name].__version__ for name in LIBRARIES if hasattr(sys.modules.get(name), '__version__')
+    }
+    return plain(
+        dict(
+            dict(
+                backbone=backbone,
+                subjects=subjects,
+                versions=versions,
+                time=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
+                config='' if cfg is None else cfg.pretty_text,
+            ),
+            **fields,
+        )
+    )
+
+
+def save_export(state_dict: Dict[str, Tensor], meta: Dict[str, Any], *paths: str) -> None:
+    """Write one export to one or more paths.
+
+    Each file is written under a temporary name beside it and renamed, so that a reader finds the old file or the whole
+    new one.
+    """
+    for path in paths:
+        folder, name = osp.split(osp.abspath(path))
+        os.makedirs(folder, exist_ok=True)
+        temporary = osp.join(folder, f'.{name}.{os.getpid()}.tmp')
+        try:
+            torch.save(dict(state_dict=state_dict, meta=meta), temporary)
+            os.replace(temporary, path)
+        finally:
+            if osp.exists(temporary):
+                os.remove(temporary)
+
+
+def load_training_checkpoint(path: str) -> Dict[str, Any]:
+    """Read a checkpoint that a Runner wrote.
+
+    Such a file holds pickled objects besides tensors (log history, optimizer), so load only what you trust.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It has no state dict.
+    """
+    if not osp.isfile(path):
+        raise FileNotFoundError(
+            f'CHECKPOINT: there is no file {path!r} (looked from {os.getcwd()}). Training writes '
+            'checkpoints to its work folder, ./work_dirs/<config name>/.'
+        )
+    try:
+        checkpoint = torch.load(path, map_location='cpu', weights_only=False)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise ValueError(f'CHECKPOINT: {path} is not a checkpoint that torch can read: {error}') from error
+    if not isinstance(checkpoint, Mapping) or not isinstance(checkpoint.get('state_dict'), Mapping):
+        found = sorted(map(str, checkpoint)) if isinstance(checkpoint, Mapping) else type(checkpoint).__name__
+        raise ValueError(
+            f'CHECKPOINT: {path} has no state_dict (found: {found}). Give a checkpoint written by tools/train.py.'
+        )
+    return checkpoint
+
+
+def export_checkpoint(path: str, out: str, prefix: str = PREFIX) -> Dict[str, Any]:
+    """Export the backbone of a training checkpoint.
+
+    Args:
+        path: Checkpoint written by a Runner.
+        out: The export.
+        prefix: Where the backbone is in the model.
+
+    Returns:
+        The metadata written.
+    """
+    checkpoint = load_training_checkpoint(path)
+    meta = checkpoint.get('meta') or {}
+    text = meta.get('cfg') or ''
+    written = backbone_meta(_parsed(text), config=text, **{key: meta.get(key) for key in ('epoch', 'iter', 'seed')})
+    save_export(backbone_state(checkpoint['state_dict'], prefix, path), written, out)
+    return written
+
+
+def export_random(cfg: Config, out: str, seed: int = 0) -> Dict[str, Any]:
+    """Write the backbone of a config with random weights, as every comparison's baseline.
+
+    Args:
+        cfg: A config whose model has a ``backbone``; its ``init_cfg`` is left out if it names a checkpoint.
+        out: The export.
+        seed: Seed of torch's generator; the generator's state is restored afterwards.
+
+    Returns:
+        The metadata written.
+
+    Raises:
+        ValueError: The config's model has no backbone.
+    """
+    backbone = dict(backbone_config(cfg))
+    if not backbone:
+        raise ValueError(f'--random: the model of {cfg.filename} has no backbone. Give a config with model.backbone.')
+    if isinstance(backbone.get('init_cfg'), Mapping) and backbone['init_cfg'].get('type') == 'Pretrained':
+        backbone.pop('init_cfg')
+    with torch.random.fork_rng(devices=[]), DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+        torch.manual_seed(seed)
+        model = MODELS.build(backbone)
+        model.init_weights()
+    meta = backbone_meta(cfg, epoch=0, iter=0, seed=seed)
+    save_export({PREFIX + key: value.detach().cpu().clone() for key, value in model.state_dict().items()}, meta, out)
+    return meta
+
+
+def _parsed(text: str) -> Optional[Config]:
+    """Config of a checkpoint's config text; None where it imports what is not installed here."""
+    try:
+        return Config.fromstring(text, '.py') if text else None
+    except ImportError:
+        return None
+
+
+def _dicts(node: Any) -> Iterator[Mapping]:
+    """A config node and every dict below it, outermost first."""
+    queue: List[Any] = [node]
+    while queue:
+        node = queue.pop(0)
+        if isinstance(node, Mapping):
+            yield node
+            queue.extend(node.values())
+        elif isinstance(node, (list, tuple)):
+            queue.extend(node)

@@ -1,0 +1,259 @@
+"""From a config file and command line flags to the config of a run, for all three libraries.
+
+Everything that a user can get wrong is checked here, before a Runner exists: the errors name the file or the flag,
+what was found and the way out.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import os.path as osp
+import sys
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.device import get_device
+
+LIBRARIES = ('mmpretrain', 'mmdet', 'mmseg')
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+EVALUATORS = ('val_evaluator', 'test_evaluator')
+
+
+class CfgOptions(DictAction):
+    """``--cfg-options KEY=VALUE …`` that says which argument is not of this form."""
+
+    def __call__(self, parser: Any, namespace: Any, values: List[str], option_string: Optional[str] = None) -> None:
+        for value in values:
+            if '=' not in value:
+                parser.error(
+                    f'{option_string}: {value!r} is not KEY=VALUE. CONFIG comes before {option_string}, and a value '
+                    'has no white space.'
+                )
+        super().__call__(parser, namespace, values, option_string)
+
+
+def report_error(program: str, error: Exception) -> int:
+    """Print a user's error in one line, from one process of a run only, and return the exit code 2."""
+    if os.environ.get('RANK', '0') == '0':
+        print(f'{program}: error: {error}', file=sys.stderr, flush=True)
+    return 2
+
+
+def load_config(path: str, options: Optional[Dict[str, Any]] = None) -> Config:
+    """Read a config file and merge ``--cfg-options`` into it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no config, or the library that it is written for cannot be imported.
+    """
+    if not osp.isfile(path):
+        raise FileNotFoundError(
+            f'CONFIG: there is no file {path!r} (looked from {os.getcwd()}). The shipped configs are under configs/.'
+        )
+    if not path.endswith(('.py', '.json', '.yaml', '.yml')):
+        raise ValueError(
+            f'CONFIG: {path!r} is no config file; expected .py, .json or .yaml. The order is CONFIG CHECKPOINT.'
+        )
+    try:
+        cfg = Config.fromfile(path)
+    except ImportError as error:
+        while error.__cause__ or error.__context__:  # mmengine wraps it in the whole sys.path
+            error = error.__cause__ or error.__context__
+        raise ValueError(
+            f'CONFIG: {path} needs a package that cannot be imported: {error}. Install the stack that it is '
+            'written for (requirements/).'
+        ) from error
+    if options:
+        data_root = cfg.get('data_root')
+        cfg.merge_from_dict(options)
+        if 'data_root' in options and isinstance(data_root, str):
+            move_data(cfg, data_root, str(options['data_root']))
+    require_library(cfg, path)
+    return cfg
+
+
+def move_data(cfg: Config, old: str, new: str) -> None:
+    """``--cfg-options data_root=NEW``: every path of the dataloaders and evaluators that begins with the config's
+    ``data_root`` begins with NEW instead. A config's own ``data_root + '…'`` was computed before the option came."""
+    old, new = old.rstrip('/'), new.rstrip('/')
+
+    def moved(node: Any) -> Any:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                node[key] = moved(value)
+        elif isinstance(node, (list, tuple)):
+            return type(node)(moved(value) for value in node)
+        elif isinstance(node, str) and (node == old or node.startswith(old + '/')):
+            return new + node[len(old) :]
+        return node
+
+    for name in LOADERS + EVALUATORS:
+        if cfg.get(name) is not None:
+            cfg[name] = moved(cfg[name])
+
+
+def require_library(cfg: Config, path: str) -> str:
+    """Name of the library that a config is written for, after checking that it can be imported.
+
+    mmengine swallows an ImportError of the library and reports "not in the registry" later.
+    """
+    scope = cfg.get('default_scope', 'mmengine')
+    if scope in LIBRARIES:
+        try:
+            importlib.import_module(scope)
+        except (ImportError, AssertionError) as error:  # AssertionError: their check of the mmcv version
+            raise ValueError(
+                f'CONFIG: {path} has default_scope={scope!r}, and {scope} cannot be imported: {error}. '
+                'Install it as requirements/ says.'
+            ) from error
+    return scope
+
+
+def set_work_dir(cfg: Config, config_path: str, work_dir: Optional[str] = None) -> None:
+    """Work folder by priority: ``--work-dir``, the config's ``work_dir``, ``./work_dirs/<config name>``."""
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = osp.join('./work_dirs', osp.splitext(osp.basename(config_path))[0])
+
+
+def set_loader_defaults(cfg: Config) -> None:
+    """What mmpretrain's own tools add to dataloaders that do not say it themselves; nothing for mmdet and mmseg."""
+    if cfg.get('default_scope') != 'mmpretrain':
+        return
+    for name in LOADERS:
+        loader = cfg.get(name)
+        if loader is None:
+            continue
+        loader.setdefault('collate_fn', ConfigDict(type='default_collate'))
+        loader.setdefault('pin_memory', get_device() != 'cpu')
+        loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)
+
+
+def enable_amp(cfg: Config) -> None:
+    """``--amp``: mixed precision on an accelerator.
+
+    Raises:
+        ValueError: There is no accelerator, or the optimizer wrapper is neither OptimWrapper nor AmpOptimWrapper.
+    """
+    if get_device() == 'cpu':
+        raise ValueError(
+            '--amp: mixed precision needs a GPU and this machine shows none. Leave the flag out to train in float32.'
+        )
+    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ValueError(
+            f'--amp: the config has optim_wrapper.type={wrapper!r}; only OptimWrapper can be turned into '
+            'AmpOptimWrapper. Leave the flag out.'
+        )
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def enable_auto_scale_lr(cfg: Config) -> None:
+    """``--auto-scale-lr``: scale the learning rate by the batch size.
+
+    Raises:
+        ValueError: The config does not say for which batch size its learning rate is.
+    """
+    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise ValueError(
+            '--auto-scale-lr: the config has no auto_scale_lr.base_batch_size. Add '
+            'auto_scale_lr=dict(base_batch_size=…), the batch size its learning rate is meant for.'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def set_resume(cfg: Config, resume: Optional[str]) -> None:
+    """``--resume [PATH|auto]``.
+
+    Raises:
+        FileNotFoundError: PATH does not exist.
+    """
+    if resume is None:
+        return
+    if resume != 'auto' and not _is_remote(resume) and not osp.isfile(resume):
+        raise FileNotFoundError(
+            f'--resume: there is no file {resume!r} (looked from {os.getcwd()}). Give a training '
+            'checkpoint, or --resume alone for the newest one in the work folder.'
+        )
+    cfg.resume = True
+    cfg.load_from = None if resume == 'auto' else resume
+
+
+def disable_validation(cfg: Config) -> None:
+    """``--no-validate``."""
+    for name in ('val_cfg', 'val_dataloader', 'val_evaluator'):
+        cfg[name] = None
+
+
+def check_checkpoint(path: str, argument: str = 'CHECKPOINT') -> None:
+    """Raise FileNotFoundError for a local checkpoint that does not exist."""
+    if not _is_remote(path) and not osp.isfile(path):
+        raise FileNotFoundError(
+            f'{argument}: there is no file {path!r} (looked from {os.getcwd()}). Training writes '
+            'checkpoints to its work folder, ./work_dirs/<config name>/.'
+        )
+
+
+def check_pretrained(cfg: Config) -> None:
+    """Raise FileNotFoundError where an ``init_cfg`` of the model names a local checkpoint that does not exist."""
+    for key, init_cfg in _walk(cfg.get('model'), 'model'):
+        if not isinstance(init_cfg, dict) or init_cfg.get('type') != 'Pretrained':
+            continue
+        path = init_cfg.get('checkpoint')
+        if isinstance(path, str) and not _is_remote(path) and not osp.isfile(path):
+            raise FileNotFoundError(
+                f'{key}.checkpoint: there is no file {path!r} (looked from {os.getcwd()}). Pretrain first '
+                f'(tools/train.py configs/nfn/…), or name another file with --cfg-options {key}.checkpoint=PATH, or '
+                f'start from random weights with --cfg-options {key}=None.'
+            )
+
+
+def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
+    """Raise FileNotFoundError where a dataset's local ``data_root`` or annotation file does not exist.
+
+    Args:
+        cfg: The run's config.
+        loaders: The dataloaders that the run uses.
+    """
+    for name in loaders:
+        for key, dataset in _walk_dicts(cfg.get(name), name):
+            root, annotations = dataset.get('data_root'), dataset.get('ann_file')
+            if not isinstance(root, str) or not root or _is_remote(root) or dataset.get('backend_args'):
+                continue
+            if not osp.exists(root):
+                option = 'data_root' if cfg.get('data_root') == root else f'{key}.data_root'
+                raise FileNotFoundError(
+                    f'{key}.data_root: there is no {root!r} (looked from {os.getcwd()}). Put the data '
+                    f'there, or name another place with --cfg-options {option}=PATH.'
+                )
+            if isinstance(annotations, str) and annotations and not osp.exists(osp.join(root, annotations)):
+                raise FileNotFoundError(
+                    f'{key}.ann_file: there is no {osp.join(root, annotations)!r} (looked from '
+                    f'{os.getcwd()}). Is {root!r} the folder meant?'
+                )
+
+
+def _is_remote(path: str) -> bool:
+    return '://' in path
+
+
+def _walk(node: Any, key: str) -> Iterator[Tuple[str, Any]]:
+    """Every dict below a config node, with its dotted key."""
+    if isinstance(node, dict):
+        yield key, node
+        children: List[Tuple[Any, Any]] = list(node.items())
+    elif isinstance(node, (list, tuple)):
+        children = list(enumerate(node))
+    else:
+        return
+    for name, child in children:
+        yield from _walk(child, f'{key}.{name}')
+
+
+def _walk_dicts(node: Any, key: str) -> Iterator[Tuple[str, dict]]:
+    for name, child in _walk(node, key):
+        if '.pipeline' not in name:
+            yield name, child

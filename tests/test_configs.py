@@ -1,0 +1,104 @@
+"""Every shipped config is parsed and its model, hooks, schedule and optimizer are built."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import HOOKS, MODELS, TRANSFORMS, VISUALIZERS, DefaultScope
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
+DOWNSTREAM = [path for path in CONFIGS if path.parent.name in ('mask_rcnn', 'upernet') or 'micro' in path.name]
+# Scope of a folder's configs, so that a config is skipped, and not parsed, where its library is missing.
+LIBRARY = dict(mask_rcnn='mmdet', upernet='mmseg')
+
+
+def name(path):
+    return str(path.relative_to(ROOT / 'configs'))
+
+
+def load(path):
+    """A config, or a skipped test where its library is not installed."""
+    library = LIBRARY.get(path.parent.name)
+    if path.parent.name == 'demo':
+        library = next(
+            (value for key, value in (('mask-rcnn', 'mmdet'), ('upernet', 'mmseg')) if key in path.name), None
+        )
+    pytest.importorskip('mmpretrain')
+    if library:
+        pytest.importorskip(library)
+    return Config.fromfile(path)
+
+
+def test_there_are_configs_of_every_kind():
+    folders = {path.parent.name for path in CONFIGS}
+    assert {'nfn', 'mask_rcnn', 'upernet', 'demo'} <= folders
+    assert len(DOWNSTREAM) >= 6
+
+
+@pytest.fixture(scope='module')
+def built(request):
+    """Path, config and model of one config; the model is made once for all tests of its config."""
+    cfg = load(request.param)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return request.param, cfg, MODELS.build(cfg.model)
+
+
+def each(configs):
+    """Run a test for each of these configs."""
+    return pytest.mark.parametrize('built', configs, ids=name, indirect=True, scope='module')
+
+
+@each(CONFIGS)
+def test_config_builds(built):
+    _, cfg, model = built
+    assert cfg.default_scope in ('mmpretrain', 'mmdet', 'mmseg')
+    assert 'mmnfn' in cfg.custom_imports['imports'] and not cfg.custom_imports['allow_failed_imports']
+    assert isinstance(model.backbone, nn.Module)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        if 'visualizer' in cfg:
+            VISUALIZERS.build({'name': 'visualizer', **cfg.visualizer, 'vis_backends': None})
+        for hook in [*cfg.default_hooks.values(), *cfg.get('custom_hooks', [])]:
+            HOOKS.build(hook)
+        for loader in filter(None, (cfg.get(f'{kind}_dataloader') for kind in ('train', 'val', 'test'))):
+            for transform in loader.dataset.get('pipeline', []):
+                TRANSFORMS.build(transform)
+    if cfg.get('train_cfg'):
+        assert cfg.auto_scale_lr['base_batch_size'] > 0
+
+
+@each(DOWNSTREAM)
+def test_downstream_backbone_takes_the_export(built):
+    """Its init_cfg names what a pretraining config writes; the weights fit, but for norms of unused stages."""
+    _, cfg, model = built
+    backbone = cfg.model.backbone
+    assert backbone.type.startswith('mmpretrain.')
+    assert list(backbone.out_indices) == [0, 1, 2, 3]
+    assert backbone.init_cfg.type == 'Pretrained' and backbone.init_cfg.prefix == 'backbone.'
+    checkpoint = Path(backbone.init_cfg.checkpoint)
+    assert checkpoint.name == 'backbone_latest.pth' and checkpoint.parent.parent == Path('work_dirs')
+    pretraining = [path for path in CONFIGS if path.stem == checkpoint.parent.name]
+    assert len(pretraining) == 1, f'one config writes to {checkpoint.parent}'
+    pretrained = MODELS.build(Config.fromfile(pretraining[0]).model.backbone).state_dict()
+    own = model.backbone.state_dict()
+    assert {key: own[key].shape for key in pretrained} == {key: value.shape for key, value in pretrained.items()}
+    assert {key.split('.')[0] for key in own if key not in pretrained} == {'norm0', 'norm1', 'norm2'}
+
+
+@each([path for path in DOWNSTREAM if path.parent.name != 'demo'])
+def test_recipe_has_every_parameter_once_and_spares_norms_the_decay(built):
+    _, cfg, model = built
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    names = {id(parameter): key for key, parameter in model.named_parameters()}
+    groups = {names[id(parameter)]: group for group in optimizer.param_groups for parameter in group['params']}
+    assert len(groups) == len(names)
+    assert {groups[f'backbone.norm3.{kind}']['weight_decay'] for kind in ('weight', 'bias')} == {0}
+    swin = 'Swin' in cfg.model.backbone.type
+    first = groups[f'backbone.{"patch_embed.projection" if swin else "downsample_layers.0.0"}.weight']
+    assert first['weight_decay'] == cfg.optim_wrapper.optimizer.weight_decay
+    # One learning rate for Swin, smaller towards the input for ConvNeXt.
+    lr = cfg.optim_wrapper.optimizer.lr
+    assert first['lr'] == lr if swin else first['lr'] < lr

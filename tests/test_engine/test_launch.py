@@ -1,0 +1,169 @@
+"""Start-up of a process: ranks, threads and what a CPU machine changes."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmnfn.engine import launch
+
+LAUNCH_VARIABLES = (
+    'RANK',
+    'WORLD_SIZE',
+    'LOCAL_RANK',
+    'LOCAL_WORLD_SIZE',
+    'SLURM_PROCID',
+    'SLURM_NTASKS',
+    'SLURM_LOCALID',
+    'SLURM_NTASKS_PER_NODE',
+    'SLURM_NNODES',
+    'SLURM_NODELIST',
+    'OMPI_COMM_WORLD_RANK',
+    'OMPI_COMM_WORLD_SIZE',
+    'OMPI_COMM_WORLD_LOCAL_RANK',
+    'OMPI_COMM_WORLD_LOCAL_SIZE',
+    'MASTER_ADDR',
+    'MASTER_PORT',
+    'OMP_NUM_THREADS',
+    launch.USER_THREADS_VARIABLE,
+)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch):
+    """No launcher's variables, and torch's threads as they were."""
+    for name in LAUNCH_VARIABLES:
+        monkeypatch.setenv(name, '')  # restored afterwards, also where the code under test sets it
+        monkeypatch.delenv(name)
+    threads = torch.get_num_threads()
+    yield monkeypatch
+    torch.set_num_threads(threads)
+
+
+def config():
+    return Config(
+        dict(
+            model=dict(
+                type='EncoderDecoder',
+                decode_head=dict(norm_cfg=dict(type='SyncBN', requires_grad=True)),
+                heads=[dict(norm_cfg=dict(type='SyncBN')), dict(norm_cfg=dict(type='LN'))],
+            ),
+            train_dataloader=dict(batch_size=2, pin_memory=True),
+            find_unused_parameters=True,
+            optim_wrapper=dict(
+                type='AmpOptimWrapper', loss_scale='dynamic', dtype='float16', optimizer=dict(type='SGD')
+            ),
+            env_cfg=dict(dist_cfg=dict(backend='nccl', timeout=60)),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    'launcher, environment, expected',
+    [
+        ('none', {}, (0, 1, 0, 1)),
+        ('pytorch', dict(RANK='5', WORLD_SIZE='8', LOCAL_RANK='1', LOCAL_WORLD_SIZE='4'), (5, 8, 1, 4)),
+        ('slurm', dict(SLURM_PROCID='5', SLURM_NTASKS='8', SLURM_LOCALID='1', SLURM_NTASKS_PER_NODE='4'), (5, 8, 1, 4)),
+        ('slurm', dict(SLURM_PROCID='5', SLURM_NTASKS='8', SLURM_NNODES='2'), (5, 8, 1, 4)),
+        (
+            'mpi',
+            dict(
+                OMPI_COMM_WORLD_RANK='5',
+                OMPI_COMM_WORLD_SIZE='8',
+                OMPI_COMM_WORLD_LOCAL_RANK='1',
+                OMPI_COMM_WORLD_LOCAL_SIZE='4',
+            ),
+            (5, 8, 1, 4),
+        ),
+    ],
+)
+def test_ranks_come_from_the_launchers_environment(launcher, environment, expected, clean_environment):
+    for name, value in environment.items():
+        clean_environment.setenv(name, value)
+    assert launch.read_ranks(launcher) == expected
+
+
+@pytest.mark.parametrize(
+    'launcher, variable', [('pytorch', 'WORLD_SIZE'), ('slurm', 'SLURM_PROCID'), ('mpi', 'OMPI_COMM_WORLD_SIZE')]
+)
+def test_missing_environment_is_named(launcher, variable):
+    with pytest.raises(ValueError, match=f'--launcher {launcher}.*{variable}'):
+        launch.read_ranks(launcher)
+
+
+def test_unknown_launcher_is_named():
+    with pytest.raises(ValueError, match="'torque'.*pytorch"):
+        launch.read_ranks('torque')
+
+
+@pytest.mark.parametrize('cores, processes, expected', [(8, 2, 4), (2, 2, 1), (2, 5, 1)])
+def test_processes_share_the_cores(cores, processes, expected, monkeypatch):
+    monkeypatch.setattr(launch, 'available_cores', lambda: cores)
+    assert launch.limit_threads(processes) == torch.get_num_threads() == expected
+
+
+def test_threads_of_the_user_stay(monkeypatch):
+    monkeypatch.setattr(launch, 'available_cores', lambda: 64)
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+    before = torch.get_num_threads()
+    assert launch.limit_threads(2) == before
+    # Set by torchrun, not by the user: tools/dist_train.sh passes on what the user had set, here nothing.
+    monkeypatch.setenv(launch.USER_THREADS_VARIABLE, '')
+    assert launch.limit_threads(16) == 4
+
+
+def test_one_process_keeps_torchs_threads(monkeypatch):
+    monkeypatch.setattr(launch, 'available_cores', lambda: 64)
+    before = torch.get_num_threads()
+    assert launch.limit_threads(1) == before
+
+
+def test_cpu_run_of_one_process_changes_amp_and_pinning_only():
+    cfg = config()
+    before = copy.deepcopy(cfg)
+    launch.adapt_to_cpu(cfg, distributed=False)
+    assert cfg.optim_wrapper == dict(type='OptimWrapper', optimizer=dict(type='SGD'))
+    assert cfg.train_dataloader == dict(batch_size=2, pin_memory=False)
+    assert cfg.model == before.model and cfg.env_cfg == before.env_cfg
+    assert 'model_wrapper_cfg' not in cfg
+
+
+def test_cpu_run_of_several_processes():
+    cfg = config()
+    launch.adapt_to_cpu(cfg, distributed=True)
+    assert cfg.model_wrapper_cfg == dict(
+        type='MMDistributedDataParallel', device_ids=None, find_unused_parameters=True, broadcast_buffers=False
+    )
+    assert cfg.env_cfg.dist_cfg == dict(backend='gloo', timeout=60)
+    assert cfg.model.decode_head.norm_cfg == dict(type='BN', requires_grad=True)
+    assert [head.norm_cfg.type for head in cfg.model.heads] == ['BN', 'LN']
+
+
+def test_own_model_wrapper_is_kept():
+    cfg = config()
+    cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', static_graph=True)
+    launch.adapt_to_cpu(cfg, distributed=True)
+    assert cfg.model_wrapper_cfg == dict(type='MMDistributedDataParallel', static_graph=True, device_ids=None)
+
+
+def test_accelerators_leave_the_config_to_mmengine(monkeypatch):
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    for name, value in dict(RANK='0', WORLD_SIZE='2', LOCAL_RANK='0', LOCAL_WORLD_SIZE='2').items():
+        monkeypatch.setenv(name, value)
+    cfg = config()
+    before = copy.deepcopy(cfg)
+    launch.prepare_device(cfg, 'pytorch')
+    before.launcher = 'pytorch'
+    assert cfg.to_dict() == before.to_dict()
+    assert not torch.distributed.is_initialized()
+
+
+def test_more_processes_than_gpus_is_an_error(monkeypatch):
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    for name, value in dict(RANK='0', WORLD_SIZE='2', LOCAL_RANK='0', LOCAL_WORLD_SIZE='2').items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match='2 processes.*1 GPU.*CUDA_VISIBLE_DEVICES'):
+        launch.prepare_device(config(), 'pytorch')

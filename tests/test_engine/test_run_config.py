@@ -1,0 +1,158 @@
+"""From a config file and flags to the config of a run, and the errors that users can mend."""
+
+import argparse
+import re
+
+import pytest
+from mmengine.config import Config
+
+from mmnfn.engine import run_config
+
+
+def write(path, text):
+    path.write_text(text)
+    return str(path)
+
+
+def test_missing_config_is_named(tmp_path):
+    path = str(tmp_path / 'nothing.py')
+    with pytest.raises(FileNotFoundError, match=f'CONFIG.*{re.escape(path)}.*configs/'):
+        run_config.load_config(path)
+
+
+def test_checkpoint_in_the_place_of_the_config(tmp_path):
+    with pytest.raises(ValueError, match='CONFIG.*epoch_1.pth.*CONFIG CHECKPOINT'):
+        run_config.load_config(write(tmp_path / 'epoch_1.pth', ''))
+
+
+def test_config_with_an_import_that_fails(tmp_path):
+    path = write(tmp_path / 'a.py', "custom_imports = dict(imports=['no_such_package'], allow_failed_imports=False)")
+    with pytest.raises(ValueError, match='CONFIG.*no_such_package.*requirements'):
+        run_config.load_config(path)
+
+
+def test_library_that_cannot_be_imported(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__('sys').modules, 'mmdet', None)
+    with pytest.raises(ValueError, match='mmdet cannot be imported'):
+        run_config.load_config(write(tmp_path / 'a.py', "default_scope = 'mmdet'"))
+
+
+def test_options_are_merged(tmp_path):
+    cfg = run_config.load_config(write(tmp_path / 'a.py', 'a = dict(b=1, c=2)'), {'a.b': 5, 'd': None})
+    assert cfg.a == dict(b=5, c=2) and cfg.d is None
+
+
+def test_data_root_option_moves_every_path(tmp_path):
+    path = write(
+        tmp_path / 'a.py',
+        """
+data_root = 'data/coco/'
+test_dataloader = dict(dataset=dict(datasets=[dict(data_root=data_root, ann_file='annotations/a.json')]))
+test_evaluator = [dict(ann_file=data_root + 'annotations/a.json', other='data/coconut/a.json')]
+""",
+    )
+    cfg = run_config.load_config(path, dict(data_root='/mnt/coco'))
+    assert cfg.test_dataloader.dataset.datasets[0] == dict(data_root='/mnt/coco/', ann_file='annotations/a.json')
+    assert cfg.test_evaluator[0] == dict(ann_file='/mnt/coco/annotations/a.json', other='data/coconut/a.json')
+
+
+@pytest.mark.parametrize(
+    'flag, own, expected', [('x', 'y', 'x'), (None, 'y', 'y'), (None, None, './work_dirs/my_config')]
+)
+def test_work_dir_priority(flag, own, expected):
+    cfg = Config(dict(work_dir=own) if own else {})
+    run_config.set_work_dir(cfg, 'configs/nfn/my_config.py', flag)
+    assert cfg.work_dir == expected
+
+
+def test_loader_defaults_are_mmpretrains_only():
+    loaders = dict(
+        train_dataloader=dict(num_workers=2),
+        val_dataloader=None,
+        test_dataloader=dict(num_workers=0, collate_fn=dict(type='mine')),
+    )
+    cfg = Config(dict(default_scope='mmpretrain', **loaders))
+    run_config.set_loader_defaults(cfg)
+    assert cfg.train_dataloader.collate_fn == dict(type='default_collate')
+    assert cfg.train_dataloader.persistent_workers is True
+    assert cfg.test_dataloader.collate_fn == dict(type='mine')
+    assert cfg.test_dataloader.persistent_workers is False
+    cfg = Config(dict(default_scope='mmdet', **loaders))
+    run_config.set_loader_defaults(cfg)
+    assert cfg.train_dataloader == dict(num_workers=2)
+
+
+def test_amp_needs_an_accelerator(monkeypatch):
+    cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper')))
+    monkeypatch.setattr(run_config, 'get_device', lambda: 'cpu')
+    with pytest.raises(ValueError, match='--amp.*GPU'):
+        run_config.enable_amp(cfg)
+    monkeypatch.setattr(run_config, 'get_device', lambda: 'cuda')
+    run_config.enable_amp(cfg)
+    assert cfg.optim_wrapper == dict(type='AmpOptimWrapper', loss_scale='dynamic')
+    with pytest.raises(ValueError, match="--amp.*'ApexOptimWrapper'"):
+        run_config.enable_amp(Config(dict(optim_wrapper=dict(type='ApexOptimWrapper'))))
+
+
+def test_auto_scale_lr_needs_a_base_batch_size():
+    cfg = Config(dict(auto_scale_lr=dict(base_batch_size=16)))
+    run_config.enable_auto_scale_lr(cfg)
+    assert cfg.auto_scale_lr.enable is True
+    with pytest.raises(ValueError, match='--auto-scale-lr.*base_batch_size'):
+        run_config.enable_auto_scale_lr(Config({}))
+
+
+def test_resume(tmp_path):
+    cfg = Config(dict(load_from='other.pth'))
+    run_config.set_resume(cfg, None)
+    assert 'resume' not in cfg and cfg.load_from == 'other.pth'
+    run_config.set_resume(cfg, 'auto')
+    assert cfg.resume is True and cfg.load_from is None
+    path = write(tmp_path / 'epoch_1.pth', '')
+    run_config.set_resume(cfg, path)
+    assert cfg.load_from == path
+    with pytest.raises(FileNotFoundError, match='--resume.*nothing.pth.*newest'):
+        run_config.set_resume(cfg, 'nothing.pth')
+
+
+def test_missing_pretrained_checkpoint_is_named_with_its_key(tmp_path):
+    path = write(tmp_path / 'backbone.pth', '')
+    cfg = Config(
+        dict(
+            model=dict(
+                backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=path)),
+                heads=[dict(init_cfg=dict(type='Pretrained', checkpoint='https://a/b.pth'))],
+            )
+        )
+    )
+    run_config.check_pretrained(cfg)
+    cfg.model.backbone.init_cfg.checkpoint = 'nothing.pth'
+    with pytest.raises(FileNotFoundError) as error:
+        run_config.check_pretrained(cfg)
+    for text in ('model.backbone.init_cfg.checkpoint=PATH', "'nothing.pth'", 'model.backbone.init_cfg=None'):
+        assert text in str(error.value)
+
+
+def test_missing_data_is_named(tmp_path):
+    dataset = dict(data_root=str(tmp_path), ann_file='a.json', pipeline=[dict(data_root='not a dataset')])
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(type='RepeatDataset', dataset=dataset)), val_dataloader=None))
+    loaders = ('train_dataloader', 'val_dataloader')
+    with pytest.raises(FileNotFoundError, match='train_dataloader.dataset.dataset.ann_file.*a.json'):
+        run_config.check_data(cfg, loaders)
+    write(tmp_path / 'a.json', '{}')
+    run_config.check_data(cfg, loaders)
+    cfg.train_dataloader.dataset.dataset.data_root = 'nowhere'
+    with pytest.raises(FileNotFoundError, match="'nowhere'.*train_dataloader.dataset.dataset.data_root=PATH"):
+        run_config.check_data(cfg, loaders)
+    run_config.check_data(cfg, ('val_dataloader',))
+    cfg.train_dataloader.dataset.dataset.backend_args = dict(backend='petrel')
+    run_config.check_data(cfg, loaders)
+
+
+def test_option_without_value_is_an_error_of_the_command_line(capsys):
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=run_config.CfgOptions)
+    assert parser.parse_args(['--cfg-options', 'a.b=[1,2]', 'c=None']).cfg_options == {'a.b': [1, 2], 'c': None}
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--cfg-options', 'a=1', 'config.py'])
+    assert "'config.py' is not KEY=VALUE" in capsys.readouterr().err

@@ -1,0 +1,86 @@
+"""Which stack and Python the Makefile takes, with pretended Pythons on the PATH."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / 'tools' / 'dev' / 'choose_python.sh'
+
+
+@pytest.fixture
+def choose(tmp_path):
+    """Run the script in an empty folder where the commands are ``name=version``, None for one that does not run."""
+
+    def run(stack='', python='', **commands):
+        folder = tmp_path / 'bin'
+        folder.mkdir(exist_ok=True)
+        for name, version in {
+            'python3': None,
+            'python3_9': None,
+            'python3_10': None,
+            'python3_11': None,
+            'python3_12': None,
+            'python3_13': None,
+            **commands,
+        }.items():
+            command = folder / name.replace('_', '.')
+            action = 'exit 127' if version is None else f'echo {version} /real/{name}'
+            command.write_text(f'#!/bin/sh\n{action}\n')
+            command.chmod(0o755)
+        result = subprocess.run(
+            ['sh', str(SCRIPT), stack, python],
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, 'PATH': f'{folder}{os.pathsep}{os.environ["PATH"]}'},
+        )
+        return result.stdout.strip(), result.stderr.strip()
+
+    return run
+
+
+@pytest.mark.parametrize('version', [309, 310, 311])
+def test_official_where_python_allows_it(choose, version):
+    assert choose(python3=version) == ('official /real/python3', '')
+
+
+def test_python_that_does_not_run_or_suit_is_passed_over(choose):
+    assert choose(python3=312, python3_10=310) == ('official /real/python3_10', '')
+
+
+@pytest.mark.parametrize('version, name', [(312, '3.12'), (313, '3.13')])
+def test_newer_python_takes_onedl_and_says_so(choose, version, name):
+    choice, notice = choose(python3=version)
+    assert choice == 'onedl /real/python3'
+    assert f'python3 is Python {name}' in notice and 'taking the OneDL stack' in notice and '\n' not in notice
+
+
+def test_onedl_on_demand(choose):
+    assert choose(stack='onedl', python3=311) == ('onedl /real/python3', '')
+    assert choose(stack='onedl', python3=309, python3_11=311) == ('onedl /real/python3_11', '')
+
+
+def test_python_on_demand(choose):
+    assert choose(python='python3.9', python3=311, python3_9=309) == ('official /real/python3_9', '')
+
+
+@pytest.mark.parametrize(
+    'stack, python, commands, message',
+    [
+        ('official', '', dict(python3=312), 'STACK=official needs Python 3.9-3.11, but python3 is Python 3.12'),
+        ('onedl', '', dict(python3=309), 'STACK=onedl needs Python 3.10-3.13, but python3 is Python 3.9'),
+        ('', '', dict(python3=308), 'mmnfn needs Python 3.9-3.11 .* but python3 is Python 3.8'),
+        ('', '', dict(python3=314), 'but python3 is Python 3.14'),
+        ('', '', {}, 'python3 does not run: install Python'),
+        ('', '/no/such/python', dict(python3=311), '/no/such/python does not run'),
+        ('torch', '', dict(python3=311), 'STACK=torch is unknown: it is official or onedl'),
+    ],
+)
+def test_errors_are_one_line(choose, stack, python, commands, message):
+    choice, notice = choose(stack, python, **commands)
+    assert choice.startswith('error ') and '\n' not in choice and notice == ''
+    assert re.search(message, choice)

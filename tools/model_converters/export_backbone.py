@@ -1,0 +1,59 @@
+"""Write the backbone of a training checkpoint, or of a config with random weights, for use in downstream tasks.
+
+  export_backbone.py CHECKPOINT OUT
+  export_backbone.py --random CONFIG OUT [--seed N]
+
+OUT is loaded with init_cfg=dict(type='Pretrained', checkpoint=OUT, prefix='backbone.') by MMPretrain, MMDetection and
+MMSegmentation. CHECKPOINT is read with pickle: export only what you trust.
+"""
+
+import argparse
+import sys
+
+from mmnfn.engine import export, run_config
+
+
+def parse_args(argv=None):
+    """Command line arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('checkpoint', nargs='?', metavar='CHECKPOINT', help='checkpoint written by tools/train.py')
+    parser.add_argument('out', metavar='OUT', help='file to write')
+    parser.add_argument(
+        '--random', metavar='CONFIG', help="take the backbone of CONFIG's model with random weights instead"
+    )
+    parser.add_argument('--seed', type=int, default=0, help='seed of --random; default 0')
+    parser.add_argument(
+        '--prefix', default=export.PREFIX, help="where the backbone is in the model; default 'backbone.'"
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=run_config.CfgOptions,
+        metavar='KEY=VALUE',
+        help='change settings of the config of --random',
+    )
+    args = parser.parse_intermixed_args(argv)
+    if (args.checkpoint is None) == (args.random is None):
+        parser.error('give CHECKPOINT OUT, or --random CONFIG OUT')
+    return args
+
+
+def main(argv=None):
+    """Export; returns the exit code."""
+    args = parse_args(argv)
+    try:
+        if args.random:
+            meta = export.export_random(run_config.load_config(args.random, args.cfg_options), args.out, args.seed)
+        else:
+            meta = export.export_checkpoint(args.checkpoint, args.out, args.prefix)
+    except (FileNotFoundError, ValueError) as error:
+        return run_config.report_error('export_backbone.py', error)
+    print(
+        f'{args.out}: {meta["backbone"].get("type", "backbone")}, epoch {meta["epoch"]}, iteration {meta["iter"]}, '
+        f'seed {meta["seed"]}'
+    )
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

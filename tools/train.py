@@ -1,0 +1,78 @@
+"""Train a model from a config of MMPretrain, MMDetection or MMSegmentation, on GPUs or on a CPU machine."""
+
+import argparse
+import sys
+
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmnfn.engine import run_config
+from mmnfn.engine.launch import LAUNCHERS, close_device, prepare_device
+
+
+def parse_args(argv=None):
+    """Command line arguments."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', metavar='CONFIG', help='config file')
+    parser.add_argument('--work-dir', help='folder of logs and checkpoints; default ./work_dirs/<config name>')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='PATH|auto',
+        help='continue from a training checkpoint; without a path from the newest one in the work folder',
+    )
+    parser.add_argument('--amp', action='store_true', help='mixed precision (GPUs only)')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by (batch size of all processes) / auto_scale_lr.base_batch_size',
+    )
+    parser.add_argument('--no-validate', action='store_true', help='do not validate during training')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=run_config.CfgOptions,
+        metavar='KEY=VALUE',
+        help='change settings of the config, e.g. data_root=FOLDER (also moves the paths that begin with it) '
+        'train_dataloader.batch_size=4 model.backbone.init_cfg=None '
+        'key="[a,b]"; no white space inside a value',
+    )
+    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='who started the processes')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')
+    return parser.parse_args(argv)
+
+
+def build_config(args):
+    """The config of the run: the file, ``--cfg-options``, then the flags. Raises the errors that users can mend."""
+    cfg = run_config.load_config(args.config, args.cfg_options)
+    run_config.set_work_dir(cfg, args.config, args.work_dir)
+    run_config.set_resume(cfg, args.resume)
+    if args.no_validate:
+        run_config.disable_validation(cfg)
+    if args.amp:
+        run_config.enable_amp(cfg)
+    if args.auto_scale_lr:
+        run_config.enable_auto_scale_lr(cfg)
+    run_config.set_loader_defaults(cfg)
+    run_config.check_pretrained(cfg)
+    run_config.check_data(cfg, ('train_dataloader', 'val_dataloader'))
+    return cfg
+
+
+def main(argv=None):
+    """Train; returns the exit code."""
+    try:
+        args = parse_args(argv)
+        cfg = build_config(args)
+        prepare_device(cfg, args.launcher)
+    except (FileNotFoundError, ValueError) as error:
+        return run_config.report_error('train.py', error)
+    runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+    runner.train()
+    close_device()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
