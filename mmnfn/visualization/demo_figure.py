@@ -136,9 +136,9 @@ def draw_demo_figure(out: Path, summary: dict, config: str, checkpoint: Path, pr
     last_subject = max(s['subject'] for s in samples)
     pictures = [store[int(s['image_id'])] for s in samples if s['subject'] == last_subject][2:60:14]
 
-    figure = plt.figure(figsize=(13, 8.6), layout=None)
+    figure = plt.figure(figsize=(13, 9.4), layout=None)
     grid = figure.add_gridspec(
-        2, 6, height_ratios=(1.25, 1), left=0.05, right=0.985, top=0.9, bottom=0.1, hspace=0.28, wspace=0.75
+        2, 6, height_ratios=(1.75, 1), left=0.05, right=0.985, top=0.9, bottom=0.1, hspace=0.28, wspace=0.5
     )
     _draw_retrieval(figure, grid[0, :3], samples, store)
     _draw_maps(figure, grid[0, 3:], config, checkpoint, pictures[:4])

@@ -142,7 +142,8 @@ def test_missing_interpreter_is_named():
             'slurm_test.sh',
             ['part', 'job', 'c.py', 'e.pth', '--out', 'a b.json'],
             'srun -p part --job-name=job --ntasks=2 --cpus-per-task=5 --gres=gpu:2 --ntasks-per-node=2 '
-            '--kill-on-bad-exit=1 --mem=8G --time=1:00 PY -u TOOLS/test.py c.py e.pth --launcher=slurm --out a b.json',
+            '--kill-on-bad-exit=1 --mem=8G --time=1:00 PY -u TOOLS/test.py c.py e.pth'
+            ' --launcher=slurm --out a b.json',
         ),
     ],
 )
