@@ -24,9 +24,7 @@ def layout(world):
 @pytest.fixture()
 def copy(world, tmp_path):
     """A copy of the tree of subj02 (1 session) that a test may damage."""
-    shutil.copytree(
-        world / 'nsd', tmp_path / 'nsd', ignore=shutil.ignore_patterns('subj01', '*.nii.gz.bak', 'nsd_stimuli*')
-    )
+    shutil.copytree(world / 'nsd', tmp_path / 'nsd', ignore=shutil.ignore_patterns('subj01', 'nsd_stimuli*'))
     return NSDLayout(tmp_path / 'nsd')
 
 
