@@ -5,7 +5,7 @@ from .nsd_dataset import NSDDataset
 from .nsd_layout import ROI_CLASSES, NSDLayout
 from .roi_store import ROIStore
 from .samplers import SubjectBatchSampler
-from .transforms import PackNSDInputs, collate_subject_batch
+from .transforms import PackNSDInputs, WeightByReliability, collate_subject_batch
 
 __all__ = [
     'NSDDataset',
@@ -15,5 +15,6 @@ __all__ = [
     'ROI_CLASSES',
     'StimulusImages',
     'SubjectBatchSampler',
+    'WeightByReliability',
     'collate_subject_batch',
 ]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Union
 
+import cv2
 import h5py
 import numpy as np
+from tqdm import tqdm
 
-from .nsd_layout import existing
-from .roi_store import open_complete
+from .files import existing
+from .roi_store import atomic_h5, open_complete
 
 
 class StimulusImages:
@@ -35,32 +38,72 @@ class StimulusImages:
                 self.size = file['imgBrick' if self.raw else 'images'].shape[1]
                 self.count = len(file['imgBrick' if self.raw else 'images'])
         except OSError as error:
-            raise ValueError(f'{self.path} is no readable HDF5 file: {error}.') from error
+            raise ValueError(f'{self.path} is no readable HDF5 file: {error}. Download or make it again.') from error
         if not self.raw:
             with open_complete(self.path, 'image store') as file:
                 self._ids = file['image_id'][()]
                 images = file['images']
                 self._layout = (images.id.get_offset(), images.shape)
-        self._source = None
+        self._source, self._process = None, None
 
     def __getstate__(self):
-        return {**self.__dict__, '_source': None}
+        return {**self.__dict__, '_source': None, '_process': None}
+
+    def _pictures(self) -> Union[h5py.Dataset, np.ndarray]:
+        """The opened file; a forked process opens it anew, for it must not share HDF5's state with its parent."""
+        if self._process != os.getpid():
+            if self.raw:
+                self._source = h5py.File(self.path, 'r')['imgBrick']
+            else:
+                offset, shape = self._layout
+                self._source = np.memmap(self.path, np.uint8, 'r', offset, shape)
+            self._process = os.getpid()
+        return self._source
 
     def __getitem__(self, image_id: int) -> np.ndarray:
         """(S, S, 3) uint8 RGB picture of a 0-based 73k id; KeyError where there is none."""
         if self.raw:
             if not 0 <= image_id < self.count:
                 raise KeyError(f'{self.path} holds 73k ids (0-based) 0…{self.count - 1}, not {image_id}.')
-            if self._source is None:
-                self._source = h5py.File(self.path, 'r')['imgBrick']
-            return self._source[int(image_id)]
+            return self._pictures()[int(image_id)]
         row = np.searchsorted(self._ids, image_id)
         if row == len(self._ids) or self._ids[row] != image_id:
             raise KeyError(
                 f'{self.path} has no picture with 73k id (0-based) {image_id}. Prepare the image store again '
                 'together with the subjects you use.'
             )
-        if self._source is None:
-            offset, shape = self._layout
-            self._source = np.memmap(self.path, np.uint8, 'r', offset, shape)
-        return np.array(self._source[row])
+        return np.array(self._pictures()[row])
+
+
+def write_image_store(source: Path, store: Path, image_ids: np.ndarray, size: int, progress: bool = True) -> Path:
+    """Write ``images_<size>.h5``: the pictures of some 73k ids, resized, as memory-mappable uint8 (images, size,
+    size, 3).
+
+    Args:
+        source: ``nsd_stimuli.hdf5``.
+        store: Folder to write into.
+        image_ids: 0-based 73k ids, in any order.
+        size: Side in pixels.
+        progress: Show a progress bar.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        FileNotFoundError, ValueError: If the stimulus file is missing, damaged or has no such picture.
+    """
+    existing(source, 'stimulus file', 'Download nsd_stimuli.hdf5 (39 GB).')
+    pictures = StimulusImages(source)
+    if not pictures.raw:
+        raise ValueError(f'{source} has no dataset "imgBrick". Is it nsd_stimuli.hdf5?')
+    image_ids = np.unique(image_ids)
+    if image_ids[-1] >= pictures.count:
+        raise ValueError(f'{source} holds {pictures.count} pictures, but 73k id {image_ids[-1]} (0-based) is wanted.')
+    path = Path(store) / f'images_{size}.h5'
+    with atomic_h5(path) as file:
+        images = file.create_dataset('images', (len(image_ids), size, size, 3), np.uint8)
+        for row, image_id in enumerate(tqdm(image_ids, desc='pictures', unit='picture', disable=not progress)):
+            images[row] = cv2.resize(pictures[image_id], (size, size), interpolation=cv2.INTER_AREA)
+        file['image_id'] = image_ids
+        file.attrs['source'] = f'{source.name} {source.stat().st_size}'
+    return path

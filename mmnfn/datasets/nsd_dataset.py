@@ -12,15 +12,16 @@ from mmengine.dataset import BaseDataset
 from mmnfn.registry import DATASETS
 
 from .images import StimulusImages
+from .noise_ceiling import mixed_noise_ceiling
 from .nsd_layout import ROI_CLASSES, parse_subjects
 from .roi_store import ROIStore
 
-SPLITS = ('train', 'test', 'all')
+SPLITS = ('train', 'test', 'special515', 'all')
 
 
 @DATASETS.register_module()
 class NSDDataset(BaseDataset):
-    """One sample is one image and one subject's mean response to it.
+    """One sample is one image and one subject's response to it, averaged over the repeats or of a single trial.
 
     A sample, before the pipeline, is a dict with ``img`` (H, W, 3) uint8 RGB, ``responses`` (N,) float32 in the voxel
     order of ``geometry``, ``geometry`` (:class:`mmnfn.structures.SubjectGeometry`), ``noise_ceiling`` (N,) in percent
@@ -31,8 +32,14 @@ class NSDDataset(BaseDataset):
         subjects: Subjects, as numbers or names.
         images: File of pictures, relative to ``data_root`` unless absolute: ``images_<size>.h5`` or
             ``nsd_stimuli.hdf5``.
-        split: ``'train'`` (images of one subject only), ``'test'`` (shared images) or ``'all'``.
+        split: ``'train'`` (images of one subject only), ``'test'`` (shared images), ``'special515'`` (those of them
+            that every subject of the experiment saw three times; 515 in NSD) or ``'all'``.
         roi_names: ROI classes, in the order of the model's ROIs.
+        voxel_order: Order of the voxels within each ROI, ``'stored'`` or ``'hilbert'`` (neighbours in space follow each
+            other), see :func:`.voxel_order.order_voxels`.
+        average: Average the repeats of an image; else each trial is a sample. Single trials need a store made with
+            ``tools/prepare_nsd.py --trials``.
+        max_sessions: Use only the trials of the first sessions; needs such a store too.
         shuffle_pairs: Seed of the shuffled-brain control: responses are permuted among the images of a split within
             each subject, so that no picture keeps its own response; None leaves the pairs as they are.
         pipeline: Transforms, ending with ``mmnfn.PackNSDInputs``.
@@ -51,6 +58,9 @@ class NSDDataset(BaseDataset):
         images: str,
         split: str = 'train',
         roi_names: Sequence[str] = ROI_CLASSES,
+        voxel_order: str = 'stored',
+        average: bool = True,
+        max_sessions: Optional[int] = None,
         shuffle_pairs: Optional[int] = None,
         pipeline: Sequence = (),
         **kwargs,
@@ -60,7 +70,10 @@ class NSDDataset(BaseDataset):
         if not subjects:
             raise ValueError('subjects is empty; name at least one, e.g. subjects=[1].')
         self.split = split
+        if max_sessions is not None and max_sessions < 1:
+            raise ValueError(f'max_sessions is {max_sessions}; it must be at least 1, or None for all.')
         self.roi_names = tuple(roi_names)
+        self.average, self.max_sessions = average, max_sessions
         self.shuffle_pairs = shuffle_pairs
         self.stores: Dict[str, ROIStore] = {
             name: ROIStore(Path(data_root) / f'{name}.h5') for name in parse_subjects(subjects)
@@ -68,36 +81,95 @@ class NSDDataset(BaseDataset):
         self.images = StimulusImages(Path(data_root) / images)
         self.geometries, self._voxels, self._ceilings = {}, {}, {}
         for name, store in self.stores.items():
-            self.geometries[name], self._voxels[name] = store.geometry(self.roi_names)
-            self._ceilings[name] = torch.from_numpy(store.noise_ceiling[self._voxels[name]])
+            self.geometries[name], self._voxels[name] = store.geometry(self.roi_names, voxel_order)
+            self._ceilings[name] = torch.from_numpy(self._noise_ceiling(store)[self._voxels[name]])
         super().__init__(ann_file='', data_root=data_root, pipeline=list(pipeline), **kwargs)
 
+    @property
+    def _from_trials(self) -> bool:
+        return not self.average or self.max_sessions is not None
+
+    def _trials(self, store: ROIStore) -> np.ndarray:
+        """Trials in use, of all images."""
+        if store.trial_row is None:
+            raise ValueError(
+                f'average={self.average} and max_sessions={self.max_sessions} need single trials, and {store.path} '
+                'holds none. Make it again with tools/prepare_nsd.py --trials (or with --max-sessions).'
+            )
+        sessions = store.trial_session
+        if self.max_sessions is not None and self.max_sessions > sessions.max():
+            raise ValueError(f'max_sessions is {self.max_sessions}, but {store.path} has {sessions.max()} sessions.')
+        return np.flatnonzero(sessions <= (self.max_sessions or sessions.max()))
+
+    def _noise_ceiling(self, store: ROIStore) -> np.ndarray:
+        """(V,) percent of variance of a test response as this dataset gives it."""
+        if not self._from_trials:
+            return store.noise_ceiling
+        repeats = np.bincount(store.trial_row[self._trials(store)], minlength=len(store.image_id))
+        repeats = repeats[(store.split == 'test') & (repeats > 0)]
+        if not repeats.size:
+            return np.full(len(store.ncsnr), np.nan, np.float32)
+        if not self.average:
+            repeats = np.ones(1)
+        return mixed_noise_ceiling(store.ncsnr, repeats).astype(np.float32)
+
+    def _rows(self, store: ROIStore) -> np.ndarray:
+        """Rows of the images of the split."""
+        if self.split == 'all':
+            chosen = np.ones(len(store.image_id), bool)
+        else:
+            chosen = store.seen_by_all if self.split == 'special515' else store.split == self.split
+        if self._from_trials:
+            chosen = chosen & np.isin(np.arange(len(chosen)), store.trial_row[self._trials(store)])
+        if not chosen.any():
+            raise ValueError(f'{store.path} has no image in split {self.split!r}.')
+        return np.flatnonzero(chosen)
+
     def load_data_list(self) -> List[dict]:
-        """One entry per subject and image of the split."""
+        """One entry per subject and image of the split, or trial."""
         entries = []
         for number, (name, store) in enumerate(self.stores.items()):
-            rows = np.arange(len(store.image_id)) if self.split == 'all' else np.flatnonzero(store.split == self.split)
-            if not rows.size:
-                raise ValueError(f'{store.path} has no image in split {self.split!r}.')
-            partner = rows
+            rows = self._rows(store)
+            source = dict(zip(rows, rows))
             if self.shuffle_pairs is not None:
-                partner = _derangement_within(
-                    rows, store.split[rows], np.random.default_rng([self.shuffle_pairs, number])
-                )
-            entries += [
-                dict(subject=name, row=int(r), image_id=int(store.image_id[i]), split=str(store.split[i]))
-                for i, r in zip(rows, partner)
-            ]
+                rng = np.random.default_rng([self.shuffle_pairs, number])
+                source = dict(zip(rows, _derangement_within(rows, store.split[rows], rng)))
+            groups = [(row, None) for row in rows]
+            if self._from_trials:
+                trials = self._trials(store)
+                trials = trials[np.isin(store.trial_row[trials], rows)]
+                order = trials[np.argsort(store.trial_row[trials], kind='stable')]
+                if self.average:
+                    repeats = np.split(order, np.flatnonzero(np.diff(store.trial_row[order])) + 1)
+                else:
+                    repeats = np.split(np.sort(order), len(order))
+                groups = [(store.trial_row[trial[0]], trial.tolist()) for trial in repeats]
+            for row, trial in groups:  # of the response; the image is another one in the shuffled-brain control
+                image = source[row]
+                info = dict(subject=name, image_id=int(store.image_id[image]), split=str(store.split[image]))
+                entries.append(dict(info, row=int(row)) if trial is None else dict(info, trials=trial))
         return entries
+
+    def load_responses(self, idx: int) -> np.ndarray:
+        """(N,) float32 response of a sample, in the voxel order of its subject's ``geometry``; 0 where there is no
+        data.
+        """
+        return self._responses(super().get_data_info(idx))
+
+    def _responses(self, info: dict) -> np.ndarray:
+        store, voxels = self.stores[info['subject']], self._voxels[info['subject']]
+        if 'row' in info:
+            return store.responses[info['row']][voxels].astype(np.float32, copy=False)
+        values = store.trial_responses[info['trials']][:, voxels].astype(np.float32)
+        valid = ~np.isnan(values)
+        return np.where(valid, values, 0).sum(0) / np.maximum(valid.sum(0), 1, dtype=np.float32)
 
     def get_data_info(self, idx: int) -> dict:
         """The sample before the pipeline."""
         info = super().get_data_info(idx)
-        name = info['subject']
-        responses = self.stores[name].responses[info.pop('row')][self._voxels[name]]
-        info['responses'] = np.asarray(responses, np.float32)
-        info['geometry'] = self.geometries[name]
-        info['noise_ceiling'] = self._ceilings[name]
+        info['responses'] = np.asarray(self._responses(info))
+        info['geometry'] = self.geometries[info['subject']]
+        info['noise_ceiling'] = self._ceilings[info['subject']]
         info['img'] = self.images[info['image_id']]
         info['img_shape'] = info['ori_shape'] = info['img'].shape[:2]
         return info

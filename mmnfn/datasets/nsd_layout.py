@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Sequence, Tuple, Union
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
-import nibabel as nib
 import numpy as np
-import pandas as pd
-import scipy.io
+
+from .files import existing
+from .volumes import read_volume
 
 TRIALS_PER_SESSION = 750
+NUM_STIMULI = 73000
 BETA_SCALE = 300.0
 """int16 betas are percent signal change times 300."""
 
@@ -33,6 +34,9 @@ SUBJECT_SHAPES: Dict[str, Tuple[int, int, int]] = {
 }
 """Volume (X, Y, Z) of the func1pt8mm space."""
 
+FULL_SESSIONS = dict(zip(SUBJECT_SHAPES, (40, 40, 32, 30, 40, 32, 40, 30)))
+"""Sessions that each subject completed; copies from before August 2023 lack the last three, which is legal."""
+
 ROI_LABELS: Dict[str, Tuple[str, ...]] = {
     'prf-visualrois': ('V1v', 'V1d', 'V2v', 'V2d', 'V3v', 'V3d', 'hV4'),
     'floc-bodies': ('EBA', 'FBA-1', 'FBA-2', 'mTL-bodies'),
@@ -44,25 +48,6 @@ ROI_LABELS: Dict[str, Tuple[str, ...]] = {
 """The six ROI classes of the paper with NSD's labels 1…N; not every subject has every label."""
 
 ROI_CLASSES = tuple(ROI_LABELS)
-
-
-def existing(path: Path, what: str, remedy: str) -> Path:
-    """Return ``path``, or raise a FileNotFoundError that names it and says what to do."""
-    if not path.exists():
-        raise FileNotFoundError(f'{what} is missing: {path} does not exist. {remedy}')
-    return path
-
-
-class Design(NamedTuple):
-    """The experiment design, 0-based.
-
-    Attributes:
-        image_id: (trials,) 0-based 73k id of each trial of one subject, over all planned sessions.
-        shared: (trials,) bool, whether the trial shows an image that all subjects were meant to see.
-    """
-
-    image_id: np.ndarray
-    shared: np.ndarray
 
 
 class NSDLayout:
@@ -152,58 +137,84 @@ class NSDLayout:
         """Subjects with betas of the chosen version."""
         return [subject for subject in SUBJECT_SHAPES if self.beta_dir(subject).is_dir()]
 
+    def session_file(self, subject: str, session: int) -> Path:
+        """Betas of a session (1-based): the HDF5 file, or the NIfTI file where there is no other."""
+        path = self.beta_file(subject, session)
+        nifti = self.beta_file(subject, session, 'nii.gz')
+        return nifti if nifti.exists() and not path.exists() else path
+
     def sessions(self, subject: str) -> List[int]:
-        """Sessions (1-based) with an HDF5 file of betas.
+        """Sessions (1-based) with betas, as HDF5 or NIfTI.
 
         Raises:
             FileNotFoundError: If there is none.
-            ValueError: If one is missing in the middle; a copy that ends early is legal.
+            ValueError: If one is missing in the middle, or there are more than NSD has; a copy that ends early is
+                legal.
         """
         folder = existing(
             self.beta_dir(subject),
             f'folder of the {self.beta_version} betas of {subject}',
             f'Subjects with betas here: {", ".join(self.subjects()) or "none"}.',
         )
-        found = sorted(
-            int(m.group(1)) for m in (re.fullmatch(r'betas_session(\d+)\.hdf5', p.name) for p in folder.iterdir()) if m
-        )
+        names = (re.fullmatch(r'betas_session(\d\d)\.(hdf5|nii\.gz)', path.name) for path in folder.iterdir())
+        found = sorted({int(name.group(1)) for name in names if name})
         if not found:
             raise FileNotFoundError(f'{folder} holds no betas_sessionNN.hdf5. Download at least session 1.')
         missing = sorted(set(range(1, found[-1] + 1)) - set(found))
         if missing:
             raise ValueError(
                 f'{folder} lacks session(s) {", ".join(map(str, missing))} although it has session '
-                f'{found[-1]}. Download what is missing, or restrict the sessions.'
+                f'{found[-1]}. Download what is missing, or move the later sessions away.'
+            )
+        if found[0] < 1 or found[-1] > FULL_SESSIONS[subject]:
+            raise ValueError(
+                f'{folder} has session {found[0] if found[0] < 1 else found[-1]}, but {subject} has sessions 1 to '
+                f'{FULL_SESSIONS[subject]}. Are they files of another subject?'
             )
         return found
 
-    def volume(self, path: Path, what: str) -> nib.Nifti1Image:
-        """Open a NIfTI file, with an error that names it."""
-        existing(path, what, 'Download it from the NSD release (func1pt8mm).')
-        try:
-            return nib.load(path)
-        except Exception as error:
-            raise ValueError(f'{path} ({what}) cannot be read as NIfTI: {error}. Download it again.') from error
+    def roi_classes(self, subject: str) -> List[str]:
+        """Stems of all ROI files of a subject, without those of one hemisphere."""
+        stems = (path.name[: -len('.nii.gz')] for path in (self.anatomy_dir(subject) / 'roi').glob('*.nii.gz'))
+        return sorted(stem for stem in stems if not stem.startswith(('lh.', 'rh.')))
 
-    def roi(self, subject: str, roi_class: str) -> np.ndarray:
-        """(X, Y, Z) int labels of an ROI class: −1 not cortex, 0 no label, k label.
+    def roi(self, subject: str, roi_class: str, hemisphere: Optional[str] = None) -> Tuple[np.ndarray, np.ndarray]:
+        """Labels of an ROI class, and the affine of the volume.
+
+        Args:
+            subject: ``'subj0N'``.
+            roi_class: One of the six classes, or the stem of any other file in ``roi/``, e.g. ``'nsdgeneral'``.
+            hemisphere: ``'lh'``, ``'rh'``, or None for both.
+
+        Returns:
+            (X, Y, Z) int: −1 not cortex (or not of this hemisphere), 0 no label, k label; and (4, 4) voxel → mm.
 
         Raises:
-            ValueError: If the class is unknown or the file is none of integer labels.
-            FileNotFoundError: If the file is missing.
+            ValueError: If the class is unknown, or the file does not hold labels of the table.
+            FileNotFoundError: If a file is missing.
         """
-        if roi_class not in ROI_LABELS:
-            raise ValueError(f'ROI class is {roi_class!r}; known are {", ".join(ROI_CLASSES)}.')
-        path = self.roi_file(subject, roi_class)
-        values = np.asarray(self.volume(path, f'ROI {roi_class} of {subject}').dataobj)
+        if roi_class not in {*ROI_CLASSES, *self.roi_classes(subject)}:
+            known = ', '.join(sorted({*ROI_CLASSES, *self.roi_classes(subject)}))
+            raise ValueError(f'ROI class is {roi_class!r}; known for {subject} are {known}.')
+        if hemisphere not in (None, 'lh', 'rh'):
+            raise ValueError(f"hemisphere is {hemisphere!r}; it must be 'lh', 'rh' or None.")
+        path = self.roi_file(subject, roi_class if hemisphere is None else f'{hemisphere}.{roi_class}')
+        values, affine = read_volume(path, f'ROI {roi_class} of {subject}')
+        if not np.isfinite(values).all():
+            raise ValueError(f'{path} holds values that are not finite. Download it again.')
         labels = np.rint(values).astype(int)  # written as float64
-        highest = max(self.labels(subject, roi_class))
-        if not np.allclose(values, labels, atol=1e-3) or labels.min() < -1 or labels.max() > highest:
+        if roi_class in ROI_LABELS or self.label_file(subject, roi_class).exists():
+            table = self.labels(subject, roi_class)
+        else:
+            table = dict.fromkeys(range(1, labels.max() + 1))
+        unknown = sorted(set(np.unique(labels).tolist()) - {-1, 0} - set(table))
+        if unknown or not np.allclose(values, labels, atol=1e-3):
             raise ValueError(
-                f'{path} holds values outside the labels -1…{highest} of {roi_class}: '
-                f'from {values.min()} to {values.max()}. Is it another file?'
+                f'{path} holds {f"label(s) {unknown[:5]}" if unknown else "values that are no whole numbers"}, but '
+                f'{self.label_file(subject, roi_class)} names {sorted(table)}. Is one of them another file? Download '
+                'both again.'
             )
-        return labels
+        return labels, affine
 
     def labels(self, subject: str, roi_class: str) -> Dict[int, str]:
         """Label table of an ROI class, index → name, without 0; names may end with tabs in the file."""
@@ -213,42 +224,16 @@ class NSDLayout:
             'Download nsddata/freesurfer/subj0N/label/*.ctab.',
         )
         table = {}
-        for line in path.read_text().splitlines():
+        for number, line in enumerate(path.read_text(errors='replace').splitlines(), 1):
             if line.strip():
-                index, name = line.split(None, 1)
-                table[int(index)] = name.strip()
+                parts = line.split(None, 1)
+                if len(parts) != 2 or not parts[0].isdigit() or int(parts[0]) in table:
+                    raise ValueError(f'{path}, line {number}: {line!r} is no "index name". Download it again.')
+                table[int(parts[0])] = parts[1].strip()
         table.pop(0, None)
         if not table:
             raise ValueError(f'{path} names no label. Download it again.')
         return table
-
-    def design(self, subject: str) -> Design:
-        """The design of one subject; trial t = 750·(session − 1) + trial within the session.
-
-        Raises:
-            ValueError: If ids are out of range.
-        """
-        index = int(self.check_subject(subject)[4:]) - 1
-        path = existing(self.design_file, 'design file', 'Download nsddata/experiments/nsd/nsd_expdesign.mat.')
-        try:
-            mat = scipy.io.loadmat(path, variable_names=('masterordering', 'subjectim', 'sharedix'))
-            order, own = mat['masterordering'].ravel().astype(int) - 1, mat['subjectim'].astype(int) - 1
-            shared = mat['sharedix'].size
-        except Exception as error:
-            raise ValueError(f'{path} cannot be read as the NSD design: {error!r}. Download it again.') from error
-        if index >= len(own):
-            raise ValueError(f'{path} has {len(own)} subjects, so none is {subject}.')
-        if order.min() < 0 or order.max() >= own.shape[1] or own.min() < 0:
-            raise ValueError(
-                f'{path}: masterordering or subjectim has ids out of range '
-                f'(10k ids {order.min() + 1}…{order.max() + 1} for {own.shape[1]} images). Download it again.'
-            )
-        return Design(own[index, order], order < shared)
-
-    def stim_info(self) -> pd.DataFrame:
-        """The stimulus table; ``nsdId`` is 0-based."""
-        existing(self.stim_info_file, 'stimulus table', 'Download nsd_stim_info_merged.csv.')
-        return pd.read_csv(self.stim_info_file, index_col=0)
 
 
 def parse_subjects(subjects: Sequence[Union[int, str]]) -> List[str]:

@@ -2,95 +2,23 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence
 
-import cv2
 import h5py
 import numpy as np
 from tqdm import tqdm
 
-from .betas import mixed_noise_ceiling, normalize_session, read_betas
-from .nsd_layout import ROI_CLASSES, TRIALS_PER_SESSION, NSDLayout, existing
-from .roi_store import atomic_h5
-
-VOXELS_PER_BLOCK = 4096
-NORMALIZATIONS = ('train', 'all', 'none')
-
-
-class Voxels(NamedTuple):
-    """The voxels of a store, in the raster order of the beta files (z slowest, x fastest).
-
-    Attributes:
-        index: (V, 3) x, y, z.
-        rois: ROI class → indices into the V voxels.
-        shape: Volume (X, Y, Z).
-        affine: (4, 4) voxel index → mm.
-    """
-
-    index: np.ndarray
-    rois: dict
-    shape: Tuple[int, int, int]
-    affine: np.ndarray
-
-
-def select_voxels(layout: NSDLayout, subject: str, roi_classes: Sequence[str]) -> Voxels:
-    """Union of the ROI classes; a class that the subject lacks is legal and empty.
-
-    Raises:
-        ValueError: If the volumes differ in shape or hold no voxel at all.
-    """
-    volumes = {name: layout.roi(subject, name) > 0 for name in roi_classes}
-    reference = layout.volume(layout.roi_file(subject, roi_classes[0]), 'ROI')
-    for name, volume in volumes.items():
-        if volume.shape != reference.shape:
-            raise ValueError(
-                f'{layout.roi_file(subject, name)} has shape {volume.shape}, but '
-                f'{layout.roi_file(subject, roi_classes[0])} has {reference.shape}: they belong to different '
-                'subjects or spaces. Download the func1pt8mm files again.'
-            )
-    union = np.any(list(volumes.values()), axis=0)
-    if not union.any():
-        raise ValueError(f'{subject} has no voxel in {", ".join(roi_classes)}. Choose other ROI classes.')
-    z, y, x = np.nonzero(union.transpose(2, 1, 0))
-    rank = np.full(union.shape, -1)
-    rank[x, y, z] = np.arange(len(x))
-    rois = {name: np.sort(rank[volume]) for name, volume in volumes.items()}
-    return Voxels(np.stack([x, y, z], -1), rois, union.shape, reference.affine)
-
-
-def average_repeats(
-    layout: NSDLayout,
-    subject: str,
-    sessions: Sequence[int],
-    voxels: Voxels,
-    block: slice,
-    rows: np.ndarray,
-    reference: Optional[np.ndarray],
-    bar: tqdm,
-) -> Tuple[np.ndarray, int, int]:
-    """Mean response of a block of voxels to each image.
-
-    Returns:
-        (images, block) float32 with 0 where there is no data at all; the number of voxel-sessions without data; the
-        number of saturated values.
-    """
-    images = rows.max() + 1
-    total = np.zeros((images, block.stop - block.start), np.float32)
-    count = np.zeros(total.shape, np.uint8)
-    invalid = saturated = 0
-    limits = np.iinfo(np.int16)
-    for position, session in enumerate(sessions):
-        part = slice(position * TRIALS_PER_SESSION, (position + 1) * TRIALS_PER_SESSION)
-        betas = read_betas(layout.beta_file(subject, session), voxels.index[block], voxels.shape)
-        saturated += int(((betas == limits.max) | (betas == limits.min)).sum())
-        values = normalize_session(betas, None if reference is None else reference[part])
-        valid = ~np.isnan(values)
-        invalid += int((~valid).all(0).sum())
-        np.add.at(total, rows[part], np.where(valid, values, 0))
-        np.add.at(count, rows[part], valid.astype(np.uint8))
-        bar.update(values.shape[1])
-    return total / np.maximum(count, 1), invalid, saturated
+from .averaging import VOXELS_PER_BLOCK, average_repeats, read_or_estimate_ncsnr
+from .extraction import Extraction, extraction_bytes, working_folder
+from .images import write_image_store
+from .noise_ceiling import mixed_noise_ceiling
+from .nsd_layout import ROI_CLASSES, TRIALS_PER_SESSION, NSDLayout
+from .presentations import NORMALIZATIONS, read_presentations
+from .roi_store import StoreTables, atomic_h5
+from .voxels import select_voxels
 
 
 def prepare_subject(
@@ -101,12 +29,15 @@ def prepare_subject(
     max_sessions: Optional[int] = None,
     normalization: str = 'train',
     dtype: str = 'float32',
+    trials: bool = False,
     progress: bool = True,
+    position: int = 0,
 ) -> Path:
     """Write the ROI store of one subject.
 
     Betas are divided by 300, z-scored within each session with mean and deviation of the training trials, and
-    averaged over the repeats of an image. The test split is the shared images, the training split all others.
+    averaged over the repeats of an image. The test split is the shared images, the training split all others. Memory
+    stays below 500 MB; a killed call goes on at the session it was in when it is made again.
 
     Args:
         layout: The release tree.
@@ -117,128 +48,124 @@ def prepare_subject(
         normalization: Trials that mean and deviation come from: ``'train'``, ``'all'``, or ``'none'`` for percent
             signal change.
         dtype: ``'float32'`` or ``'float16'``.
-        progress: Show a progress bar.
+        trials: Keep the single-trial responses too (750·sessions rows).
+        progress: Show progress bars.
+        position: Line of the terminal for the bars.
 
     Returns:
         Path of the file.
 
     Raises:
-        FileNotFoundError, ValueError: For missing or wrong input, naming file or argument; nothing is left then.
+        FileNotFoundError, ValueError: For missing or wrong input, naming file or argument.
+        OSError: If the store cannot be written.
     """
     if normalization not in NORMALIZATIONS:
         raise ValueError(f'normalization is {normalization!r}; it must be one of {", ".join(NORMALIZATIONS)}.')
     if dtype not in ('float16', 'float32'):
         raise ValueError(f'dtype is {dtype!r}; it must be float16 or float32.')
-    if not roi_classes:
-        raise ValueError('roi_classes is empty; name at least one ROI class.')
-    sessions = layout.sessions(subject)[:max_sessions]
+    if not roi_classes or len(set(roi_classes)) < len(roi_classes):
+        raise ValueError(f'roi_classes is {list(roi_classes)}; name at least one ROI class, and each once.')
+    if max_sessions is not None and max_sessions < 1:
+        raise ValueError(f'max_sessions is {max_sessions}; it must be at least 1.')
     voxels = select_voxels(layout, subject, roi_classes)
-    design = layout.design(subject)
-    trials = len(sessions) * TRIALS_PER_SESSION
-    if trials > len(design.image_id):
-        raise ValueError(
-            f'{layout.design_file} plans {len(design.image_id)} trials, but {subject} has {len(sessions)} '
-            f'sessions ({trials} trials) of betas. The design belongs to another data set.'
-        )
-    image_id, rows = np.unique(design.image_id[:trials], return_inverse=True)
-    is_test = np.zeros(len(image_id), bool)
-    is_test[rows[design.shared[:trials]]] = True
-    if not is_test.any() or is_test.all():
-        raise ValueError(
-            f'{layout.design_file}: the {len(sessions)} session(s) of {subject} show {is_test.sum()} shared '
-            f'and {(~is_test).sum()} other images; both are needed. Use more sessions.'
-        )
-    repeats = np.bincount(rows).astype(np.uint8)
-    reference = {'train': ~is_test[rows], 'all': np.ones(trials, bool), 'none': None}[normalization]
-    ncsnr_file = layout.beta_dir(subject) / 'ncsnr.nii.gz'
-    ncsnr = np.asarray(layout.volume(ncsnr_file, 'ncsnr map').dataobj, np.float32)
-    if ncsnr.shape != voxels.shape:
-        raise ValueError(
-            f'{ncsnr_file} has shape {ncsnr.shape}, but the ROI files have {voxels.shape}. They belong to '
-            'different subjects or spaces; download them again.'
-        )
-    ncsnr = ncsnr[tuple(voxels.index.T)]
+    shown = read_presentations(layout, subject, max_sessions, normalization)
 
-    path = Path(store) / f'{subject}.h5'
-    count = len(voxels.index)
-    with atomic_h5(path) as file:
-        responses = file.create_dataset('responses', (len(image_id), count), dtype)
-        invalid = saturated = 0
-        with tqdm(
-            total=count * len(sessions), desc=subject, unit='voxel·session', unit_scale=True, disable=not progress
-        ) as bar:
-            for start in range(0, count, VOXELS_PER_BLOCK):
-                block = slice(start, min(start + VOXELS_PER_BLOCK, count))
-                responses[:, block], bad, clipped = average_repeats(
-                    layout, subject, sessions, voxels, block, rows, reference, bar
-                )
-                invalid, saturated = invalid + bad, saturated + clipped
-        homogeneous = np.c_[voxels.index, np.ones(count)]
-        file['coordinates'] = (homogeneous @ voxels.affine.T)[:, :3].astype(np.float32)
-        file['voxel'] = voxels.index.astype(np.int16)
-        file['affine'] = voxels.affine
-        for name, index in voxels.rois.items():
-            file[f'roi/{name}'] = index.astype(np.int32)
-        file['image_id'] = image_id.astype(np.int64)
-        file['repeats'] = repeats
-        file['split'] = np.where(is_test, 'test', 'train').astype('S5')
-        file['ncsnr'] = ncsnr
-        file['noise_ceiling'] = mixed_noise_ceiling(ncsnr, repeats[is_test]).astype(np.float32)
-        file.attrs.update(
-            subject=subject,
-            beta_version=layout.beta_version,
-            normalization=normalization,
-            volume_shape=voxels.shape,
-            invalid_voxel_sessions=invalid,
-            saturated_values=saturated,
-            split_rule='test = shared images',
-            noise_ceiling_unit='percent of variance of the averaged test responses',
-            sources=[
-                f'{p.relative_to(layout.root)} {p.stat().st_size}'
-                for p in [
-                    layout.design_file,
-                    ncsnr_file,
-                    *(layout.roi_file(subject, r) for r in roi_classes),
-                    *(layout.beta_file(subject, s) for s in sessions),
-                ]
-            ],
-        )
-    return path
-
-
-def prepare_images(layout: NSDLayout, store: Path, image_ids: np.ndarray, size: int, progress: bool = True) -> Path:
-    """Write ``images_<size>.h5``: the pictures of some 73k ids, resized, as memory-mappable uint8 (images, size,
-    size, 3).
-
-    Raises:
-        FileNotFoundError, ValueError: If the stimulus file is missing or has no such picture.
-    """
-    source = existing(layout.stimuli_file, 'stimulus file', 'Download nsd_stimuli.hdf5 (39 GB).')
-    image_ids = np.unique(image_ids)
-    path = Path(store) / f'images_{size}.h5'
-    with h5py.File(source, 'r') as stimuli, atomic_h5(path) as file:
-        if 'imgBrick' not in stimuli:
-            raise ValueError(f'{source} has no dataset "imgBrick". Is it nsd_stimuli.hdf5?')
-        bricks = stimuli['imgBrick']
-        if image_ids[-1] >= len(bricks):
-            raise ValueError(f'{source} holds {len(bricks)} pictures, but 73k id {image_ids[-1]} (0-based) is wanted.')
-        images = file.create_dataset('images', (len(image_ids), size, size, 3), np.uint8)
-        for row, image_id in enumerate(tqdm(image_ids, desc='pictures', unit='picture', disable=not progress)):
-            images[row] = cv2.resize(bricks[image_id], (size, size), interpolation=cv2.INTER_AREA)
-        file['image_id'] = image_ids
-        file.attrs['source'] = f'{source.name} {source.stat().st_size}'
+    path, count = Path(store) / f'{subject}.h5', len(voxels.index)
+    rows = len(shown.image_id) + (len(shown.rows) if trials else 0)
+    needed = extraction_bytes(count, len(shown.sessions)) + rows * count * np.dtype(dtype).itemsize
+    with working_folder(path, needed) as folder:
+        extraction = Extraction(layout, subject, shown.sessions, voxels.index, voxels.shape, folder)
+        extraction.run(progress, position)
+        ncsnr, ncsnr_source = read_or_estimate_ncsnr(layout, subject, voxels, shown, extraction)
+        with atomic_h5(path) as file:
+            responses = file.create_dataset('responses', (len(shown.image_id), count), dtype)
+            single = None
+            if trials:
+                single = file.create_dataset('trials/responses', (len(shown.rows), count), dtype)
+                file['trials/row'] = shown.rows.astype(np.int32)
+                file['trials/session'] = np.repeat(shown.sessions, TRIALS_PER_SESSION).astype(np.int16)
+            invalid = saturated = 0
+            with tqdm(
+                total=count,
+                desc=f'{subject} averaging',
+                unit='voxel',
+                unit_scale=True,
+                position=position,
+                disable=not progress,
+            ) as bar:
+                for start in range(0, count, VOXELS_PER_BLOCK):
+                    block = slice(start, min(start + VOXELS_PER_BLOCK, count))
+                    responses[:, block], bad, clipped = average_repeats(extraction, shown, block, single)
+                    invalid, saturated = invalid + bad, saturated + clipped
+                    bar.update(block.stop - block.start)
+            sources = [layout.design_file, *(layout.roi_file(subject, name) for name in roi_classes)]
+            sources += extraction.sources.values()
+            StoreTables(
+                subject=subject,
+                image_id=shown.image_id,
+                repeats=shown.repeats,
+                is_test=shown.is_test,
+                seen_by_all=shown.seen_by_all,
+                coordinates=voxels.coordinates,
+                rois=voxels.rois,
+                ncsnr=ncsnr,
+                noise_ceiling=mixed_noise_ceiling(ncsnr, shown.repeats[shown.is_test]),
+                location=dict(voxel=voxels.index.astype(np.int16), affine=voxels.affine),
+                attributes=dict(
+                    beta_version=layout.beta_version,
+                    normalization=normalization,
+                    sessions=shown.sessions,
+                    space='func1pt8mm',
+                    volume_shape=voxels.shape,
+                    invalid_voxel_sessions=invalid,
+                    saturated_values=saturated,
+                    ncsnr_source=ncsnr_source,
+                    split_rule='test = shared images',
+                    sources=[f'{source.relative_to(layout.root)} {source.stat().st_size}' for source in sources],
+                ),
+            ).write(file)
     return path
 
 
 def prepare(
-    layout: NSDLayout, store: Path, subjects: Sequence[str], image_size: Optional[int] = None, **kwargs
+    layout: NSDLayout,
+    store: Path,
+    subjects: Sequence[str],
+    image_size: Optional[int] = None,
+    workers: int = 1,
+    **kwargs,
 ) -> List[Path]:
-    """Write the stores of several subjects and, with ``image_size``, their pictures; see :func:`prepare_subject`."""
-    paths = [prepare_subject(layout, store, subject, **kwargs) for subject in subjects]
+    """Write the stores of several subjects and, with ``image_size``, their pictures.
+
+    Args:
+        layout: The release tree.
+        store: Folder of the stores.
+        subjects: Subjects.
+        image_size: Side of the pictures in ``images_<size>.h5``; None for none.
+        workers: Processes, each working on one subject at a time.
+        **kwargs: See :func:`prepare_subject`.
+
+    Returns:
+        Paths of the files.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: See :func:`prepare_subject`; stores that were complete by then stay.
+    """
+    if workers < 1:
+        raise ValueError(f'workers is {workers}; it must be at least 1.')
+    jobs: Dict[str, dict] = {name: dict(kwargs, position=k if workers > 1 else 0) for k, name in enumerate(subjects)}
+    if workers == 1:
+        paths = [prepare_subject(layout, store, name, **options) for name, options in jobs.items()]
+    else:  # spawn: a fork of a process whose libraries have started threads can hang
+        with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool:
+            futures = [pool.submit(prepare_subject, layout, store, name, **options) for name, options in jobs.items()]
+            paths = [future.result() for future in futures]
     if image_size is not None:
         ids = []
         for path in paths:
             with h5py.File(path, 'r') as file:
                 ids.append(file['image_id'][()])
-        paths.append(prepare_images(layout, store, np.concatenate(ids), image_size, kwargs.get('progress', True)))
+        paths.append(
+            write_image_store(layout.stimuli_file, store, np.concatenate(ids), image_size, kwargs.get('progress', True))
+        )
     return paths

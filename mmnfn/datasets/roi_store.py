@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, Sequence, Tuple, Union
+from typing import Dict, Iterator, NamedTuple, Sequence, Tuple, Union
 
 import h5py
 import numpy as np
@@ -12,7 +12,58 @@ import torch
 
 from mmnfn.structures import SubjectGeometry
 
-FORMAT_VERSION = 1
+from .voxel_order import order_voxels
+
+FORMAT_VERSION = 2
+REMEDY = 'Make it with tools/prepare_nsd.py (or prepare_algonauts.py).'
+
+
+class StoreTables(NamedTuple):
+    """Everything in a store except the responses.
+
+    Attributes:
+        subject: ``'subj0N'``.
+        image_id: (images,) 0-based 73k ids, ascending.
+        repeats: (images,) presentations that were averaged; 0 where that is not known.
+        is_test: (images,) bool.
+        seen_by_all: (images,) bool, seen three times by every subject of the experiment.
+        coordinates: (V, 3) mm.
+        rois: ROI class → ascending indices into the V voxels.
+        ncsnr: (V,) and noise_ceiling: (V,) percent of variance of the averaged test responses; NaN if unknown.
+        location: Data sets that say where the voxels are: ``voxel`` (V, 3) x, y, z and ``affine`` for a volume,
+            ``vertex`` (V,) and ``hemisphere`` (V,) for a surface.
+        attributes: Where it all comes from, and how it was processed.
+    """
+
+    subject: str
+    image_id: np.ndarray
+    repeats: np.ndarray
+    is_test: np.ndarray
+    seen_by_all: np.ndarray
+    coordinates: np.ndarray
+    rois: Dict[str, np.ndarray]
+    ncsnr: np.ndarray
+    noise_ceiling: np.ndarray
+    location: Dict[str, np.ndarray]
+    attributes: Dict
+
+    def write(self, file: h5py.File) -> None:
+        """Write the data sets and attributes."""
+        file['image_id'] = np.asarray(self.image_id, np.int64)
+        file['repeats'] = np.asarray(self.repeats, np.uint8)
+        file['split'] = np.where(self.is_test, 'test', 'train').astype('S5')
+        file['seen_by_all'] = np.asarray(self.seen_by_all, bool)
+        file['coordinates'] = np.asarray(self.coordinates, np.float32)
+        for name, index in self.rois.items():
+            file[f'roi/{name}'] = np.asarray(index, np.int32)
+        file['ncsnr'] = np.asarray(self.ncsnr, np.float32)
+        file['noise_ceiling'] = np.asarray(self.noise_ceiling, np.float32)
+        for name, values in self.location.items():
+            file[name] = values
+        file.attrs.update(subject=self.subject, noise_ceiling_unit=NOISE_CEILING_UNIT, **self.attributes)
+
+
+NOISE_CEILING_UNIT = 'percent of variance of the averaged test responses'
 
 
 @contextmanager
@@ -39,19 +90,17 @@ def open_complete(path: Union[str, Path], what: str) -> h5py.File:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f'{what} is missing: {path} does not exist. Make it with tools/prepare_nsd.py.')
+        raise FileNotFoundError(f'{what} is missing: {path} does not exist. {REMEDY}')
     try:
         file = h5py.File(path, 'r')
     except OSError as error:
-        raise ValueError(
-            f'{path} ({what}) is no readable HDF5 file: {error}. Make it again with tools/prepare_nsd.py.'
-        ) from error
+        raise ValueError(f'{path} ({what}) is no readable HDF5 file: {error}. {REMEDY}') from error
     version = file.attrs.get('format_version')
     if not file.attrs.get('complete', False) or version != FORMAT_VERSION:
         file.close()
         raise ValueError(
             f'{path} ({what}) is not complete or of another version (found version {version}, expected '
-            f'{FORMAT_VERSION}). Make it again with tools/prepare_nsd.py.'
+            f'{FORMAT_VERSION}). {REMEDY}'
         )
     return file
 
@@ -64,41 +113,71 @@ class ROIStore:
 
     Attributes:
         subject: ``'subj0N'``.
+        space: ``'func1pt8mm'`` or ``'fsaverage'``.
         image_id: (images,) 0-based 73k ids, ascending.
         split: (images,) ``'train'`` or ``'test'``.
-        repeats: (images,) presentations that were averaged.
+        seen_by_all: (images,) bool, seen three times by every subject of the experiment.
+        repeats: (images,) presentations that were averaged; 0 where that is not known.
         coordinates: (V, 3) float32, mm.
-        ncsnr: (V,) and noise_ceiling: (V,) percent of variance of the averaged test responses.
-        voxel: (V, 3) int indices into the functional volume.
+        ncsnr: (V,) and noise_ceiling: (V,) percent of variance of the averaged test responses; NaN if unknown.
+        location: Where the voxels are: ``voxel`` (V, 3) indices into the volume and ``affine``, or ``vertex`` (V,) and
+            ``hemisphere`` (V,) of the surface.
+        trial_row: (trials,) row of the image of each trial, and trial_session: (trials,) its session (1-based); None
+            if the store holds no single trials.
+        attributes: What the file says of its making.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no complete store of this version.
     """
 
     def __init__(self, path: Union[str, Path]):
         self.path = Path(path)
         with open_complete(self.path, 'ROI store') as file:
-            self.subject = str(file.attrs['subject'])
+            self.attributes = dict(file.attrs)
+            self.subject, self.space = str(file.attrs['subject']), str(file.attrs['space'])
             self.image_id = file['image_id'][()]
             self.split = file['split'].asstr()[()]
+            self.seen_by_all = file['seen_by_all'][()]
             self.repeats = file['repeats'][()]
             self.coordinates = file['coordinates'][()]
-            self.voxel = file['voxel'][()]
             self.ncsnr = file['ncsnr'][()]
             self.noise_ceiling = file['noise_ceiling'][()]
-            self.affine = file['affine'][()]
+            self.location = {
+                name: file[name][()] for name in ('voxel', 'affine', 'vertex', 'hemisphere') if name in file
+            }
             self._rois = {name: file['roi'][name][()] for name in file['roi']}
-            responses = file['responses']
-            self._layout = (responses.id.get_offset(), responses.shape, responses.dtype)
-        self._map = None
+            self._places = {'responses': _place(file['responses'])}
+            self.trial_row = self.trial_session = None
+            if 'trials' in file:
+                self.trial_row, self.trial_session = file['trials/row'][()], file['trials/session'][()]
+                self._places['trials'] = _place(file['trials/responses'])
+        self._maps = {}
 
     def __getstate__(self):
-        return {**self.__dict__, '_map': None}
+        return {**self.__dict__, '_maps': {}}
+
+    def _map(self, name: str) -> np.ndarray:
+        if name not in self._maps:
+            offset, shape, dtype = self._places[name]
+            self._maps[name] = np.memmap(self.path, dtype, 'r', offset, shape)
+        return self._maps[name]
 
     @property
     def responses(self) -> np.ndarray:
         """(images, V) memory map of the averaged, z-scored responses; 0 where a voxel has no data."""
-        if self._map is None:
-            offset, shape, dtype = self._layout
-            self._map = np.memmap(self.path, dtype, 'r', offset, shape)
-        return self._map
+        return self._map('responses')
+
+    @property
+    def trial_responses(self) -> np.ndarray:
+        """(trials, V) memory map of the single-trial responses; NaN where a voxel has no data.
+
+        Raises:
+            ValueError: If the store holds none.
+        """
+        if self.trial_row is None:
+            raise ValueError(f'{self.path} holds no single trials. Make it again with tools/prepare_nsd.py --trials.')
+        return self._map('trials')
 
     @property
     def roi_classes(self) -> Tuple[str, ...]:
@@ -114,9 +193,18 @@ class ROIStore:
             )
         return self._rois[name]
 
-    def geometry(self, roi_names: Sequence[str]) -> Tuple[SubjectGeometry, np.ndarray]:
-        """Geometry of the chosen ROIs and the voxel indices (N,) in the order of its voxel axis."""
+    def geometry(self, roi_names: Sequence[str], voxel_order: str = 'stored') -> Tuple[SubjectGeometry, np.ndarray]:
+        """Geometry of the chosen ROIs, and the voxel indices (N,) in the order of its voxel axis.
+
+        Args:
+            roi_names: ROI classes.
+            voxel_order: Order of the voxels within each, see :func:`.voxel_order.order_voxels`.
+
+        Raises:
+            ValueError: If a ROI or the order is unknown, or there is no voxel.
+        """
         parts = [self.roi(name) for name in roi_names]
+        parts = [part[order_voxels(self.coordinates[part], voxel_order)] for part in parts]
         index = np.concatenate(parts)
         if not index.size:
             raise ValueError(f'{self.path} has no voxel in {", ".join(roi_names)}. Choose other ROIs.')
@@ -124,3 +212,8 @@ class ROIStore:
             self.subject, tuple(roi_names), tuple(len(p) for p in parts), torch.from_numpy(self.coordinates[index])
         )
         return geometry, index
+
+
+def _place(dataset: h5py.Dataset) -> Tuple[int, Tuple[int, ...], np.dtype]:
+    """Where a contiguous data set lies in its file: byte, shape and type, for a memory map."""
+    return dataset.id.get_offset(), dataset.shape, dataset.dtype

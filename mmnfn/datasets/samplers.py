@@ -35,12 +35,23 @@ class SubjectBatchSampler(Sampler):
             raise ValueError(f'batch_size is {batch_size}; it must be at least 1.')
         self.sampler = sampler
         self.batch_size = batch_size
+        self._skipped = 0
         self._indices = sampler.dataset.subject_indices()
         total = sum(math.ceil(len(i) / batch_size) for i in self._indices.values())
         self._batches_per_rank = math.ceil(total / sampler.world_size)
 
     def __len__(self) -> int:
         return self._batches_per_rank
+
+    def skip(self, batches: int) -> None:
+        """Leave out the first batches of the next epoch, which were used before training was interrupted.
+
+        Raises:
+            ValueError: If there are not that many.
+        """
+        if not 0 <= batches <= len(self):
+            raise ValueError(f'batches is {batches}; an epoch has {len(self)} on each rank.')
+        self._skipped = batches
 
     def __iter__(self) -> Iterator[List[int]]:
         rng = np.random.default_rng([self.sampler.seed, self.sampler.epoch])
@@ -50,5 +61,6 @@ class SubjectBatchSampler(Sampler):
             batches += [part.tolist() for part in np.array_split(order, math.ceil(len(order) / self.batch_size))]
         if self.sampler.shuffle:
             batches = [batches[i] for i in rng.permutation(len(batches))]
-        for position in range(self._batches_per_rank):
+        first, self._skipped = self._skipped, 0
+        for position in range(first, self._batches_per_rank):
             yield batches[(position * self.sampler.world_size + self.sampler.rank) % len(batches)]

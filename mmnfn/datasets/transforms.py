@@ -12,6 +12,44 @@ from mmnfn.registry import FUNCTIONS, TRANSFORMS
 
 
 @TRANSFORMS.register_module()
+class WeightByReliability(BaseTransform):
+    """Weight the responses of ``NSDDataset`` by how reliable their voxels are.
+
+    A response is multiplied by the square root of its voxel's share of explainable variance (the noise ceiling as a
+    fraction), divided by the root mean square of these weights over the voxels, so that the mean variance stays.
+    Voxels without a known noise ceiling get the weight 0. For training only: encoding scores are those of unweighted
+    responses.
+
+    Args:
+        power: Of the noise ceiling; 0.5 is the square root, 0 gives all voxels the same weight.
+
+    Raises:
+        ValueError: If no voxel has a noise ceiling above 0.
+    """
+
+    def __init__(self, power: float = 0.5):
+        self.power = power
+        self._scales: Dict[str, np.ndarray] = {}
+
+    def transform(self, results: dict) -> dict:
+        """Weight one sample."""
+        subject = results['subject']
+        if subject not in self._scales:
+            self._scales[subject] = self._scale(results)
+        return dict(results, responses=results['responses'] * self._scales[subject])
+
+    def _scale(self, results: dict) -> np.ndarray:
+        ceiling = np.nan_to_num(results['noise_ceiling'].numpy())
+        weights = np.where(ceiling > 0, np.maximum(ceiling, 1e-12) ** self.power, 0)
+        if not weights.any():
+            raise ValueError(
+                f'no voxel of {results["subject"]} has a noise ceiling above 0, which WeightByReliability needs. Leave '
+                'the transform out of the pipeline.'
+            )
+        return (weights / np.sqrt(np.mean(weights**2))).astype(np.float32)
+
+
+@TRANSFORMS.register_module()
 class PackNSDInputs(BaseTransform):
     """Turn a sample of ``NSDDataset`` into tensors.
 

@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
+from mmnfn.datasets.noise_ceiling import estimate_ncsnr
 from mmnfn.datasets.nsd_layout import BETA_SCALE, ROI_CLASSES, ROI_LABELS, TRIALS_PER_SESSION, NSDLayout
 
 from .cortex import Anatomy
@@ -146,7 +147,7 @@ def write_betas(
             other_deviation[:, None] * rng.standard_normal((len(other), TRIALS_PER_SESSION), dtype=np.float32)
         )
         z_scored[part] = np.where(plan.invalid[session], np.nan, betas[visual].T)
-        _write_session(layout.beta_file(subject, session + 1), betas, shape)
+        write_session(layout.beta_file(subject, session + 1), betas, shape)
         if nifti:
             save_volume(
                 layout.beta_file(subject, session + 1, 'nii.gz'),
@@ -176,22 +177,7 @@ def write_betas(
     return plan
 
 
-def estimate_ncsnr(repeats: np.ndarray) -> np.ndarray:
-    """NSD's estimate of ncsnr from z-scored betas of images seen three times.
-
-    Args:
-        repeats: (images, 3, V); NaN where a voxel had no data, which leaves the image out for that voxel.
-
-    Returns:
-        (V,) ratio of the standard deviations of signal and noise; NaN for voxels without any such image.
-    """
-    variance = repeats.var(1, ddof=1)
-    count = np.isfinite(variance).sum(0)
-    noise = np.sqrt(np.nansum(variance, axis=0) / np.where(count, count, np.nan))
-    return np.sqrt(np.maximum(0, 1 - noise**2)) / noise
-
-
-def _write_session(path, betas: np.ndarray, shape) -> None:
+def write_session(path, betas: np.ndarray, shape) -> None:
     """(voxels, 750) int16 in [x, y, z] order → dataset ``betas`` (750, Z, Y, X) with one chunk per voxel."""
     x_size, y_size, z_size = shape
     with h5py.File(path, 'w', libver='earliest') as file:

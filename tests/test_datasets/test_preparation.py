@@ -11,9 +11,12 @@ import scipy.io
 import scipy.stats
 
 from mmnfn.datasets import NSDLayout, ROIStore, StimulusImages
-from mmnfn.datasets.betas import mixed_noise_ceiling, normalize_session, read_betas
+from mmnfn.datasets.betas import normalize_session, read_betas
+from mmnfn.datasets.design import read_design
+from mmnfn.datasets.noise_ceiling import mixed_noise_ceiling
 from mmnfn.datasets.nsd_layout import ROI_CLASSES, parse_subjects
-from mmnfn.datasets.preparation import prepare_subject, select_voxels
+from mmnfn.datasets.preparation import prepare_subject
+from mmnfn.datasets.voxels import select_voxels
 
 
 @pytest.fixture(scope='module')
@@ -63,18 +66,18 @@ def test_store_against_a_slow_loop(layout, store, subject, sessions):
     assert (fast.image_id == ids).all() and (fast.repeats == repeats).all()
     assert ((fast.split == 'test') == shared).all()
     row = {tuple(v): k for k, v in enumerate(np.argwhere(union))}
-    order = [row[tuple(v)] for v in fast.voxel]
+    order = [row[tuple(v)] for v in fast.location['voxel']]
     assert sorted(order) == list(range(len(order)))  # the same voxels, each once
     assert np.allclose(fast.responses, responses[:, order], atol=2e-5)
     for name in ROI_CLASSES:
         mask = np.asarray(nib.load(layout.roi_file(subject, name)).dataobj) > 0
-        assert sorted(map(tuple, fast.voxel[fast.roi(name)])) == sorted(map(tuple, np.argwhere(mask)))
+        assert sorted(map(tuple, fast.location['voxel'][fast.roi(name)])) == sorted(map(tuple, np.argwhere(mask)))
 
 
 def test_coordinates_are_millimetres(layout, store):
     fast = ROIStore(store / 'subj01.h5')
     affine = nib.load(layout.roi_file('subj01', 'streams')).affine
-    assert np.allclose(fast.coordinates, nib.affines.apply_affine(affine, fast.voxel), atol=1e-4)
+    assert np.allclose(fast.coordinates, nib.affines.apply_affine(affine, fast.location['voxel']), atol=1e-4)
 
 
 def test_responses_reach_the_true_ceiling(world, store):
@@ -84,7 +87,7 @@ def test_responses_reach_the_true_ceiling(world, store):
         group = truth['subj01']
         assert (group['image_id'][()] == fast.image_id).all()
         position = {tuple(v): k for k, v in enumerate(group['voxel'][()])}
-        order = np.asarray([position[tuple(v)] for v in fast.voxel])
+        order = np.asarray([position[tuple(v)] for v in fast.location['voxel']])
         signal, ncsnr = group['responses'][()][:, order], group['ncsnr'][()][order]
         good = (~group['invalid'][()].any(0) & (group['deviation'][()] < 20))[order]
     r = np.asarray([scipy.stats.pearsonr(a, b)[0] for a, b in zip(signal.T, fast.responses.T)])
@@ -95,22 +98,22 @@ def test_responses_reach_the_true_ceiling(world, store):
 
 def test_normalisation_does_not_see_test_trials():
     rng = np.random.default_rng(0)
-    betas = rng.integers(-900, 900, (750, 5)).astype(np.int16)
+    betas = rng.integers(-900, 900, (5, 750)).astype(np.int16)
     train = rng.random(750) < 0.9
     changed = betas.copy()
-    changed[~train] = 30000
-    assert (normalize_session(betas, train)[train] == normalize_session(changed, train)[train]).all()
-    z = normalize_session(betas, train)[train]
-    assert np.allclose(z.mean(0), 0, atol=1e-5) and np.allclose(z.std(0, ddof=1), 1, atol=1e-4)
+    changed[:, ~train] = 30000
+    assert (normalize_session(betas, train)[:, train] == normalize_session(changed, train)[:, train]).all()
+    z = normalize_session(betas, train)[:, train]
+    assert np.allclose(z.mean(1), 0, atol=1e-5) and np.allclose(z.std(1, ddof=1), 1, atol=1e-4)
     assert np.allclose(normalize_session(betas, None), betas / 300)
 
 
 def test_voxels_without_data_or_variance_are_nan():
-    betas = np.ones((750, 3), np.int16)
-    betas[:, 0] = 0
-    betas[:, 1] = np.arange(750)
+    betas = np.ones((3, 750), np.int16)
+    betas[0] = 0
+    betas[1] = np.arange(750)
     z = normalize_session(betas, np.ones(750, bool))
-    assert np.isnan(z[:, 0]).all() and np.isfinite(z[:, 1]).all() and np.isnan(z[:, 2]).all()
+    assert np.isnan(z[0]).all() and np.isfinite(z[1]).all() and np.isnan(z[2]).all()
 
 
 def test_noise_ceiling_of_mixed_repeats():
@@ -137,10 +140,12 @@ def test_normalisation_option_and_first_sessions(layout, tmp_path):
     path = prepare_subject(layout, tmp_path, 'subj01', ['floc-faces'], 1, 'none', 'float16', progress=False)
     one = ROIStore(path)
     assert one.responses.dtype == np.float16 and one.roi_classes == ('floc-faces',)
-    betas = read_betas(layout.beta_file('subj01', 1), one.voxel, select_voxels(layout, 'subj01', ['floc-faces']).shape)
-    trials = layout.design('subj01').image_id[:750]
+    betas = read_betas(
+        layout.beta_file('subj01', 1), one.location['voxel'], select_voxels(layout, 'subj01', ['floc-faces']).shape
+    )
+    trials = read_design(layout.design_file).trials('subj01', 1)[0]
     image = one.image_id[10]
-    assert np.allclose(one.responses[10], betas[trials == image].mean(0) / 300, rtol=2e-3, atol=1e-3)
+    assert np.allclose(one.responses[10], betas[:, trials == image].mean(1) / 300, rtol=2e-3, atol=1e-3)
     assert len(one.image_id) == len(np.unique(trials))
 
 
@@ -149,9 +154,9 @@ def test_the_real_design(real_data, tmp_path):
     folder = tmp_path / 'nsddata/experiments/nsd'
     folder.mkdir(parents=True)
     shutil.copy(real_data / 'nsd/nsd_expdesign.mat', folder)
-    design = NSDLayout(tmp_path).design('subj01')
-    assert design.image_id[0] == 46002
-    assert np.flatnonzero(design.shared)[:7].tolist() == [0, 28, 35, 44, 55, 56, 90]
+    image_id, shared = read_design(NSDLayout(tmp_path).design_file).trials('subj01', 40)
+    assert image_id[0] == 46002
+    assert np.flatnonzero(shared)[:7].tolist() == [0, 28, 35, 44, 55, 56, 90]
 
 
 def damage_roi_shape(layout):
@@ -196,10 +201,6 @@ def damage_no_betas(layout):
     shutil.rmtree(layout.beta_dir('subj02'))
     return layout.beta_dir('subj02').name
 
-
-def damage_no_ncsnr(layout):
-    (layout.beta_dir('subj02') / 'ncsnr.nii.gz').unlink()
-    return 'ncsnr.nii.gz'
 
 
 def damage_no_labels(layout):
@@ -269,6 +270,6 @@ def test_an_unfinished_store_is_refused(store, tmp_path):
 
 
 def test_stimulus_table_is_0_based(layout):
-    info, behaviour = layout.stim_info(), pd.read_csv(layout.responses_file('subj01'), sep='\t')
+    info, behaviour = pd.read_csv(layout.stim_info_file), pd.read_csv(layout.responses_file('subj01'), sep='\t')
     first = behaviour['73KID'].iloc[0] - 1
     assert 1 in info.loc[info.nsdId == first, [f'subject1_rep{k}' for k in range(3)]].to_numpy()

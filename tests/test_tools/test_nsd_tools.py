@@ -1,28 +1,8 @@
 """The commands that make and prepare data: what they write, and what they say about wrong arguments."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 from mmnfn.datasets import ROIStore, StimulusImages
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture()
-def run(capsys):
-    """Run a tool's ``main`` in this process; exit code, stdout and stderr."""
-
-    def call(tool, *arguments):
-        spec = importlib.util.spec_from_file_location(tool, ROOT / 'tools' / f'{tool}.py')
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        capsys.readouterr()
-        code = module.main([str(a) for a in arguments])
-        return (code, *capsys.readouterr())
-
-    return call
 
 
 def test_from_nothing_to_a_store(run, tmp_path):
@@ -45,7 +25,7 @@ def test_from_nothing_to_a_store(run, tmp_path):
         (('{world}', 'store', '--subjects', '12'), 'subj12'),
         (('{world}', 'store', '--subjects', '2', '--rois', 'V1'), "ROI class is 'V1'"),
         (('{world}', 'store', '--beta-version', 'b1'), 'b1'),
-        (('{world}', 'store', '--max-sessions', '0'), '--max-sessions is 0'),
+        (('{world}', 'store', '--max-sessions', '0'), 'max_sessions is 0'),
         (('{world}', 'store', '--image-size', '3'), '--image-size is 3'),
     ],
 )

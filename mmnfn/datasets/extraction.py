@@ -1,0 +1,164 @@
+"""The wanted voxels of all sessions, taken out of the release session by session, so that a killed run can go on."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator, Sequence, Tuple
+
+import numpy as np
+from tqdm import tqdm
+
+from .betas import check_session, read_betas
+from .nsd_layout import TRIALS_PER_SESSION, NSDLayout
+
+NO_ROOM = re.compile('No space left|File too large|[Qq]uota')
+
+
+@contextmanager
+def working_folder(store: Path, needed_bytes: int) -> Iterator[Path]:
+    """Hold the folder ``subj0N.partial`` beside a store while it is being written.
+
+    The folder is removed when the store is complete, and after an error when it holds no session; else it stays, for
+    the next call to go on with.
+
+    Args:
+        store: The file to be written, ``subj0N.h5``.
+        needed_bytes: What will be written in all.
+
+    Yields:
+        The folder.
+
+    Raises:
+        ValueError: If another process is writing the store.
+        OSError: If the disk is too full, or the folder cannot be written; the message names it.
+    """
+    folder = store.with_suffix('.partial')
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / 'lock', 'w')
+    except OSError as error:
+        raise OSError(
+            error.errno, f'{folder} cannot be written: {error.strerror}. Choose another folder for the stores'
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # given back by the system when the process ends
+        except OSError as error:
+            raise ValueError(
+                f'{store} is being written by another process. Wait for it, or choose another folder for the stores.'
+            ) from error
+        try:
+            _check_room(store, folder, needed_bytes)
+            yield folder
+            shutil.rmtree(folder)
+        except (OSError, RuntimeError) as error:
+            if NO_ROOM.search(str(error)) and not isinstance(error, _NoRoom):
+                raise OSError(
+                    errno.ENOSPC,
+                    f'{store} could not be written: {error}. The sessions that were read are kept in {folder}: free '
+                    f'space and run again, or remove the folder',
+                ) from error
+            raise
+        finally:
+            if folder.exists() and not any(folder.glob('session*.npy')):
+                shutil.rmtree(folder)
+
+
+class _NoRoom(OSError):
+    pass
+
+
+def _check_room(store: Path, folder: Path, needed_bytes: int) -> None:
+    missing = needed_bytes - sum(file.stat().st_size for file in folder.iterdir())
+    free = shutil.disk_usage(folder).free
+    if missing > free:
+        raise _NoRoom(
+            errno.ENOSPC,
+            f'{store} needs {missing / 1e9:.2f} GB while it is made, but the disk has {free / 1e9:.2f} GB free. Free '
+            'space, choose another folder, or use fewer ROIs or sessions',
+        )
+
+
+class Extraction:
+    """Raw betas of the wanted voxels, one file per session in the working folder.
+
+    A session's file carries in its name a digest of what it was made from (name, size and time of the beta file, the
+    voxels), and gets that name when it is whole; so what an earlier run left is used where nothing has changed.
+
+    Args:
+        layout: The release tree.
+        subject: ``'subj0N'``.
+        sessions: Sessions (1-based).
+        index: (V, 3) x, y, z of the voxels.
+        shape: Volume (X, Y, Z).
+        folder: The working folder.
+
+    Raises:
+        FileNotFoundError, ValueError: If the head of a session's file is not as it should be.
+    """
+
+    def __init__(
+        self,
+        layout: NSDLayout,
+        subject: str,
+        sessions: Sequence[int],
+        index: np.ndarray,
+        shape: Tuple[int, int, int],
+        folder: Path,
+    ):
+        self.subject, self.index, self.shape = subject, index, shape
+        self.sources = {session: layout.session_file(subject, session) for session in sessions}
+        self._files = {}
+        for session, source in self.sources.items():
+            check_session(source, shape)
+            status = source.stat()
+            origin = repr((source.name, status.st_size, status.st_mtime_ns, shape, index.shape)).encode()
+            digest = hashlib.sha256(origin + np.asarray(index, '<i4').tobytes()).hexdigest()[:16]
+            self._files[session] = folder / f'session{session:02d}-{digest}.npy'
+        for stale in set(folder.glob('session*')) - set(self._files.values()):
+            stale.unlink()
+
+    def run(self, progress: bool = True, position: int = 0) -> None:
+        """Take out the sessions that are missing.
+
+        Args:
+            progress: Show a progress bar.
+            position: Line of the terminal for the bar.
+
+        Raises:
+            ValueError: If a session is damaged.
+        """
+        missing = [session for session, file in self._files.items() if not file.exists()]
+        with tqdm(
+            total=len(self._files),
+            initial=len(self._files) - len(missing),
+            desc=f'{self.subject} reading',
+            unit='session',
+            position=position,
+            disable=not progress,
+        ) as bar:
+            for session in missing:
+                betas = read_betas(self.sources[session], self.index, self.shape)
+                part = self._files[session].with_suffix('.part')
+                with open(part, 'wb') as stream:
+                    np.save(stream, betas)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                part.replace(self._files[session])
+                bar.update()
+
+    def read(self, session: int, voxels: slice) -> np.ndarray:
+        """(block, 750) int16 betas of some voxels of a session."""
+        return np.array(np.load(self._files[session], mmap_mode='r')[voxels])
+
+
+def extraction_bytes(voxels: int, sessions: int) -> int:
+    """Bytes of the working folder when all sessions are in it."""
+    return voxels * sessions * TRIALS_PER_SESSION * np.dtype(np.int16).itemsize

@@ -1,0 +1,48 @@
+"""NSD's stimulus table, which says from which COCO image each stimulus was cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Sequence, Union
+
+import pandas as pd
+
+from .files import existing
+
+COCO_SPLITS = ('train2017', 'val2017')
+ID_COLUMNS = ('nsdId', 'cocoId')
+
+
+def read_stim_info(path: Union[str, Path], columns: Sequence[str]) -> pd.DataFrame:
+    """Some columns of ``nsd_stim_info_merged.csv``, one row per stimulus.
+
+    Args:
+        path: The file.
+        columns: Names, e.g. ``nsdId`` (0-based 73k id), ``cocoId``, ``cocoSplit``, ``shared1000``, ``subject1``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it lacks a column, or ids or splits are not what NSD has.
+    """
+    path = existing(
+        Path(path), 'stimulus table', 'Download nsddata/experiments/nsd/nsd_stim_info_merged.csv of the NSD release.'
+    )
+    try:
+        table = pd.read_csv(path, usecols=lambda name: name in columns)
+    except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
+        raise ValueError(f'{path} cannot be read as a table: {error}. Is it nsd_stim_info_merged.csv?') from error
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise ValueError(f'{path} lacks the column(s) {", ".join(missing)}. Is it nsd_stim_info_merged.csv?')
+    for name in ID_COLUMNS:
+        if name in table and not pd.api.types.is_integer_dtype(table[name]):
+            raise ValueError(f'{path}: column {name} must hold whole numbers only. Download it again.')
+    if 'nsdId' in table and table.nsdId.duplicated().any():
+        raise ValueError(
+            f'{path}: nsdId {table.nsdId[table.nsdId.duplicated()].iloc[0]} stands in it twice. Download it again.'
+        )
+    if 'cocoSplit' in table:
+        unknown = sorted(set(table.cocoSplit.astype(str)) - set(COCO_SPLITS))
+        if unknown:
+            raise ValueError(f'{path}: cocoSplit is {unknown[0]!r} in some row; expected {" or ".join(COCO_SPLITS)}.')
+    return table
