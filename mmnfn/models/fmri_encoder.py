@@ -16,8 +16,6 @@ from .timeformer import MultiScaleFMRITimeformer
 from .transformer import TransformerBlock
 from .voxel_embedding import VoxelEmbedding
 
-NSD_ROI_CLASSES = ('prf-visualrois', 'floc-bodies', 'floc-faces', 'floc-places', 'floc-words', 'streams')
-
 
 class FMRIFeatures(NamedTuple):
     """What the fMRI tower says of a batch.
@@ -91,12 +89,15 @@ class FMRIEncoder(BaseModule):
         window_size: w, in tokens.
         window_stride: s, in tokens.
         num_layers: h.
-        merge: ``'overlap'`` or ``'concat'``, see :class:`MultiScaleFMRITimeformer`.
+        merge: ``'overlap'``, ``'concat'`` or ``'pool'``, see :class:`MultiScaleFMRITimeformer`.
         multi_scale: Read the tokens of every layer, or those of the last one only.
         num_queries: Pooling queries per ROI class and layer.
         interaction_layers: Layers of the region interaction; 0 averages the ROI features.
         drop_rate: Dropout.
         drop_path_rate: Stochastic depth of the timeformer.
+        with_cp: Compute the timeformer's layers again in the backward pass, for less memory.
+        adapter: Arguments of :class:`SubjectAdapter` without ``embed_dims``; None for the paper's form.
+        convolution: Whether there is a convolution shared by the subjects, see :class:`VoxelEmbedding`.
         init_cfg: Initialisation of mmengine.
 
     Raises:
@@ -105,7 +106,7 @@ class FMRIEncoder(BaseModule):
 
     def __init__(
         self,
-        roi_names: Sequence[str] = NSD_ROI_CLASSES,
+        roi_names: Sequence[str],
         embed_dims: int = 128,
         out_dims: int = 256,
         num_heads: int = 4,
@@ -125,6 +126,9 @@ class FMRIEncoder(BaseModule):
         interaction_layers: int = 1,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+        adapter: Optional[dict] = None,
+        convolution: bool = True,
         init_cfg: Optional[dict] = None,
     ):
         super().__init__(init_cfg)
@@ -135,10 +139,28 @@ class FMRIEncoder(BaseModule):
         self.out_dims = out_dims
         self.multi_scale = multi_scale
         self.embedding = VoxelEmbedding(
-            num_rois, embed_dims, kernel_size, stride, position, position_dims, share_weights, tail
+            num_rois,
+            embed_dims,
+            kernel_size,
+            stride,
+            position,
+            position_dims,
+            share_weights,
+            tail,
+            adapter,
+            convolution,
         )
         self.timeformer = MultiScaleFMRITimeformer(
-            embed_dims, num_heads, num_layers, window_size, window_stride, merge, mlp_ratio, drop_rate, drop_path_rate
+            embed_dims,
+            num_heads,
+            num_layers,
+            window_size,
+            window_stride,
+            merge,
+            mlp_ratio,
+            drop_rate,
+            drop_path_rate,
+            with_cp,
         )
         self.readout = ROIReadout(num_rois, embed_dims, out_dims, num_queries, num_layers if multi_scale else 1)
         self.interaction = RegionInteraction(num_rois, out_dims, num_heads, interaction_layers, mlp_ratio, drop_rate)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import List, Sequence, Tuple
 
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .transformer import TransformerBlock
-from .windows import slice_plan, sliding_plan
+from .windows import pair_plan, slice_plan, sliding_plan
 
-MERGES = ('overlap', 'concat')
+MERGES = ('overlap', 'concat', 'pool')
 
 
 class MultiScaleFMRITimeformer(nn.Module):
@@ -23,6 +24,8 @@ class MultiScaleFMRITimeformer(nn.Module):
       stays, and projections and MLP run once per token.
     - ``merge='concat'``: the literal form. Each slice goes through the whole block by itself, and the slices one after
       another are the next layer's sequence, which nearly doubles its length (w = 2s).
+    - ``merge='pool'``: as ``'overlap'``, and between two layers neighbouring tokens of a ROI are averaged in pairs, so
+      that a window of the next layer reaches twice as far for half the work.
 
     All ROIs of a batch go through one call, packed one after another without padding.
 
@@ -32,10 +35,11 @@ class MultiScaleFMRITimeformer(nn.Module):
         num_layers: h.
         window_size: w, in tokens.
         window_stride: s, in tokens.
-        merge: ``'overlap'`` or ``'concat'``.
+        merge: ``'overlap'``, ``'concat'`` or ``'pool'``.
         mlp_ratio: Hidden width of the MLPs in multiples of D.
         drop_rate: Dropout.
         drop_path_rate: Stochastic depth of the last layer; it grows linearly from 0 at the first.
+        with_cp: Whether to compute the layers again in the backward pass, for less memory.
 
     Raises:
         ValueError: If ``merge`` is unknown, a size is below 1, the stride exceeds the window (tokens would be skipped),
@@ -53,6 +57,7 @@ class MultiScaleFMRITimeformer(nn.Module):
         mlp_ratio: float = 4.0,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        with_cp: bool = False,
     ):
         super().__init__()
         if merge not in MERGES:
@@ -67,6 +72,7 @@ class MultiScaleFMRITimeformer(nn.Module):
         self.window_size = window_size
         self.window_stride = window_stride
         self.merge = merge
+        self.with_cp = with_cp
         self.layers = nn.ModuleList(
             TransformerBlock(embed_dims, num_heads, mlp_ratio, drop_rate, drop_path_rate * i / max(num_layers - 1, 1))
             for i in range(num_layers)
@@ -80,7 +86,8 @@ class MultiScaleFMRITimeformer(nn.Module):
             lengths: (L_1, …, L_K); 0 for an absent ROI.
 
         Returns:
-            For each layer its output (B, T', D) and the K lengths in it; T' = T with ``'overlap'``.
+            For each layer its output (B, T', D) and the K lengths in it; T' = T with ``'overlap'``, and about T/2, T/4,
+            … from the second layer on with ``'pool'``.
 
         Raises:
             ValueError: If ``lengths`` does not add up to T.
@@ -91,12 +98,19 @@ class MultiScaleFMRITimeformer(nn.Module):
                 f'lengths must add up to the {x.shape[1]} tokens of x, and to at least 1, but got {lengths}'
             )
         outputs = []
-        for layer in self.layers:
-            if self.merge == 'overlap':
-                plan = sliding_plan(lengths, self.window_size, self.window_stride, x.device)
-            else:
+        for number, layer in enumerate(self.layers):
+            if self.merge == 'concat':
                 tokens, lengths, plan = slice_plan(lengths, self.window_size, self.window_stride, x.device)
                 x = x.index_select(1, tokens)
-            x = layer(x, windows=plan)
+            else:
+                if self.merge == 'pool' and number > 0:
+                    target, share, lengths = pair_plan(lengths, x.device)
+                    pooled = x.new_zeros(len(x), sum(lengths), x.shape[2])
+                    x = pooled.index_add(1, target, x * share[:, None].to(x.dtype))
+                plan = sliding_plan(lengths, self.window_size, self.window_stride, x.device)
+            if self.with_cp and x.requires_grad:
+                x = checkpoint(layer, x, plan, use_reentrant=False)
+            else:
+                x = layer(x, windows=plan)
             outputs.append((x, lengths))
         return outputs

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmnfn.structures import SubjectGeometry
+
+from .subject_adapter import SubjectAdapter
 
 POSITIONS = ('3d', '1d', 'none')
 TAILS = ('drop', 'pad')
@@ -35,6 +37,10 @@ class VoxelEmbedding(nn.Module):
     are folded into one convolution over (x, y, z, 1) before they are applied, which gives the same numbers for a
     fraction of the work; hence ``position_dims`` above 3 adds parameters and no expressiveness with ``'3d'``.
 
+    A :class:`SubjectAdapter` adds a term of the subject's own, Σ_i m_i·a(i) over the voxels i of a token, with a vector
+    a(i) for each voxel of the subject. With ``convolution=False`` it replaces the convolution of the responses, and the
+    whole ROI becomes one token: the linear layer per subject and ROI of MindEye2.
+
     Coordinates are centred on the mean over the subject's voxels and divided by 50 mm, which makes them comparable
     between subjects and about one in size.
 
@@ -48,9 +54,12 @@ class VoxelEmbedding(nn.Module):
         position_dims: d, width of v_i.
         share_weights: One pair of convolutions for all ROIs, or one for each.
         tail: ``'drop'`` (the paper's formula) or ``'pad'``.
+        adapter: Arguments of :class:`SubjectAdapter` without ``embed_dims``; None for none (the paper's form).
+        convolution: Whether there is a convolution shared by the subjects.
 
     Raises:
-        ValueError: If ``position`` or ``tail`` is unknown, or a size is below 1.
+        ValueError: If ``position`` or ``tail`` is unknown, a size is below 1, or there is neither convolution nor
+            adapter.
     """
 
     def __init__(
@@ -63,6 +72,8 @@ class VoxelEmbedding(nn.Module):
         position_dims: int = 64,
         share_weights: bool = True,
         tail: str = 'drop',
+        adapter: Optional[dict] = None,
+        convolution: bool = True,
     ):
         super().__init__()
         if position not in POSITIONS:
@@ -74,14 +85,21 @@ class VoxelEmbedding(nn.Module):
                 'kernel_size, stride and position_dims must be at least 1, but got '
                 f'{kernel_size}, {stride} and {position_dims}'
             )
+        if not convolution and (adapter is None or position != 'none'):
+            raise ValueError(
+                f"convolution=False needs an adapter and position='none', but got {adapter} and {position!r}"
+            )
         self.num_rois = num_rois
+        self.convolution = convolution
+        self.adapter = None if adapter is None else SubjectAdapter(embed_dims, **adapter)
         self.kernel_size = kernel_size
         self.stride = stride
         self.position = position
         self.position_dims = position_dims
         self.tail = tail
         groups = 1 if share_weights else num_rois
-        self.response_weight = self._uniform(groups, embed_dims, kernel_size)
+        if convolution:
+            self.response_weight = self._uniform(groups, embed_dims, kernel_size)
         self.bias = self._uniform(groups, embed_dims, fan_in=kernel_size)
         if position != 'none':
             self.position_weight = self._uniform(
@@ -99,6 +117,8 @@ class VoxelEmbedding(nn.Module):
         """L_k of a ROI with ``num_voxels`` voxels; 0 only without voxels."""
         if num_voxels == 0:
             return 0
+        if not self.convolution:
+            return 1
         excess = max(num_voxels - self.kernel_size, 0)
         return (math.ceil(excess / self.stride) if self.tail == 'pad' else excess // self.stride) + 1
 
@@ -141,16 +161,26 @@ class VoxelEmbedding(nn.Module):
         Returns:
             (B, L_1 + … + L_K, D), the ROIs one after another.
         """
-        present = [k for k, size in enumerate(geometry.roi_sizes) if size > 0]
         voxels = responses.split(geometry.roi_sizes, dim=1)
         kernel = self._position_kernel().flatten(2) if self.position != 'none' else None
         positions = self._positions(geometry) if self.position != 'none' else None
+        own = self.adapter(geometry).split(geometry.roi_sizes) if self.adapter is not None else None
         tokens = []
-        for k in present:
+        for k, size in enumerate(geometry.roi_sizes):
+            if size == 0:
+                continue
             group = k if len(self.bias) > 1 else 0
-            token = F.linear(self._slices(voxels[k]), self.response_weight[group], self.bias[group])
+            if not self.convolution:
+                tokens.append((voxels[k] @ own[k] * size**-0.5 + self.bias[group])[:, None])
+                continue
+            slices = self._slices(voxels[k])
+            token = F.linear(slices, self.response_weight[group], self.bias[group])
+            if own is not None:  # (L_k, B, kernel) × (L_k, kernel, D)
+                vectors = self._slices(own[k].t()).permute(1, 2, 0)
+                term = slices.transpose(0, 1) @ vectors * self.kernel_size**-0.5
+                token = token + term.transpose(0, 1)
             if positions is not None:
-                slices = self._slices(positions[k]).transpose(0, 1).flatten(1)  # (L_k, P·kernel)
-                token = token + F.linear(slices, kernel[group])
+                places = self._slices(positions[k]).transpose(0, 1).flatten(1)  # (L_k, P·kernel)
+                token = token + F.linear(places, kernel[group])
             tokens.append(token)
         return torch.cat(tokens, dim=1)

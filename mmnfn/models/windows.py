@@ -102,3 +102,25 @@ def slice_plan(
         new_lengths.append((spans[-1][1] if spans else 0) - start_of_roi)
         offset += length
     return torch.cat(tokens), tuple(new_lengths), plan_from_spans(spans, device)
+
+
+@lru_cache(maxsize=128)
+@torch.inference_mode(False)
+def pair_plan(lengths: Tuple[int, ...], device: torch.device) -> Tuple[Tensor, Tensor, Tuple[int, ...]]:
+    """Averaging neighbouring tokens of a ROI in pairs; an odd last token stays alone.
+
+    Args:
+        lengths: (L_1, …, L_K).
+        device: Where the plan is needed.
+
+    Returns:
+        (T,) int64 place of each token in the new sequence, (T,) float32 weight of the token there, and the K new
+        lengths ⌈L_k / 2⌉.
+    """
+    targets, offset, new_lengths = [], 0, []
+    for length in lengths:
+        targets.append(offset + torch.arange(length, device=device) // 2)
+        new_lengths.append((length + 1) // 2)
+        offset += new_lengths[-1]
+    target = torch.cat(targets)
+    return target, 1 / torch.bincount(target)[target].to(torch.float32), tuple(new_lengths)

@@ -19,8 +19,9 @@ BATCHES = (  # of each rank: voxels of the ROIs, image ids
     ((40, 21, 30), (1, 2, 3)),
     ((55, 0, 18), (4, 1)),
     ((33, 12, 8), (5, 4, 6, 6)),
+    ((0, 25, 9), (7,)),
 )
-WORLD_SIZES = (1, 2, 3)
+WORLD_SIZES = (1, 2, 3, 4)
 
 
 def build_model():
@@ -40,6 +41,7 @@ def build_model():
             window_size=6,
             window_stride=3,
             num_queries=2,
+            adapter=dict(num_features=4),
         ),
         contrastive=dict(temperature=0.3),
         guidance=dict(temperature=0.5, learnable_temperature=True, negatives='roi+batch'),

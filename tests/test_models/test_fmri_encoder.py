@@ -39,6 +39,11 @@ def data(sizes=(90, 31, 50), batch=4, seed=1):
     [
         dict(),
         dict(merge='concat'),
+        dict(merge='pool'),
+        dict(with_cp=True),
+        dict(adapter=dict(num_features=6)),
+        dict(adapter=dict(kind='table', max_voxels=200)),
+        dict(adapter=dict(kind='table', max_voxels=200), convolution=False, position='none'),
         dict(position='1d'),
         dict(position='none'),
         dict(share_weights=False),
@@ -100,6 +105,52 @@ def test_batch_does_not_mix_samples():
     module, (responses, geometry) = encoder(), data()
     features = module(responses, geometry)
     torch.testing.assert_close(features.context[:1], module(responses[:1], geometry).context)
+
+
+def test_checkpointing_changes_nothing():
+    responses, geometry = data()
+    gradients = []
+    for with_cp in (False, True):
+        module = encoder(with_cp=with_cp).train()
+        module(responses, geometry).context.square().sum().backward()
+        gradients.append([parameter.grad for parameter in module.timeformer.parameters()])
+    for plain, again in zip(*gradients):
+        assert torch.equal(plain, again)
+
+
+def test_zeros_beyond_the_last_whole_kernel_change_nothing():
+    """tail='pad' fills a ROI up with zeros, so zeros that are there already make no difference."""
+    module = encoder(tail='pad', position='none')
+    responses, geometry = data((86, 31, 50))
+    padded = torch.cat([responses[:, :86], torch.zeros(len(responses), 2), responses[:, 86:]], dim=1)
+    for a, b in zip(module(responses, geometry)[:2], module(padded, data((88, 31, 50))[1])[:2]):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+def test_evaluation_is_deterministic_and_training_is_not():
+    module = encoder(drop_rate=0.2, drop_path_rate=0.2)
+    inputs = data()
+    assert torch.equal(module(*inputs).context, module(*inputs).context)
+    module.train()
+    assert not torch.equal(module(*inputs).context, module(*inputs).context)
+
+
+def test_gradcheck():
+    """Analytic gradients against differences, of responses and parameters, with adapter and every scale."""
+    sizes = dict(embed_dims=4, out_dims=4, mlp_ratio=1.0, kernel_size=4, stride=2, window_size=3, window_stride=2)
+    module = encoder(**sizes, num_queries=1, position_dims=2, adapter=dict(num_features=4))
+    responses, geometry = data((9, 0, 5), batch=2)
+    parameters = [
+        module.embedding.response_weight,
+        module.embedding.adapter.maps,
+        module.timeformer.layers[0].attention.qkv.weight,
+    ]
+
+    def run(responses, *_):
+        features = module(responses, geometry)
+        return features.rois, features.context
+
+    assert torch.autograd.gradcheck(run, (responses.double().requires_grad_(), *parameters))
 
 
 def test_readout_equals_loop():

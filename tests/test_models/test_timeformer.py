@@ -73,6 +73,19 @@ def loop_concat(module, x):
     return outputs
 
 
+def loop_pool(module, x):
+    """As loop_overlap; from the second layer on, tokens 2i and 2i + 1 are averaged first."""
+    outputs = []
+    for number, block in enumerate(module.layers):
+        if number:
+            x = torch.stack([x[i : i + 2].mean(dim=0) for i in range(0, len(x), 2)])
+        single = timeformer(num_layers=1)
+        single.layers[0] = block
+        x = loop_overlap(single, x)[0]
+        outputs.append(x)
+    return outputs
+
+
 @pytest.mark.parametrize('length', [0, 1, 63, 64, 65, 96, 97, 128, 1723])
 def test_windows_cover_every_token_once_or_twice(length):
     spans = window_spans(length, 64, 32)
@@ -102,10 +115,10 @@ def test_literal_plan_lays_slices_one_after_another():
     assert (plan.share[plan.valid] == 1).all() and plan.valid.sum() == 12
 
 
-@pytest.mark.parametrize('merge, loop', [('overlap', loop_overlap), ('concat', loop_concat)])
+@pytest.mark.parametrize('merge, loop', [('overlap', loop_overlap), ('concat', loop_concat), ('pool', loop_pool)])
 def test_equals_loop(merge, loop):
     module = timeformer(merge=merge)
-    lengths = (14, 0, 4, 6, 10)
+    lengths = (14, 0, 5, 6, 10)
     x = torch.randn(2, sum(lengths), DIMS, dtype=torch.float64)
     outputs = module(x, lengths)
     assert len(outputs) == 2
@@ -129,7 +142,7 @@ def test_one_window_is_full_attention():
     torch.testing.assert_close(module(x, (W,))[0][0], module.layers[0](x), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize('merge', ['overlap', 'concat'])
+@pytest.mark.parametrize('merge', ['overlap', 'concat', 'pool'])
 def test_tokens_of_one_roi_do_not_reach_another(merge):
     module = timeformer(merge=merge)
     x = torch.randn(1, 19, DIMS, dtype=torch.float64)
@@ -156,7 +169,7 @@ def test_receptive_field_grows_by_layer():
 def test_plan_made_in_inference_serves_training():
     module = timeformer(window_size=5, window_stride=2)  # sizes that no other test caches
     x = torch.randn(1, 11, DIMS, dtype=torch.float64)
-    for merge in ('overlap', 'concat'):
+    for merge in ('overlap', 'concat', 'pool'):
         module.merge = merge
         with torch.inference_mode():
             module(x, (11,))

@@ -1,0 +1,94 @@
+"""What a subject's own voxels say: linear maps that belong to one subject each."""
+
+from __future__ import annotations
+
+import math
+from typing import Dict, Optional, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mmnfn.structures import SubjectGeometry
+
+ADAPTERS = ('fourier', 'table')
+NSD_SUBJECTS = tuple(f'subj{number:02d}' for number in range(1, 9))
+
+
+class SubjectAdapter(nn.Module):
+    """A vector for each voxel of a subject, with which its response is multiplied.
+
+    - ``kind='fourier'``: the vector is a smooth function of the place of the voxel, a linear map (one for each subject)
+      of random Fourier features of its coordinates. Neighbours get similar vectors, as they have similar tuning in the
+      cortex, and the number of parameters does not depend on the number of voxels.
+    - ``kind='table'``: a free vector for each voxel, as the linear layer per subject of MindEye2.
+
+    All subjects' maps are one parameter, so that it takes part in every step, whichever subject the batch holds.
+
+    Args:
+        embed_dims: D, width of the vectors.
+        kind: ``'fourier'`` or ``'table'``.
+        subjects: The subjects that there are maps for.
+        num_features: Fourier features, half of them sines.
+        wavelengths: Shortest and longest wavelength of the features, in mm.
+        max_voxels: Largest number of voxels (over all ROIs) of a subject, for ``'table'``.
+
+    Raises:
+        ValueError: If an argument is unknown or out of range, or ``'table'`` has no ``max_voxels``.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        kind: str = 'fourier',
+        subjects: Sequence[str] = NSD_SUBJECTS,
+        num_features: int = 128,
+        wavelengths: Sequence[float] = (8.0, 120.0),
+        max_voxels: Optional[int] = None,
+    ):
+        super().__init__()
+        if kind not in ADAPTERS:
+            raise ValueError(f'kind of the adapter must be one of {ADAPTERS}, but got {kind!r}')
+        if not subjects or len(set(subjects)) < len(subjects):
+            raise ValueError(f'subjects must hold at least one name and none twice, but got {tuple(subjects)}')
+        self.kind = kind
+        self.subjects: Dict[str, int] = {name: number for number, name in enumerate(subjects)}
+        if kind == 'table':
+            if max_voxels is None or max_voxels < 1:
+                raise ValueError(f"max_voxels must be at least 1 with kind='table', but got {max_voxels}")
+            self.maps = nn.Parameter(torch.randn(len(subjects), max_voxels, embed_dims))
+        else:
+            if num_features < 2 or num_features % 2 or not 0 < wavelengths[0] <= wavelengths[1]:
+                raise ValueError(
+                    'num_features must be even and wavelengths (shortest, longest) above 0, but got '
+                    f'{num_features} and {tuple(wavelengths)}'
+                )
+            # directions even over the sphere, wavelengths even in their logarithm; fixed, and kept in the checkpoint
+            direction = nn.functional.normalize(torch.randn(num_features // 2, 3), dim=1)
+            logarithm = torch.empty(num_features // 2, 1).uniform_(*(math.log(length) for length in wavelengths))
+            self.register_buffer('frequencies', 2 * math.pi * direction / logarithm.exp())
+            self.maps = nn.Parameter(torch.randn(len(subjects), num_features, embed_dims))
+
+    def forward(self, geometry: SubjectGeometry) -> Tensor:
+        """Vectors (N, D) of the voxels of a subject, of about unit variance before training.
+
+        Raises:
+            ValueError: If there is no map for the subject, or it has more than ``max_voxels`` voxels.
+        """
+        if geometry.subject not in self.subjects:
+            raise ValueError(
+                f'{geometry.subject} has no map in the subject adapter, which is for {", ".join(self.subjects)}; add '
+                'it to subjects and train, or use a model without adapter'
+            )
+        own = self.maps[self.subjects[geometry.subject]]
+        coordinates = geometry.coordinates.to(own.dtype)
+        if self.kind == 'table':
+            if len(coordinates) > len(own):
+                raise ValueError(
+                    f'{geometry.subject} has {len(coordinates)} voxels, but max_voxels of the subject adapter is '
+                    f'{len(own)}'
+                )
+            return own[: len(coordinates)]
+        with torch.autocast(own.device.type, enabled=False):  # half precision has too few digits for the angle
+            angle = coordinates @ self.frequencies.to(own.dtype).t()
+        features = torch.cat([angle.sin(), angle.cos()], dim=1) * angle.shape[1] ** -0.5
+        return features @ own

@@ -1,0 +1,113 @@
+"""Maps of a subject's own."""
+
+import pytest
+import torch
+
+from mmnfn.models import VoxelEmbedding
+from mmnfn.models.subject_adapter import SubjectAdapter
+from mmnfn.structures import SubjectGeometry
+
+DIMS = 5
+
+
+def geometry(subject='subj01', sizes=(21, 0, 6), seed=1):
+    coordinates = 30 * torch.randn(sum(sizes), 3, generator=torch.Generator().manual_seed(seed))
+    return SubjectGeometry(subject, ('a', 'b', 'c'), sizes, coordinates)
+
+
+def adapter(**kwargs):
+    torch.manual_seed(0)
+    return SubjectAdapter(DIMS, **kwargs).double()
+
+
+def test_fourier_vectors_equal_loop():
+    module, geo = adapter(num_features=6), geometry('subj03')
+    for vector, place in zip(module(geo), geo.coordinates.double()):
+        angles = [sum(f * x for f, x in zip(frequency, place)) for frequency in module.frequencies]
+        features = torch.stack([a.sin() for a in angles] + [a.cos() for a in angles]) / 3**0.5
+        torch.testing.assert_close(vector, module.maps[2].t() @ features, rtol=0, atol=1e-12)
+
+
+def test_wavelengths_are_in_millimetres():
+    lengths = 2 * torch.pi / adapter(num_features=200, wavelengths=(10, 40)).frequencies.norm(dim=1)
+    assert lengths.min() >= 10 and lengths.max() <= 40 and (lengths < 20).double().mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_neighbours_have_similar_vectors_and_subjects_different_ones():
+    module = adapter(wavelengths=(30, 120))
+    here = geometry()
+    near = here._replace(coordinates=here.coordinates + 1.0)
+    far = here._replace(coordinates=here.coordinates.flip(0))
+    similar = torch.cosine_similarity(module(here), module(near)).mean()
+    assert similar > 0.9 > 0.5 > torch.cosine_similarity(module(here), module(far)).mean().abs()
+    assert torch.cosine_similarity(module(here), module(here._replace(subject='subj02'))).mean().abs() < 0.5
+
+
+@pytest.mark.parametrize('kind', ['fourier', 'table'])
+def test_only_the_map_of_the_subject_gets_a_gradient(kind):
+    module = adapter(kind=kind, max_voxels=30)
+    module(geometry('subj05')).sin().sum().backward()
+    moved = module.maps.grad.abs().sum(dim=(1, 2)) > 0
+    assert moved.tolist() == [name == 'subj05' for name in module.subjects]
+
+
+@pytest.mark.parametrize('kind', ['fourier', 'table'])
+def test_term_of_the_tokens_equals_loop(kind):
+    """Σ_i m_i·a(i) over the voxels of a token, on top of the shared convolution."""
+    torch.manual_seed(0)
+    options = dict(kind=kind, max_voxels=30, num_features=4)
+    module = VoxelEmbedding(3, DIMS, kernel_size=8, stride=4, position_dims=4, adapter=options).double()
+    geo, responses = geometry(), torch.randn(2, 27, dtype=torch.float64)
+    vectors, tokens = module.adapter(geo), module(responses, geo)
+    module.adapter = None
+    shared = module(responses, geo)
+    starts = [0, 4, 8, 12, 21]  # the last one is the short third ROI
+    for number, start in enumerate(starts):
+        end = min(start + 8, 27 if start == 21 else 21)
+        for sample in range(2):
+            own = sum(responses[sample, i] * vectors[i] for i in range(start, end)) / 8**0.5
+            torch.testing.assert_close(tokens[sample, number] - shared[sample, number], own, rtol=0, atol=1e-12)
+
+
+def test_instead_of_the_convolution_a_roi_is_one_linear_map():
+    torch.manual_seed(0)
+    options = dict(kind='table', max_voxels=30)
+    module = VoxelEmbedding(3, DIMS, position='none', adapter=options, convolution=False).double()
+    geo, responses = geometry(), torch.randn(2, 27, dtype=torch.float64)
+    assert module.lengths(geo) == (1, 0, 1)
+    vectors, tokens = module.adapter(geo), module(responses, geo)
+    for number, part in enumerate((slice(0, 21), slice(21, 27))):
+        expected = responses[:, part] @ vectors[part] / (part.stop - part.start) ** 0.5 + module.bias[0]
+        torch.testing.assert_close(tokens[:, number], expected, rtol=0, atol=1e-12)
+
+
+def test_autocast_keeps_the_angles():
+    module, geo = adapter(wavelengths=(8, 8)).float(), geometry()
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        half = module(geo).float()
+    assert (half - module(geo)).abs().max() < 0.05
+
+
+@pytest.mark.parametrize(
+    'kwargs, word',
+    [
+        (dict(kind='spline'), 'kind'),
+        (dict(kind='table'), 'max_voxels'),
+        (dict(subjects=()), 'subjects'),
+        (dict(subjects=('subj01', 'subj01')), 'subjects'),
+        (dict(num_features=5), 'num_features'),
+        (dict(wavelengths=(9, 3)), 'wavelengths'),
+    ],
+)
+def test_bad_arguments_are_named(kwargs, word):
+    with pytest.raises(ValueError, match=word):
+        adapter(**kwargs)
+
+
+def test_data_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match='subj02'):
+        adapter(subjects=('subj01',))(geometry('subj02'))
+    with pytest.raises(ValueError, match='27 voxels'):
+        adapter(kind='table', max_voxels=26)(geometry())
+    with pytest.raises(ValueError, match='convolution'):
+        VoxelEmbedding(3, DIMS, convolution=False)
