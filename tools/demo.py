@@ -19,12 +19,14 @@ from typing import Dict, List, Optional, Sequence
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mmnfn.datasets.roi_store import FORMAT_VERSION
+from mmnfn.visualization.demo_figure import draw_demo_figure
 from mmnfn.visualization.demo_summary import INITS, print_summary, summarize
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path('data/sim')
 OUT = Path('work_dirs/demo')
-WORLD = dict(subjects=4, sessions=3, seed=0, voxel_mm=3.5, downstream='400 100 300 80')
+WORLD = dict(subjects=4, sessions=3, seed=1, voxel_mm=3.5, downstream='400 100 300 80')
 STEP = re.compile(r'(?:Epoch|Iter)\((?:train|test|val)\)\s*(?:\[\s*(\d+)\])?\[\s*(\d+)/(\d+)\]')
 
 
@@ -106,7 +108,8 @@ class Chain:
 def simulate(chain: Chain) -> None:
     """Make data and stores, or use those of an earlier run."""
     marker = DATA / 'demo.json'
-    if marker.is_file() and json.loads(marker.read_text()) == WORLD:
+    description = dict(WORLD, store_format=FORMAT_VERSION)
+    if marker.is_file() and json.loads(marker.read_text()) == description:
         chain.console.print(f'Using the simulated world in {DATA}.')
         return
     command = [sys.executable, 'tools/simulate_nsd.py', DATA, '--overwrite']
@@ -114,7 +117,7 @@ def simulate(chain: Chain) -> None:
         command += ['--' + name.replace('_', '-'), *str(value).split()]
     chain.run('simulate', command, processes=2)
     chain.run('prepare', [sys.executable, 'tools/prepare_nsd.py', DATA / 'nsd', DATA / 'store', '--image-size', 64])
-    marker.write_text(json.dumps(WORLD))
+    marker.write_text(json.dumps(description))
 
 
 def pretrain(chain: Chain, epochs: int) -> None:
@@ -223,7 +226,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     try:
         with chain.progress:
             simulate(chain)
-            pretrain(chain, epochs=12)
+            pretrain(chain, epochs=10)
             transfer(chain, INITS)
             retrieval(chain)
     except Failed as error:
@@ -233,8 +236,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return 130
     summary = summarize(OUT, chain.seconds)
     (OUT / 'summary.json').write_text(json.dumps(summary, indent=2))
-    from mmnfn.visualization.demo_figure import draw_demo_figure  # late: it imports torch, which takes seconds
-
     draw_demo_figure(
         OUT / 'demo.png',
         summary,

@@ -7,7 +7,7 @@ _base_ = [
     '../_base_/schedules/nfn_100e.py',
     '../_base_/runtimes/mmpretrain.py',
 ]
-max_epochs = 12
+max_epochs = 10
 data_root = 'data/sim/store'
 model = dict(
     backbone=dict(_base_.backbone_micro, out_indices=(3,)),
