@@ -165,5 +165,8 @@ def normalize_session(betas: np.ndarray, reference: Optional[np.ndarray]) -> np.
     total = chosen.sum(1)
     variance = (count * np.einsum('vt,vt->v', chosen, chosen) - total**2) / (count * (count - 1))
     variance[variance == 0] = np.nan
-    deviation = np.sqrt(variance)
-    return (betas - (total / count).astype(np.float32)[:, None]) / deviation.astype(np.float32)[:, None]
+    mean = total / count
+    whole = np.rint(mean)
+    values = betas - whole.astype(np.float32)[:, None]  # exact, so that a small deviation from a large mean stays right
+    values -= (mean - whole).astype(np.float32)[:, None]
+    return values / np.sqrt(variance).astype(np.float32)[:, None]

@@ -87,9 +87,9 @@ def read_design(path: Path) -> Design:
     existing(path, 'design file', 'Download nsddata/experiments/nsd/nsd_expdesign.mat.')
     try:
         mat = scipy.io.loadmat(path, variable_names=('masterordering', 'subjectim', 'sharedix'))
-        order = mat['masterordering'].ravel().astype(np.int64) - 1
-        own = mat['subjectim'].astype(np.int64) - 1
-        sharedix = mat['sharedix'].ravel().astype(np.int64) - 1
+        order = _whole_numbers(mat['masterordering']).ravel() - 1
+        own = _whole_numbers(mat['subjectim']) - 1
+        sharedix = _whole_numbers(mat['sharedix']).ravel() - 1
     except Exception as error:  # scipy raises many kinds for a damaged file
         raise ValueError(f'{path} cannot be read as the NSD design: {error!r}. Download it again.') from error
     if own.ndim != 2 or not 1 <= len(own) <= len(SUBJECT_SHAPES) or not order.size or len(order) % TRIALS_PER_SESSION:
@@ -103,7 +103,7 @@ def read_design(path: Path) -> Design:
             f'subjectim {own.min() + 1}…{own.max() + 1} for {NUM_STIMULI} stimuli. Download it again.'
         )
     shared = len(sharedix)
-    if any((np.sort(row[:shared]) != np.sort(sharedix)).any() for row in own):
+    if shared > own.shape[1] or any((np.sort(row[:shared]) != np.sort(sharedix)).any() for row in own):
         raise ValueError(
             f'{path}: the first {shared} images of subjectim are not those of sharedix. Download it again.'
         )
@@ -125,7 +125,7 @@ def check_responses(path: Path, image_id: np.ndarray) -> None:
     if not path.exists():
         return
     try:
-        ids = pd.read_csv(path, sep='\t', usecols=['73KID'])['73KID'].to_numpy(np.int64) - 1
+        ids = _whole_numbers(pd.read_csv(path, sep='\t', usecols=['73KID'])['73KID'].to_numpy()) - 1
     except Exception as error:  # pandas raises many kinds for a damaged file
         raise ValueError(f'{path} cannot be read as the table of trials: {error}. Download it again.') from error
     if len(ids) < len(image_id):
@@ -141,3 +141,10 @@ def check_responses(path: Path, image_id: np.ndarray) -> None:
             f'{ids[t] + 1}, but the design file says {image_id[t] + 1} (both 1-based). They belong to different '
             'subjects or data sets; download both again.'
         )
+
+
+def _whole_numbers(values: np.ndarray) -> np.ndarray:
+    """As int64; ValueError where there is something else among them."""
+    if not np.issubdtype(values.dtype, np.number) or not np.isfinite(values).all() or (values % 1 != 0).any():
+        raise ValueError(f'it holds {values.dtype} values that are no whole numbers')
+    return values.astype(np.int64)

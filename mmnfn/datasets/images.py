@@ -33,12 +33,17 @@ class StimulusImages:
         try:
             with h5py.File(self.path, 'r') as file:
                 self.raw = 'imgBrick' in file
-                if not self.raw and 'images' not in file:
-                    raise ValueError(f'{self.path} has neither imgBrick nor images. Is it a file of NSD stimuli?')
-                self.size = file['imgBrick' if self.raw else 'images'].shape[1]
-                self.count = len(file['imgBrick' if self.raw else 'images'])
-        except OSError as error:
+                pictures = file.get('imgBrick' if self.raw else 'images')
+                shape = pictures.shape if isinstance(pictures, h5py.Dataset) else None
+                kind = pictures.dtype if shape else None
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
             raise ValueError(f'{self.path} is no readable HDF5 file: {error}. Download or make it again.') from error
+        if shape is None or len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3 or kind != np.uint8:
+            raise ValueError(
+                f'{self.path} has neither imgBrick nor images of type uint8 and shape (pictures, S, S, 3); found '
+                f'{kind} {shape}. Is it a file of NSD stimuli?'
+            )
+        self.count, self.size = shape[:2]
         if not self.raw:
             with open_complete(self.path, 'image store') as file:
                 self._ids = file['image_id'][()]
@@ -65,7 +70,12 @@ class StimulusImages:
         if self.raw:
             if not 0 <= image_id < self.count:
                 raise KeyError(f'{self.path} holds 73k ids (0-based) 0…{self.count - 1}, not {image_id}.')
-            return self._pictures()[int(image_id)]
+            try:
+                return self._pictures()[int(image_id)]
+            except (OSError, RuntimeError) as error:
+                raise ValueError(
+                    f'{self.path}: picture {image_id} cannot be read: {error}. Download it again.'
+                ) from error
         row = np.searchsorted(self._ids, image_id)
         if row == len(self._ids) or self._ids[row] != image_id:
             raise KeyError(

@@ -143,6 +143,16 @@ class NSDLayout:
         nifti = self.beta_file(subject, session, 'nii.gz')
         return nifti if nifti.exists() and not path.exists() else path
 
+    def _sessions_found(self, subject: str) -> List[int]:
+        names = (path.name for path in self.beta_dir(subject).iterdir())
+        found = (re.fullmatch(r'betas_session(\d\d)\.(hdf5|nii\.gz)', name) for name in names)
+        return sorted({int(name.group(1)) for name in found if name})
+
+    def sessions_at_hand(self, subject: str) -> int:
+        """How many sessions from the first on have betas, without a gap; 0 if there are none."""
+        found = self._sessions_found(subject) if self.beta_dir(subject).is_dir() else []
+        return next((n for n, session in enumerate(found) if session != n + 1), len(found))
+
     def sessions(self, subject: str) -> List[int]:
         """Sessions (1-based) with betas, as HDF5 or NIfTI.
 
@@ -156,8 +166,7 @@ class NSDLayout:
             f'folder of the {self.beta_version} betas of {subject}',
             f'Subjects with betas here: {", ".join(self.subjects()) or "none"}.',
         )
-        names = (re.fullmatch(r'betas_session(\d\d)\.(hdf5|nii\.gz)', path.name) for path in folder.iterdir())
-        found = sorted({int(name.group(1)) for name in names if name})
+        found = self._sessions_found(subject)
         if not found:
             raise FileNotFoundError(f'{folder} holds no betas_sessionNN.hdf5. Download at least session 1.')
         missing = sorted(set(range(1, found[-1] + 1)) - set(found))

@@ -61,8 +61,7 @@ def read_presentations(
             f'{layout.design_file}: the {len(sessions)} session(s) of {subject} show {is_test.sum()} shared '
             f'and {(~is_test).sum()} other images; both are needed. Use more sessions.'
         )
-    counts = {name: len(layout.sessions(name)) for name in layout.subjects() if name in design.subjects}
-    counts = {**design.full_sessions(), **counts}
+    counts = {name: layout.sessions_at_hand(name) or full for name, full in design.full_sessions().items()}
     counts = {name: min(count, max_sessions or count) for name, count in counts.items()}
     reference = {'train': ~is_test[rows], 'all': np.ones(len(rows), bool), 'none': None}[normalization]
     return Presentations(sessions, rows, image_id, is_test, np.isin(image_id, design.seen_by_all(counts)), reference)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import zlib
 from pathlib import Path
 from typing import Iterator, Tuple
 
@@ -11,15 +10,6 @@ import nibabel as nib
 import numpy as np
 
 from .files import existing
-
-DAMAGED = (
-    OSError,
-    EOFError,
-    ValueError,
-    zlib.error,
-    nib.filebasedimages.ImageFileError,
-    nib.spatialimages.HeaderDataError,
-)
 
 
 def read_volume(path: Path, what: str) -> Tuple[np.ndarray, np.ndarray]:
@@ -42,7 +32,7 @@ def read_volume(path: Path, what: str) -> Tuple[np.ndarray, np.ndarray]:
     try:
         image = nib.Nifti1Image.from_bytes(gzip.decompress(path.read_bytes()))
         values = np.asarray(image.dataobj)
-    except DAMAGED as error:
+    except Exception as error:  # nibabel raises many kinds for a damaged file
         raise ValueError(f'{path} ({what}) cannot be read as NIfTI: {error}. Download it again.') from error
     if values.ndim != 3:
         raise ValueError(f'{path} ({what}) has shape {values.shape}; a volume (X, Y, Z) is expected.')
@@ -83,7 +73,7 @@ def stream_volumes(path: Path, shape: Tuple[int, ...]) -> Iterator[np.ndarray]:
                 raise ValueError('the file goes on after the last volume')
     except _Unsuitable:
         raise
-    except DAMAGED as error:
+    except Exception as error:  # nibabel raises many kinds for a damaged file
         raise ValueError(f'{path} cannot be read as NIfTI: {error}. Download it again.') from error
 
 
