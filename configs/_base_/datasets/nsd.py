@@ -6,7 +6,13 @@ subjects = [1, 2, 3, 4, 5, 6, 7]
 # No flips and no crops: they would move what early visual cortex has seen elsewhere.
 pipeline = [dict(type='mmnfn.PackNSDInputs')]
 dataset = dict(
-    type='mmnfn.NSDDataset', data_root=data_root, subjects=subjects, images=images, split='train', pipeline=pipeline
+    type='mmnfn.NSDDataset',
+    data_root=data_root,
+    subjects=subjects,
+    images=images,
+    split='train',
+    voxel_order='hilbert',  # so that the voxels of a token are neighbours; 'stored' is raster order
+    pipeline=pipeline,
 )
 train_dataloader = dict(
     batch_size=64,

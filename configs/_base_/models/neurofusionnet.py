@@ -15,6 +15,9 @@ model = dict(
         window_size=64,
         window_stride=32,
         num_layers=2,
+        # Not in the paper: a term of the subject's own in each token, from a vector for each voxel that varies smoothly
+        # over the cortex. adapter=None is the paper's form, kind='table' the linear layer per subject of MindEye2.
+        adapter=dict(kind='fourier'),
     ),
     fusion=dict(type='mmnfn.MaskedROIFusion'),
     contrastive=dict(type='mmnfn.ContrastiveLoss'),
