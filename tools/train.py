@@ -69,7 +69,10 @@ def main(argv=None):
     except (FileNotFoundError, ValueError) as error:
         return run_config.report_error('train.py', error)
     runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
-    runner.train()
+    try:
+        runner.train()
+    except FloatingPointError as error:  # NonFiniteLossHook has written what is needed to see why
+        return run_config.report_error('train.py', error)
     close_device()
     return 0
 

@@ -18,6 +18,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 
+from .whole_file import whole_file
+
 PREFIX = 'backbone.'
 LIBRARIES = ('torch', 'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg', 'mmnfn')
 
@@ -105,19 +107,11 @@ def backbone_meta(cfg: Optional[Config] = None, **fields: Any) -> Dict[str, Any]
 def save_export(state_dict: Dict[str, Tensor], meta: Dict[str, Any], *paths: str) -> None:
     """Write one export to one or more paths.
 
-    Each file is written under a temporary name beside it and renamed, so that a reader finds the old file or the whole
-    new one.
+    A reader finds the old file or the whole new one.
     """
     for path in paths:
-        folder, name = osp.split(osp.abspath(path))
-        os.makedirs(folder, exist_ok=True)
-        temporary = osp.join(folder, f'.{name}.{os.getpid()}.tmp')
-        try:
+        with whole_file(path) as temporary:
             torch.save(dict(state_dict=state_dict, meta=meta), temporary)
-            os.replace(temporary, path)
-        finally:
-            if osp.exists(temporary):
-                os.remove(temporary)
 
 
 def load_training_checkpoint(path: str) -> Dict[str, Any]:

@@ -53,7 +53,10 @@ def _small(value: Any) -> Any:
 
 
 def add_dump(runner: Runner, path: str) -> None:
-    """``--dump``: write the predictions of a test run to a pickle file.
+    """``--dump``: write the predictions of a test run to a pickle file, a list with a dict for each sample.
+
+    For tests on NSD see :class:`mmnfn.evaluation.DumpSubjectResults`; for MMDetection and MMSegmentation a dict is what
+    their own tools dump (label maps as uint8, no class scores).
 
     Args:
         runner: A runner that has not tested yet.
@@ -62,17 +65,22 @@ def add_dump(runner: Runner, path: str) -> None:
     Raises:
         ValueError: The config's test loop has no evaluator that sees predictions.
     """
-    scope = runner.cfg.get('default_scope')
-    if scope == 'mmdet':
-        from mmdet.evaluation import DumpDetResults as Dump
-    else:
-        Dump = DumpSegResults if scope == 'mmseg' else DumpResults
     evaluator = getattr(runner.test_loop, 'evaluator', None)
     if evaluator is None:
         raise ValueError(
             f'--dump: {type(runner.test_loop).__name__} of this config does not collect predictions. Leave '
             'the flag out.'
         )
+    scope = runner.cfg.get('default_scope')
+    Dump = DumpSegResults if scope == 'mmseg' else DumpResults
+    if scope == 'mmdet':
+        from mmdet.evaluation import DumpDetResults as Dump
+    elif scope == 'mmpretrain':
+        from mmnfn.evaluation import DumpSubjectResults
+        from mmnfn.evaluation.gathered_metric import GatheredMetric
+
+        if any(isinstance(metric, GatheredMetric) for metric in evaluator.metrics):
+            Dump = DumpSubjectResults
     os.makedirs(osp.dirname(osp.abspath(path)), exist_ok=True)
     evaluator.metrics.append(Dump(out_file_path=path))
 

@@ -10,6 +10,8 @@ import importlib
 import os
 import os.path as osp
 import sys
+import zipfile
+from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from mmengine.config import Config, ConfigDict, DictAction
@@ -168,16 +170,30 @@ def enable_auto_scale_lr(cfg: Config) -> None:
 def set_resume(cfg: Config, resume: Optional[str]) -> None:
     """``--resume [PATH|auto]``.
 
+    Args:
+        cfg: The run's config, whose ``work_dir`` is set.
+        resume: None for no resume; 'auto' for the checkpoint that ``last_checkpoint`` in the work folder names, if
+            there is one.
+
     Raises:
-        FileNotFoundError: PATH does not exist.
+        FileNotFoundError: The checkpoint does not exist.
+        ValueError: It is not whole.
     """
     if resume is None:
         return
-    if resume != 'auto' and not _is_remote(resume) and not osp.isfile(resume):
-        raise FileNotFoundError(
-            f'--resume: there is no file {resume!r} (looked from {os.getcwd()}). Give a training '
-            'checkpoint, or --resume alone for the newest one in the work folder.'
-        )
+    path = resume
+    if resume == 'auto':
+        last = Path(cfg.work_dir) / 'last_checkpoint'
+        path = last.read_text().strip() if last.is_file() else None
+    if path is not None and not _is_remote(path):
+        if not osp.isfile(path):
+            named = f' named by {last}' if resume == 'auto' else ''
+            raise FileNotFoundError(
+                f'--resume: there is no file {path!r}{named} (looked from {os.getcwd()}). Give a training '
+                'checkpoint, or --resume alone for the newest one in the work folder.'
+            )
+        if not zipfile.is_zipfile(path):
+            raise ValueError(f'--resume: {path} is not a whole checkpoint. Give an earlier one.')
     cfg.resume = True
     cfg.load_from = None if resume == 'auto' else resume
 

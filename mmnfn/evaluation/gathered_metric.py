@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Dict, List
+import hashlib
+from typing import Any, Dict, Hashable, List
 
 from mmengine.dist import all_gather_object
 from mmengine.evaluator import BaseMetric
+
+
+def response_digests(data_batch: Dict[str, Any]) -> List[str]:
+    """A short text for the response (N,) of each sample of a batch, which tells trials of the same image apart."""
+    return [hashlib.sha1(response.cpu().numpy().tobytes()).hexdigest() for response in data_batch['responses']]
 
 
 class GatheredMetric(BaseMetric):
@@ -13,8 +19,14 @@ class GatheredMetric(BaseMetric):
 
     mmengine's own collection interleaves the ranks and cuts to the size of the dataset, which assumes that all ranks
     have equally many samples in turn; subject-pure batches do not. Here all results are gathered, and a sample that
-    was dealt to two ranks counts once. Subclasses put ``subject`` and ``image_id`` into each result.
+    was dealt to two ranks counts once. Subclasses put ``subject`` and ``image_id`` into each result, and ``response``
+    (:func:`response_digests`) where an image may have several.
     """
+
+    @staticmethod
+    def sample_key(result: dict) -> Hashable:
+        """What makes a result one of this sample and no other; results are sorted by it."""
+        return result['subject'], result['image_id'], result.get('response', '')
 
     def evaluate(self, size: int) -> Dict[str, float]:
         """Metrics of the whole dataset, the same on every rank.
@@ -25,16 +37,16 @@ class GatheredMetric(BaseMetric):
         Raises:
             RuntimeError: If samples are missing.
         """
-        unique: Dict[tuple, dict] = {}
+        unique: Dict[Hashable, dict] = {}
         for part in all_gather_object(self.results):
             for result in part:
-                unique.setdefault((result['subject'], result['image_id']), result)
+                unique.setdefault(self.sample_key(result), result)
         results: List[dict] = [unique[key] for key in sorted(unique)]
         self.results.clear()
         if len(results) != size:
             raise RuntimeError(
-                f'{type(self).__name__} got {len(results)} distinct samples of a dataset of {size}. '
-                'Is a picture twice in the dataset of a subject?'
+                f'{type(self).__name__} got {len(results)} distinct samples of a dataset of {size}. If fewer, is a '
+                'picture twice in the dataset of a subject? If more, do transforms change the responses at random?'
             )
         prefix = f'{self.prefix}/' if self.prefix else ''
         return {prefix + name: value for name, value in self.compute_metrics(results).items()}

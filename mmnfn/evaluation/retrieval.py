@@ -2,68 +2,198 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from mmnfn.registry import METRICS
 
-from .gathered_metric import GatheredMetric
+from .gathered_metric import GatheredMetric, response_digests
+
+TIE = 1e-6
+"""Cosines that differ by less are equal: float32 embeddings of equal inputs differ by rounding between batches."""
+
+FIGURES = ('top1', 'top5', 'median_rank')
+DIRECTIONS = ('image_to_brain', 'brain_to_image')
 
 
-def retrieval_figures(queries: np.ndarray, gallery: np.ndarray) -> Dict[str, float]:
-    """How well each query finds its own partner by cosine similarity.
+class Ranks(NamedTuple):
+    """Outcome of n queries.
+
+    Attributes:
+        rank: (n,) int, rank of each query's partner, counted from 1.
+        candidates: (n,) int, number of entries that it was ranked among, itself included.
+        image_id: (n,) int, image of each query.
+    """
+
+    rank: np.ndarray
+    candidates: np.ndarray
+    image_id: np.ndarray
+
+
+def retrieval_ranks(
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    query_id: Optional[Sequence[int]] = None,
+    gallery_id: Optional[Sequence[int]] = None,
+    partner: Optional[Sequence[int]] = None,
+) -> Ranks:
+    """Rank of each query's partner among the gallery by cosine similarity.
+
+    An entry that ties with the partner, or whose similarity is no number, ranks before it, so that constant embeddings
+    find nothing. An entry of the same image as the query, other than the partner, is no candidate: it would be right.
 
     Args:
-        queries: (n, D); query i belongs to gallery entry i.
-        gallery: (n, D).
+        queries: (n, D).
+        gallery: (m, D).
+        query_id: (n,) image of each query; None if all are different.
+        gallery_id: (m,) image of each entry; None as above.
+        partner: (n,) entry that belongs to each query; None if query i belongs to entry i.
+
+    Raises:
+        ValueError: If query and partner are not of the same image.
+    """
+    query_id = np.arange(len(queries)) if query_id is None else np.asarray(query_id)
+    gallery_id = np.arange(len(gallery)) if gallery_id is None else np.asarray(gallery_id)
+    partner = np.arange(len(queries)) if partner is None else np.asarray(partner)
+    if not np.array_equal(query_id, gallery_id[partner]):
+        raise ValueError('partner: a query and the entry that belongs to it must have the same image.')
+    with np.errstate(invalid='ignore', divide='ignore'):
+        queries, gallery = (
+            x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
+            for x in (queries, gallery)
+        )
+    rank, candidates = [], []
+    for start in range(0, len(queries), 1024):
+        part = slice(start, start + 1024)
+        similarity = queries[part] @ gallery.T
+        own = np.take_along_axis(similarity, partner[part, None], axis=1)
+        other = query_id[part, None] != gallery_id
+        rank.append(1 + (other & ~(similarity < own - TIE)).sum(1))
+        candidates.append(1 + other.sum(1))
+    return Ranks(np.concatenate(rank), np.concatenate(candidates), query_id)
+
+
+def retrieval_figures(ranks: Ranks, weights: Optional[np.ndarray] = None) -> Dict[str, np.ndarray]:
+    """``top1`` and ``top5``, the shares of queries whose partner is first, or among the first five, and
+    ``median_rank``.
+
+    Args:
+        ranks: Of n queries.
+        weights: (B, n) int, how often each query counts in each of B resamplings; None for once, with B = 1.
 
     Returns:
-        ``top1`` and ``top5``, the shares of queries whose partner is the most, or among the five most, similar; an
-        entry that ties with the partner ranks before it. ``median_rank``, counted from 1.
+        Name → (B,) float64; NaN where all weights are 0.
     """
-    queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
-    gallery = gallery / np.linalg.norm(gallery, axis=1, keepdims=True)
-    similarity = queries @ gallery.T
-    own = np.diag(similarity)[:, None]
-    rank = (similarity >= own).sum(1)
-    return dict(top1=float((rank == 1).mean()), top5=float((rank <= 5).mean()), median_rank=float(np.median(rank)))
+    order = np.argsort(ranks.rank, kind='stable')
+    rank = ranks.rank[order]
+    weights = np.ones((1, len(rank)), np.int64) if weights is None else weights[:, order]
+    upto = weights.cumsum(1)
+    total = upto[:, -1]
+    with np.errstate(invalid='ignore'):
+        figures = {f'top{k}': weights[:, rank <= k].sum(1) / total for k in (1, 5)}
+    middle = [(upto > place[:, None]).argmax(1) for place in ((total - 1) // 2, total // 2)]
+    figures['median_rank'] = np.where(total > 0, (rank[middle[0]] + rank[middle[1]]) / 2, np.nan)
+    return figures
+
+
+def chance_figures(ranks: Ranks) -> Dict[str, float]:
+    """What guessing gives: shares min(k, M) / M in the mean over queries with M candidates, and the median of all
+    queries' guessed ranks, (M + 1) / 2 where M is the same for all.
+    """
+    m, count = np.unique(ranks.candidates, return_counts=True)
+    figures = {f'top{k}': float(np.average(np.minimum(k, m) / m, weights=count)) for k in (1, 5)}
+    rank = np.arange(1, m[-1] + 1)
+    share = np.average(np.minimum(rank[:, None], m) / m, axis=1, weights=count)  # of guesses up to each rank
+    middle = rank[(share > 0.5 - 1e-9).argmax()], rank[(share > 0.5 + 1e-9).argmax()]
+    return dict(figures, median_rank=float(np.mean(middle)))
 
 
 @METRICS.register_module()
 class RetrievalMetric(GatheredMetric):
-    """Image↔brain retrieval within the test images of each subject, averaged over subjects.
+    """Image↔brain retrieval within the test images of each subject.
 
-    Figures are fractions: ``top1``, ``top5`` and ``median_rank`` of finding the response by the image
-    (``image_to_brain``) and the image by the response (``brain_to_image``); ``chance`` is the top-1 of guessing, one
-    over the number of images.
+    ``image_to_brain``: each image looks for the response to it among the subject's responses; ``brain_to_image``: each
+    response looks for its image among the subject's images. In each direction ``top1`` and ``top5`` (fractions) and
+    ``median_rank`` (from 1), as in ``image_to_brain_top1``: the mean over subjects, and with the subject in front,
+    ``subj01_image_to_brain_top1``, those of a subject. Behind each name may stand
+
+    - ``_chance``: what guessing gives;
+    - ``_low``, ``_high``: 95% confidence interval by percentile bootstrap over images: images are drawn with
+      replacement, the same ones for all subjects, and the gallery is left whole. It says how much the figure depends on
+      which images were shown; it is no interval over subjects or training runs, and a single point where no image
+      succeeds or all do.
+
+    ``chance`` is ``image_to_brain_top1_chance``. Where an image has several responses (``average=False``), each
+    response is a query, and the images of the gallery are there once; see :func:`retrieval_ranks` for ties and for
+    other responses to the same image.
+
+    Args:
+        per_subject: Also give the figures of each subject.
+        bootstraps: Number of resamplings; 0 gives no intervals.
+        seed: Of the bootstrap.
+        **kwargs: See :class:`mmengine.evaluator.BaseMetric`.
     """
 
     default_prefix = 'retrieval'
 
+    def __init__(self, per_subject: bool = True, bootstraps: int = 1000, seed: int = 0, **kwargs):
+        super().__init__(**kwargs)
+        self.per_subject = per_subject
+        self.bootstraps = bootstraps
+        self.seed = seed
+
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep the embeddings of a batch of ``NeuroFusionNet`` predictions."""
-        for sample in data_samples:
+        for sample, response in zip(data_samples, response_digests(data_batch)):
             self.results.append(
                 dict(
                     subject=sample['subject'],
                     image_id=int(sample['image_id']),
+                    response=response,
                     image=sample['image_embedding'].float().cpu().numpy(),
                     fmri=sample['fmri_embedding'].float().cpu().numpy(),
                 )
             )
 
+    @staticmethod
+    def _ranks(results: List[dict]) -> Tuple[Ranks, Ranks]:
+        """Of one subject, in the order of :data:`DIRECTIONS`."""
+        image, fmri, image_id = (np.stack([r[name] for r in results]) for name in ('image', 'fmri', 'image_id'))
+        unique, first, partner = np.unique(image_id, return_index=True, return_inverse=True)
+        return (
+            retrieval_ranks(image, fmri, image_id, image_id),
+            retrieval_ranks(fmri, image[first], image_id, unique, partner.reshape(-1)),
+        )
+
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
-        """Mean over subjects, and top-1 of each subject."""
-        figures: Dict[str, List[float]] = {}
-        per_subject = {}
-        for subject in sorted({r['subject'] for r in results}):
-            own = [r for r in results if r['subject'] == subject]
-            image, fmri = (np.stack([r[name] for r in own]) for name in ('image', 'fmri'))
-            for direction, pair in (('image_to_brain', (image, fmri)), ('brain_to_image', (fmri, image))):
-                for name, value in retrieval_figures(*pair).items():
-                    figures.setdefault(f'{direction}_{name}', []).append(value)
-                    if direction == 'image_to_brain' and name == 'top1':
-                        per_subject[f'{subject}_top1'] = value
-            figures.setdefault('chance', []).append(1 / len(own))
-        return {**{name: float(np.mean(values)) for name, values in figures.items()}, **per_subject}
+        """Figures of each direction: means over subjects, then those of each subject."""
+        subjects = sorted({r['subject'] for r in results})
+        ranks = {subject: self._ranks([r for r in results if r['subject'] == subject]) for subject in subjects}
+        images = np.unique([r['image_id'] for r in results])
+        draws = np.random.default_rng(self.seed).multinomial(
+            len(images), np.full(len(images), 1 / len(images)), self.bootstraps
+        )
+        means: Dict[str, float] = {}
+        own: Dict[str, Dict[str, float]] = {subject: {} for subject in subjects}
+        for k, direction in enumerate(DIRECTIONS):
+            parts = []  # of each subject: the figures, those of each resampling, and chance
+            for subject in subjects:
+                one = ranks[subject][k]
+                weights = draws[:, np.searchsorted(images, one.image_id)]
+                parts.append((retrieval_figures(one), retrieval_figures(one, weights), chance_figures(one)))
+            for name in FIGURES:
+                values, resampled, chance = (np.stack([part[i][name] for part in parts]) for i in range(3))
+                key = f'{direction}_{name}'
+                means.update(self._entries(key, values.mean(), resampled.mean(0), chance.mean()))
+                for i, subject in enumerate(subjects if self.per_subject else ()):
+                    own[subject].update(self._entries(f'{subject}_{key}', values[i, 0], resampled[i], chance[i]))
+        means['chance'] = means['image_to_brain_top1_chance']
+        return {name: value for entries in (means, *own.values()) for name, value in entries.items()}
+
+    def _entries(self, key: str, value: float, resampled: np.ndarray, chance: float) -> Dict[str, float]:
+        entries = {key: float(value)}
+        if self.bootstraps:
+            low, high = np.nanpercentile(resampled, (2.5, 97.5))
+            entries.update({f'{key}_low': float(low), f'{key}_high': float(high)})
+        return {**entries, f'{key}_chance': float(chance)}

@@ -84,6 +84,10 @@ class ROIImageHead(BaseModule):
                 f'in_channels of the neck is {self.in_channels}, but the last feature map of the backbone '
                 f'has {feat.shape[1]} channels; set neck.in_channels={feat.shape[1]}'
             )
+        if feat.requires_grad:
+            # PyTorch 2.1's GELU for CPUs computes wrong gradients where the incoming one has other strides than its
+            # output, which matters for a backbone that ends in a GELU.
+            feat.register_hook(torch.Tensor.contiguous)
         context = self.context(feat.mean(dim=(2, 3)))
         weights = self.map_conv(feat).flatten(2).softmax(dim=2)
         pooled = torch.einsum('bks,bcs->bkc', weights, feat.flatten(2))

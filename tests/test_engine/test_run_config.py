@@ -4,6 +4,7 @@ import argparse
 import re
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from mmnfn.engine import run_config
@@ -103,16 +104,35 @@ def test_auto_scale_lr_needs_a_base_batch_size():
 
 
 def test_resume(tmp_path):
-    cfg = Config(dict(load_from='other.pth'))
+    cfg = Config(dict(load_from='other.pth', work_dir=str(tmp_path)))
     run_config.set_resume(cfg, None)
     assert 'resume' not in cfg and cfg.load_from == 'other.pth'
     run_config.set_resume(cfg, 'auto')
     assert cfg.resume is True and cfg.load_from is None
-    path = write(tmp_path / 'epoch_1.pth', '')
+    path = str(tmp_path / 'epoch_1.pth')
+    torch.save(dict(weight=torch.ones(1000)), path)
     run_config.set_resume(cfg, path)
     assert cfg.load_from == path
+    write(tmp_path / 'last_checkpoint', path)
+    run_config.set_resume(cfg, 'auto')
+    assert cfg.resume is True and cfg.load_from is None
+
+
+def test_what_cannot_be_resumed_is_named(tmp_path):
+    """A file that is not there, also where last_checkpoint names it, or that was cut off."""
+    cfg = Config(dict(work_dir=str(tmp_path)))
     with pytest.raises(FileNotFoundError, match='--resume.*nothing.pth.*newest'):
         run_config.set_resume(cfg, 'nothing.pth')
+    path = tmp_path / 'epoch_1.pth'
+    write(tmp_path / 'last_checkpoint', str(path))
+    with pytest.raises(FileNotFoundError, match='epoch_1.pth.* named by .*last_checkpoint'):
+        run_config.set_resume(cfg, 'auto')
+    torch.save(dict(weight=torch.ones(1000)), path)
+    path.write_bytes(path.read_bytes()[:2000])
+    for resume in ('auto', str(path)):
+        with pytest.raises(ValueError, match='--resume.*epoch_1.pth is not a whole checkpoint'):
+            run_config.set_resume(cfg, resume)
+    assert 'resume' not in cfg
 
 
 def test_missing_pretrained_checkpoint_is_named_with_its_key(tmp_path):

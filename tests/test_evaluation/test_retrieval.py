@@ -1,55 +1,181 @@
-"""Retrieval against a loop, ties, and collection from uneven ranks."""
+"""Retrieval against loops, ties, repeated images, intervals, and collection from uneven ranks."""
 
 import numpy as np
 import pytest
 import torch
 
-from mmnfn.evaluation import RetrievalMetric, gathered_metric, retrieval_figures
+from mmnfn.evaluation import RetrievalMetric, gathered_metric, retrieval_figures, retrieval_ranks
+from mmnfn.evaluation.retrieval import Ranks, chance_figures
 
 
-def slow_ranks(queries, gallery):
-    ranks = []
-    for i, q in enumerate(queries):
-        cosines = [q @ g / np.linalg.norm(q) / np.linalg.norm(g) for g in gallery]
-        ranks.append(1 + sum(c >= cosines[i] for j, c in enumerate(cosines) if j != i))
-    return np.asarray(ranks)
+def slow_ranks(queries, gallery, query_id, gallery_id, partner):
+    """Rank of each query's partner and number of candidates, one cosine at a time."""
+
+    def cosine(i, j):
+        return queries[i] @ gallery[j] / np.linalg.norm(queries[i]) / np.linalg.norm(gallery[j])
+
+    ranks, candidates = [], []
+    for i in range(len(queries)):
+        rivals = [cosine(i, j) for j in range(len(gallery)) if gallery_id[j] != query_id[i]]
+        ranks.append(1 + sum(rival >= cosine(i, partner[i]) for rival in rivals))
+        candidates.append(1 + len(rivals))
+    return ranks, candidates
+
+
+def noisy(n, dims=6, seed=0):
+    rng = np.random.default_rng(seed)
+    gallery = rng.normal(size=(n, dims))
+    return gallery + rng.normal(size=(n, dims)), gallery
 
 
 def test_against_a_loop():
-    rng = np.random.default_rng(0)
-    gallery = rng.normal(size=(40, 6))
-    queries = gallery + rng.normal(size=(40, 6))
-    ranks = slow_ranks(queries, gallery)
+    queries, gallery = noisy(40)
+    ranks, candidates = slow_ranks(queries, gallery, range(40), range(40), range(40))
     assert 1 < np.median(ranks) < 20
-    figures = retrieval_figures(queries, gallery)
-    assert figures == dict(top1=(ranks == 1).mean(), top5=(ranks <= 5).mean(), median_rank=np.median(ranks))
-
-
-def test_constant_embeddings_find_nothing():
-    """A collapsed tower ties everywhere; a tie must not count as a hit."""
-    assert retrieval_figures(np.ones((10, 4)), np.ones((10, 4)))['top1'] == 0
-
-
-def sample(subject, image_id, image, fmri):
-    return dict(
-        subject=subject, image_id=image_id, image_embedding=torch.tensor(image), fmri_embedding=torch.tensor(fmri)
+    found = retrieval_ranks(queries, gallery)
+    assert found.rank.tolist() == ranks and found.candidates.tolist() == candidates == [40] * 40
+    figures = retrieval_figures(found)
+    assert {name: value.item() for name, value in figures.items()} == dict(
+        top1=np.mean([r == 1 for r in ranks]), top5=np.mean([r <= 5 for r in ranks]), median_rank=np.median(ranks)
     )
+
+
+def test_an_image_is_no_distractor_for_itself():
+    """30 responses to at most 12 images; each response is also compared with the distinct images."""
+    fmri, image = noisy(30, seed=1)
+    image_id = np.random.default_rng(2).integers(0, 12, 30) * 7
+    unique, first, partner = np.unique(image_id, return_index=True, return_inverse=True)
+    image = image[first][partner]
+    for arguments in (
+        (image, fmri, image_id, image_id, np.arange(30)),
+        (fmri, image[first], image_id, unique, partner),
+    ):
+        ranks, candidates = slow_ranks(*arguments)
+        found = retrieval_ranks(*arguments)
+        assert found.rank.tolist() == ranks and found.candidates.tolist() == candidates
+    # The twin of a response may be nearer to the image than the response itself: no error.
+    twins = retrieval_ranks(np.array([[1.0, 0]]), np.array([[0.9, 0.1], [1.0, 0]]), [5], [5, 5])
+    assert twins.rank.tolist() == twins.candidates.tolist() == [1]
+    with pytest.raises(ValueError, match='same image'):
+        retrieval_ranks(image, fmri, image_id, image_id[::-1])
+
+
+def test_more_queries_than_are_compared_at_once(monkeypatch):
+    queries, gallery = noisy(1100, 2)
+    found = retrieval_ranks(queries, gallery)
+    some = [0, 1023, 1024, 1099]
+    ranks, _ = slow_ranks(queries[some], gallery, some, range(1100), some)
+    assert found.rank[some].tolist() == ranks
+
+
+@pytest.mark.parametrize(
+    'embeddings', [np.ones((10, 4)), np.zeros((10, 4)), np.full((10, 4), np.nan), 1 + 1e-6 * np.random.rand(10, 4)]
+)
+def test_collapsed_embeddings_find_nothing(embeddings):
+    """They tie everywhere, but for rounding, or are no numbers; that must not count as a hit."""
+    ranks = retrieval_ranks(embeddings.astype(np.float32), embeddings.astype(np.float32))
+    assert ranks.rank.tolist() == [10] * 10 and retrieval_figures(ranks)['top5'] == 0
+
+
+def test_figures_of_resamplings_are_those_of_the_resampled_queries():
+    rng = np.random.default_rng(0)
+    ranks = Ranks(rng.integers(1, 20, 25), np.full(25, 20), np.arange(25))
+    picks = rng.integers(0, 25, (50, 24))  # an even number: the median is a mean of two
+    weights = np.stack([np.bincount(pick, minlength=25) for pick in picks])
+    figures = retrieval_figures(ranks, weights)
+    for b, pick in enumerate(picks):
+        drawn = ranks.rank[pick]
+        expected = ((drawn == 1).mean(), (drawn <= 5).mean(), np.median(drawn))
+        assert [figures[name][b] for name in ('top1', 'top5', 'median_rank')] == pytest.approx(expected)
+
+
+def test_chance_is_what_guessing_gives():
+    candidates = np.array([3, 8, 8, 9, 12])
+    rng = np.random.default_rng(0)
+    guesses = np.stack([rng.integers(1, m + 1, 20000) for m in candidates])
+    chance = chance_figures(Ranks(candidates, candidates, candidates))
+    assert chance['top1'] == pytest.approx((guesses == 1).mean(), abs=0.005)
+    assert chance['top5'] == pytest.approx((guesses <= 5).mean(), abs=0.005)
+    assert chance['median_rank'] == np.median(guesses) == 4
+    for m in (1, 2, 9, 10):
+        assert chance_figures(Ranks(*[np.array([m, m])] * 3))['median_rank'] == (m + 1) / 2
+
+
+def batch(subject, image_id, image, fmri, responses=None):
+    """A batch of the dataloader and the model's predictions for it."""
+    samples = [
+        dict(subject=subject, image_id=i, image_embedding=torch.tensor(p), fmri_embedding=torch.tensor(q))
+        for i, p, q in zip(image_id, image, fmri)
+    ]
+    return dict(responses=torch.tensor(fmri if responses is None else responses)), samples
+
+
+def evaluate(monkeypatch, ranks, size, **arguments):
+    """The metric over the batches of several ranks."""
+    results = []
+    for batches in ranks:
+        metric = RetrievalMetric()
+        for data, samples in batches:
+            metric.process(data, samples)
+        results.append(list(metric.results))
+    monkeypatch.setattr(gathered_metric, 'all_gather_object', lambda _: results)
+    return RetrievalMetric(**arguments).evaluate(size)
 
 
 def test_metric_averages_over_subjects_and_counts_each_sample_once(monkeypatch):
     eye = np.eye(4, dtype=np.float32)
-    good = [sample('subj01', i, eye[i], eye[i]) for i in range(4)]
-    bad = [sample('subj02', i, eye[i], eye[(i + 1) % 2]) for i in range(2)]
-    ranks = [good[:3] + bad[:1], good[2:] + bad]  # uneven, and two samples were dealt twice
-    results = []
-    for part in ranks:
-        metric = RetrievalMetric()
-        metric.process({}, part)
-        results.append(list(metric.results))
-    monkeypatch.setattr(gathered_metric, 'all_gather_object', lambda _: results)
-    figures = RetrievalMetric().evaluate(6)
-    assert figures['retrieval/image_to_brain_top1'] == 0.5
-    assert figures['retrieval/subj01_top1'] == 1 and figures['retrieval/subj02_top1'] == 0
-    assert figures['retrieval/chance'] == pytest.approx((1 / 4 + 1 / 2) / 2)
+    good = batch('subj01', [0, 1, 2], eye[:3], eye[:3]), batch('subj01', [2, 3], eye[2:], eye[2:])  # 2 is dealt twice
+    bad = batch('subj02', [0, 1], eye[:2], eye[[1, 0]])
+    figures = evaluate(monkeypatch, [[good[0], bad], [good[1]]], 6)
+    for direction in ('image_to_brain', 'brain_to_image'):
+        assert figures[f'retrieval/{direction}_top1'] == 0.5
+        assert figures[f'retrieval/subj01_{direction}_top1'] == 1
+        assert figures[f'retrieval/subj02_{direction}_top1'] == 0
+        assert figures[f'retrieval/subj02_{direction}_median_rank'] == 2
+        assert figures[f'retrieval/{direction}_median_rank'] == 1.5
+        assert figures[f'retrieval/{direction}_top1_chance'] == pytest.approx((1 / 4 + 1 / 2) / 2)
+        assert figures[f'retrieval/subj01_{direction}_top5_chance'] == 1
+    assert figures['retrieval/chance'] == figures['retrieval/image_to_brain_top1_chance']
+    short = evaluate(monkeypatch, [[good[0], bad], [good[1]]], 6, per_subject=False, bootstraps=0)
+    assert short == {key: figures[key] for key in short} and len(short) == 13
     with pytest.raises(RuntimeError, match='6 distinct samples of a dataset of 7'):
-        RetrievalMetric().evaluate(7)
+        evaluate(monkeypatch, [[good[0], bad], [good[1]]], 7)
+
+
+def test_two_responses_to_one_image_are_two_samples(monkeypatch):
+    """The first response to image 3 is nearer to the other image; its second is not."""
+    image = np.array([[1, 0], [1, 0], [0, 1]], np.float32)
+    fmri = np.array([[0.1, 1], [1, 0.1], [0.2, 1]], np.float32)
+    figures = evaluate(monkeypatch, [[batch('subj01', [3, 3, 8], image, fmri)]], 3)
+    assert figures['retrieval/image_to_brain_top1'] == pytest.approx(1 / 3)  # 0.1 < 0.2, and 1 < 1 is false: a tie
+    assert figures['retrieval/brain_to_image_top1'] == pytest.approx(2 / 3)
+    assert figures['retrieval/image_to_brain_top1_chance'] == pytest.approx((1 / 2 + 1 / 2 + 1 / 3) / 3)
+    assert figures['retrieval/brain_to_image_top1_chance'] == 1 / 2
+
+
+def test_intervals_are_those_of_a_bootstrap_over_images(monkeypatch):
+    """By a loop that draws images for both subjects together, also where one subject lacks some."""
+    n = 60
+    batches, own = [], {}
+    for k, kept in enumerate((np.arange(n), np.arange(0, n, 2))):
+        fmri, image = (x.astype(np.float32)[kept] for x in noisy(n, 4, seed=k))
+        batches.append(batch(f'subj0{k + 1}', kept.tolist(), image, fmri))
+        own[k] = dict(zip(kept.tolist(), retrieval_ranks(image, fmri).rank))
+    figures = evaluate(monkeypatch, [batches], n + n // 2)
+    again = evaluate(monkeypatch, [batches], n + n // 2)
+    assert figures == again
+    rng = np.random.default_rng(5)
+    draws = []
+    for _ in range(2000):
+        pick = rng.integers(0, n, n).tolist()
+        drawn = [np.array([ranks[i] for i in pick if i in ranks]) for ranks in own.values()]
+        draws.append([((d == 1).mean(), (d <= 5).mean(), np.median(d)) for d in drawn])
+    draws = np.array(draws)  # (resamplings, subjects, figures)
+    for name, column, tolerance in (('top1', 0, 0.03), ('top5', 1, 0.03), ('median_rank', 2, 0.6)):
+        for prefix, values in (('', draws.mean(1)), ('subj01_', draws[:, 0]), ('subj02_', draws[:, 1])):
+            key = f'retrieval/{prefix}image_to_brain_{name}'
+            low, high = np.percentile(values[:, column], (2.5, 97.5))
+            assert figures[f'{key}_low'] == pytest.approx(low, abs=tolerance)
+            assert figures[f'{key}_high'] == pytest.approx(high, abs=tolerance)
+            assert figures[f'{key}_low'] < figures[key] < figures[f'{key}_high']
+    assert evaluate(monkeypatch, [batches], n + n // 2, seed=1) != figures

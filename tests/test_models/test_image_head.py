@@ -50,3 +50,17 @@ def test_vectors_are_refused_with_what_to_set(backbone, option):
 def test_wrong_width_is_refused():
     with pytest.raises(ValueError, match='neck.in_channels=5'):
         ROIImageHead(16)((torch.randn(2, 5, 2, 2),))
+
+
+def test_gradients_of_a_backbone_that_ends_in_a_gelu():
+    """In single precision as in double: PyTorch 2.1 for CPUs is wrong here unless the head prevents it."""
+    torch.manual_seed(0)
+    backbone, head = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), torch.nn.GELU()), ROIImageHead(16, 8, 3)
+    images, gradients = torch.randn(8, 3, 10, 10), []
+    for dtype in (torch.float32, torch.float64):
+        backbone, head = backbone.to(dtype), head.to(dtype)
+        backbone.zero_grad()
+        features = head([backbone(images.to(dtype))])
+        (features.rois.square().sum() + features.context.square().sum()).backward()
+        gradients.append(backbone[0].weight.grad.double())
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)

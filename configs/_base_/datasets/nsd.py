@@ -35,5 +35,5 @@ val_dataloader = dict(
     dataset=dict(dataset, split='test', test_mode=True),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type='mmnfn.RetrievalMetric')
-test_evaluator = val_evaluator
+val_evaluator = dict(type='mmnfn.RetrievalMetric', per_subject=False, bootstraps=0)
+test_evaluator = dict(type='mmnfn.RetrievalMetric')

@@ -3,7 +3,8 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
+    # Whole files, and the state of the random numbers: what --resume needs to go on as if nothing had happened.
+    checkpoint=dict(type='mmnfn.ResumableCheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )
 env_cfg = dict(
@@ -15,5 +16,11 @@ log_level = 'INFO'
 load_from = None
 resume = False
 randomness = dict(seed=0, deterministic=False)
-# Writes the backbone's weights beside every checkpoint: backbone_epoch_N.pth and backbone_latest.pth.
-custom_hooks = [dict(type='mmnfn.ExportBackboneHook')]
+custom_hooks = [
+    # Writes the backbone's weights beside every checkpoint: backbone_epoch_N.pth and backbone_latest.pth.
+    dict(type='mmnfn.ExportBackboneHook'),
+    # --resume goes on with the batches and random numbers of the interrupted run.
+    dict(type='mmnfn.ResumeEpochHook'),
+    # A loss that is NaN or infinite ends training, with a file that reproduces it.
+    dict(type='mmnfn.NonFiniteLossHook'),
+]

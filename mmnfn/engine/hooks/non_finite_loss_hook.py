@@ -1,0 +1,160 @@
+"""A hook that stops training at the first loss that is NaN or infinite."""
+
+from __future__ import annotations
+
+import os.path as osp
+from typing import Any, Dict, List, Optional
+
+import torch
+from mmengine.dist import all_gather_object, all_reduce, barrier, is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from torch import Tensor, nn
+
+from mmnfn.registry import HOOKS
+
+from ..random_state import random_state
+from ..whole_file import whole_file
+
+
+@HOOKS.register_module()
+class NonFiniteLossHook(Hook):
+    """Stop all ranks at the first loss that is not finite, and keep what is needed to see it again.
+
+    The losses are looked at between the forward and the backward pass, so nothing has been done with them yet. Rank 0
+    then writes ``nonfinite_iter_N.pth`` to the work folder, N being the iteration, counted from 1 since the beginning
+    of training, and every rank raises a FloatingPointError that names the iteration, the loss terms, the subject, the
+    learning rate and what else is not finite. ``last_checkpoint`` is left as it is.
+
+    The file (``torch.load(path, weights_only=False)``) holds ``state_dict``, ``optimizer`` and ``param_schedulers`` as
+    a checkpoint has them, ``meta`` (``epoch`` and ``iter`` as they are before this iteration, ``cfg``, ``message``),
+    and ``ranks``, a list with a dict for each rank: ``batch`` as the dataloader gave it, ``random_state`` before the
+    forward pass (:func:`mmnfn.engine.random_state.set_random_state`) and ``losses``. To see it again with one process::
+
+        set_random_state(rank['random_state'])
+        losses = model(**model.data_preprocessor(rank['batch'], training=True), mode='loss')
+    """
+
+    # Last before the forward pass, so that the random numbers are those of the forward pass.
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self._batch: Any = None
+        self._random_state: Optional[Dict[str, Any]] = None
+        self._handle: Any = None
+
+    def before_train(self, runner) -> None:
+        """Look at whatever the model returns while a training iteration is under way."""
+
+        def look(model: nn.Module, inputs: Any, losses: Any) -> None:
+            if self._random_state is not None and isinstance(losses, dict):
+                self._check(runner, losses)
+
+        self._handle = _unwrapped(runner.model).register_forward_hook(look)
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """Keep the batch and the random numbers of this iteration."""
+        self._batch, self._random_state = data_batch, random_state()
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Let go of them."""
+        self._batch = self._random_state = None
+
+    def after_train(self, runner) -> None:
+        """Leave the model as it was."""
+        self._handle.remove()
+
+    def _check(self, runner, losses: Dict[str, Any]) -> None:
+        terms = {name: _detached(value) for name, value in losses.items() if 'loss' in name}
+        if not terms:
+            return
+        bad = torch.stack([~torch.isfinite(value).all() for value in terms.values()]).any().to(torch.int32)
+        all_reduce(bad, op='max')
+        if not bad.item():
+            return
+        ranks = all_gather_object(
+            dict(
+                batch=_on_cpu(self._batch),
+                random_state=self._random_state,
+                losses={name: value.sum().item() for name, value in terms.items()},
+                not_finite=_not_finite_entries(self._batch),
+            )
+        )
+        message = self._message(runner, ranks)
+        path = osp.join(runner.work_dir, f'nonfinite_iter_{runner.iter + 1}.pth')
+        written = f'Model and optimizer before its step, and the batch, are in {path}.'
+        if is_main_process():
+            try:
+                with whole_file(path) as temporary:
+                    torch.save(_state(runner, ranks, message), temporary)
+            except OSError as error:
+                written = f'{path} could not be written: {error}.'
+            runner.logger.error(f'{message} {written}')
+        barrier()  # a launcher ends the other ranks as soon as one of them fails
+        raise FloatingPointError(f'{message} {written}')
+
+    @staticmethod
+    def _message(runner, ranks: List[Dict[str, Any]]) -> str:
+        parts = []
+        for number, rank in enumerate(ranks):
+            losses = ', '.join(f'{name}={value:.4g}' for name, value in rank['losses'].items())
+            subject = getattr(_entry(rank['batch'], 'geometry'), 'subject', None)
+            parts.append(f'rank {number}: {losses}' + (f' ({subject})' if subject else ''))
+            if rank['not_finite']:
+                parts[-1] += f', batch not finite in {", ".join(rank["not_finite"])}'
+        message = f'Loss not finite at iteration {runner.iter + 1} of epoch {runner.epoch + 1}: {"; ".join(parts)}.'
+        rates = {name: max(values) for name, values in runner.optim_wrapper.get_lr().items()}
+        message += ' Learning rate ' + ', '.join(f'{rate:.4g}' for rate in rates.values()) + '.'
+        model = _unwrapped(runner.model)
+        spoiled = [name for name, value in model.named_parameters() if not torch.isfinite(value).all()]
+        if spoiled:
+            message += f' {len(spoiled)} parameters were not finite already, {spoiled[0]} among them.'
+        return message
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
+
+
+def _detached(value: Any) -> Tensor:
+    """A loss term, which may be a list of tensors, as one flat tensor."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return torch.cat([v.detach().float().flatten() for v in values])
+
+
+def _entry(batch: Any, name: str) -> Any:
+    return batch.get(name) if isinstance(batch, dict) else None
+
+
+def _not_finite_entries(batch: Any) -> List[str]:
+    """Names of the entries of a batch that hold NaN or infinite numbers."""
+    items = batch.items() if isinstance(batch, dict) else ()
+    return [
+        name
+        for name, value in items
+        if isinstance(value, Tensor) and value.is_floating_point() and not torch.isfinite(value).all()
+    ]
+
+
+def _on_cpu(value: Any) -> Any:
+    """A batch with its tensors on the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, dict):
+        return {key: _on_cpu(child) for key, child in value.items()}
+    if isinstance(value, tuple) and hasattr(value, '_fields'):
+        return type(value)(*map(_on_cpu, value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_on_cpu, value))
+    return value
+
+
+def _state(runner, ranks: List[Dict[str, Any]], message: str) -> Dict[str, Any]:
+    schedulers = runner.param_schedulers if isinstance(runner.param_schedulers, list) else []
+    return dict(
+        meta=dict(epoch=runner.epoch, iter=runner.iter, cfg=runner.cfg.pretty_text, message=message),
+        state_dict=_unwrapped(runner.model).state_dict(),
+        optimizer=runner.optim_wrapper.state_dict(),
+        param_schedulers=[scheduler.state_dict() for scheduler in schedulers],
+        ranks=ranks,
+    )

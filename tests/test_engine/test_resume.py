@@ -1,0 +1,171 @@
+"""A run that is killed and resumed ends with the weights of the unbroken run, bit for bit."""
+
+import random
+import signal
+
+import pytest
+import torch
+from toy_training import CONFIG, load, train, without_gpu  # noqa: F401  a fixture
+
+from mmnfn.engine.random_state import random_state, set_random_state
+
+ITERATIONS = {1: 15, 2: 9}  # of 3 epochs, by number of processes
+
+
+def trained(work, *options, **kwargs):
+    """The output of rank 0 of a run that succeeds."""
+    codes, outputs = train(work, *options, **kwargs)
+    assert not any(codes), '\n'.join(outputs)
+    return outputs[0]
+
+
+def seen(work, first, processes):
+    """What each rank trained on from an iteration on, as written last."""
+    lines = [(work / f'rank{rank}.txt').read_text().splitlines() for rank in range(processes)]
+    return [[line for line in own if int(line.split()[0]) >= first] for own in lines]
+
+
+def assert_same(one, two, where=''):
+    """Equal in every bit, whatever is nested in what."""
+    assert type(one) is type(two), where
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, two), where
+    elif isinstance(one, dict):
+        assert list(one) == list(two), where
+        for key in one:
+            assert_same(one[key], two[key], f'{where}/{key}')
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(two), where
+        for k, pair in enumerate(zip(one, two)):
+            assert_same(*pair, f'{where}/{k}')
+    else:
+        assert one == two, where
+
+
+def assert_same_end(unbroken, resumed, processes=1):
+    name = f'iter_{ITERATIONS[processes]}.pth'
+    one, two = load(unbroken / name), load(resumed / name)
+    assert 'contrastive.temperature.log_scale' in one['state_dict'] and len(one['optimizer']['state']) > 20
+    for key in ('state_dict', 'optimizer', 'param_schedulers', 'mmnfn_resume'):
+        assert_same(one[key], two[key], key)
+    assert [one['meta'][key] for key in ('epoch', 'iter')] == [two['meta'][key] for key in ('epoch', 'iter')]
+
+
+@pytest.fixture(scope='module')
+def unbroken(tmp_path_factory):
+    """Work folder of a run of one process with validation; a checkpoint every four iterations."""
+    work = tmp_path_factory.mktemp('unbroken') / 'work'
+    trained(work)
+    return work
+
+
+def test_from_a_checkpoint_in_mid_epoch(unbroken, tmp_path):
+    """Whatever seed the config has by then: the order of the batches is that of the interrupted run."""
+    output = trained(tmp_path / 'work', 'randomness.seed=7', resume=[unbroken / 'iter_8.pth'])
+    assert '3 batches of epoch 2 are left out' in output
+    assert seen(tmp_path / 'work', 0, 1) == seen(unbroken, 8, 1)
+    assert_same_end(unbroken, tmp_path / 'work')
+
+
+def test_killed_at_any_iteration(unbroken, tmp_path):
+    """Also shows that validation does not change what is trained: the killed run has none."""
+    iteration = random.SystemRandom().randrange(4, ITERATIONS[1])
+    codes, _ = train(tmp_path / 'work', 'val_cfg=None', 'val_dataloader=None', 'val_evaluator=None', TOY_KILL=iteration)
+    assert codes == [-signal.SIGKILL], iteration
+    trained(tmp_path / 'work', resume=[])
+    assert seen(tmp_path / 'work', 0, 1)[0][iteration:] == seen(unbroken, iteration // 4 * 4, 1)[0], iteration
+    assert_same_end(unbroken, tmp_path / 'work')
+
+
+def test_two_processes_killed_at_any_iteration(tmp_path):
+    trained(tmp_path / 'unbroken', processes=2)
+    states = load(tmp_path / 'unbroken' / 'iter_4.pth')['mmnfn_resume']['random_states']
+    assert len(states) == 2 and not torch.equal(states[0]['torch'], states[1]['torch'])
+    iteration = random.SystemRandom().randrange(4, ITERATIONS[2])
+    codes, _ = train(tmp_path / 'work', processes=2, TOY_KILL=iteration)
+    assert codes[0] == -signal.SIGKILL and all(codes), iteration
+    trained(tmp_path / 'work', processes=2, resume=[])
+    for kept, again in zip(seen(tmp_path / 'work', 0, 2), seen(tmp_path / 'unbroken', iteration // 4 * 4, 2)):
+        assert kept[iteration:] == again, iteration
+    assert_same_end(tmp_path / 'unbroken', tmp_path / 'work', 2)
+
+
+def test_with_workers_from_the_end_of_an_epoch(tmp_path):
+    """Starting the workers draws no random number of training, whether they live on between epochs or not."""
+    workers = ('train_dataloader.num_workers=2', 'train_dataloader.dataset.jitter=False')
+    interval = 'default_hooks.checkpoint.interval=5'
+    trained(tmp_path / 'unbroken', *workers, interval, 'train_dataloader.persistent_workers=True')
+    options = (*workers, interval, 'train_dataloader.persistent_workers=False')
+    output = trained(tmp_path / 'work', *options, resume=[tmp_path / 'unbroken' / 'iter_5.pth'])
+    assert '5 batches of epoch 1 are left out' in output
+    assert_same_end(tmp_path / 'unbroken', tmp_path / 'work')
+
+
+def test_training_by_iterations(tmp_path):
+    """MMEngine itself goes through the batches that were used; the random numbers are restored after that."""
+    epochs = 'by_epoch=True, max_epochs=3, val_interval=1'
+    assert epochs in CONFIG
+    by_iterations = CONFIG.replace(epochs, "type='IterBasedTrainLoop', max_iters=5").replace('jitter=True', '')
+    by_iterations = by_iterations.replace('by_epoch=True, begin=0, end=3, convert_to_iter_based=True', 'by_epoch=False')
+    for work, resume in (('unbroken', None), ('work', [tmp_path / 'unbroken' / 'iter_4.pth'])):
+        trained(tmp_path / work, 'param_scheduler.0.T_max=5', config=by_iterations, resume=resume)
+    one, two = (load(tmp_path / work / 'iter_5.pth') for work in ('unbroken', 'work'))
+    for key in ('state_dict', 'optimizer', 'mmnfn_resume'):
+        assert_same(one[key], two[key], key)
+
+
+def test_killed_while_writing_a_checkpoint(unbroken, tmp_path):
+    """Only the newest checkpoint is kept, and the process dies in the middle of the second."""
+    work, keep = tmp_path / 'work', 'default_hooks.checkpoint.max_keep_ckpts=1'
+    codes, outputs = train(work, keep, TOY_DIE_SAVING=7)
+    assert codes == [-signal.SIGXFSZ], outputs
+    assert 50000 == (work / '.iter_8.pth.tmp').stat().st_size < (unbroken / 'iter_8.pth').stat().st_size
+    assert (work / 'last_checkpoint').read_text() == str(work / 'iter_4.pth')
+    trained(work, keep, resume=[])
+    assert_same_end(unbroken, work)
+    assert [path.name for path in work.iterdir() if 'iter_' in path.name] == ['iter_15.pth']
+
+
+def test_another_number_of_processes_is_refused_or_warned_of(unbroken, tmp_path):
+    codes, outputs = train(tmp_path / 'work', processes=2, resume=[unbroken / 'iter_4.pth'])
+    assert all(codes)
+    assert 'ValueError: --resume: the checkpoint is of a run with 5 batches an epoch on each of 1 process' in outputs[0]
+    assert 'here there are 3 on each of 2' in outputs[0] and not (tmp_path / 'work/rank0.txt').exists()
+    # Batches of 2 are 9, so 5 for each of two processes: as many as before.
+    output = trained(tmp_path / 'work', 'train_dataloader.batch_size=2', processes=2, resume=[unbroken / 'iter_12.pth'])
+    assert 'written by 1 process(es) and training goes on with 2' in output
+    assert [len(lines) for lines in seen(tmp_path / 'work', 0, 2)] == [3, 3]
+
+
+def test_checkpoint_of_mmengines_hook(unbroken, tmp_path):
+    """It holds no random numbers, which is said; the batches are right."""
+    checkpoint = load(unbroken / 'iter_12.pth')
+    del checkpoint['mmnfn_resume']
+    torch.save(checkpoint, tmp_path / 'plain.pth')
+    assert 'holds no state of the random numbers' in trained(tmp_path / 'work', resume=[tmp_path / 'plain.pth'])
+    assert seen(tmp_path / 'work', 0, 1) == seen(unbroken, 12, 1)
+    before, after = (load(work / 'iter_15.pth')['state_dict'] for work in (unbroken, tmp_path / 'work'))
+    assert any(not torch.equal(before[key], after[key]) for key in before), 'the model draws no random numbers'
+
+
+def test_state_of_all_generators_comes_back():
+    import numpy as np
+
+    def draw():
+        return random.random(), random.gauss(0, 1), np.random.randn(3).tolist(), torch.rand(3).tolist()
+
+    before = random_state()
+    draw()  # leaves half a pair of Gaussian numbers behind
+    state = random_state()
+    first = draw()
+    set_random_state(state)
+    assert draw() == first
+    set_random_state(before)
+
+
+@pytest.mark.filterwarnings('ignore:TypedStorage')
+def test_state_can_be_read_without_trust(unbroken, tmp_path):
+    """weights_only=True: torch's default from 2.6 on."""
+    torch.save(load(unbroken / 'iter_4.pth')['mmnfn_resume'], tmp_path / 'state.pth')
+    state = torch.load(tmp_path / 'state.pth', weights_only=True)
+    set_random_state(state['random_states'][0])
