@@ -1,7 +1,8 @@
 """How many images a second does a whole pretraining step take, against SimCLR of MMPretrain?
 
 Forward, backward and AdamW step of the model of configs/nfn/ with subject 1's ROI sizes, against MMPretrain's SimCLR
-(two views of each image) with the same backbone, image size, batch and optimizer, in this process, two threads, float32.
+(two views of each image) with the same backbone, image size, batch and optimizer, in this process, two threads,
+float32.
 
 Example:
     python benchmarks/pretrain_step.py --json pretrain_step.json
@@ -50,7 +51,7 @@ def steps(config: Config, batch: int):
         dict(
             type='SimCLR',
             backbone=config.model.backbone,
-            neck=dict(type='NonLinearNeck', in_channels=channels, hid_channels=channels, out_channels=128, num_layers=2),
+            neck=dict(type='NonLinearNeck', in_channels=channels, hid_channels=channels, out_channels=128),
             head=dict(type='ContrastiveHead', loss=dict(type='CrossEntropyLoss'), temperature=0.1),
         )
     ).train()
@@ -73,7 +74,7 @@ def main() -> None:
         seconds = times_in_turns(steps(Config.fromfile(ROOT / 'configs/nfn' / file), args.batch), repeats=2)
         ratios[name] = seconds['simclr'] / seconds['ours']
         print(
-            f'{name}: {args.batch / seconds["ours"]:.2f} images/s, SimCLR {args.batch / seconds["simclr"]:.2f} images/s: '
+            f'{name}: {args.batch / seconds["ours"]:.2f} images/s, SimCLR {args.batch / seconds["simclr"]:.2f}: '
             f'{ratios[name]:.2f} times as many'
         )
     if args.json:

@@ -104,6 +104,12 @@ class BrainImageRetriever:
         return self.model.fmri_encoder.roi_names
 
     @property
+    def voxel_order(self) -> str:
+        """Order of the voxels within a ROI with which the model was trained."""
+        data = getattr(self.model, 'cfg', {}).get('train_dataloader') or {}
+        return data.get('dataset', {}).get('voxel_order', 'stored')
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device
@@ -165,7 +171,7 @@ class BrainImageRetriever:
                     f'responses have shape {responses.shape}, but must be (n, {len(store.ncsnr)}): one value for each '
                     f'voxel of {store.path}.'
                 )
-            subject, voxels = store.geometry(self.roi_names)
+            subject, voxels = store.geometry(self.roi_names, self.voxel_order)
         geometry = subject._replace(coordinates=subject.coordinates.to(self.device))
         parts: List[np.ndarray] = []
         for start in range(0, len(responses), self.batch_size):

@@ -47,7 +47,8 @@ def retriever(config, checkpoint):
 
 @pytest.fixture(scope='module')
 def dataset(store):
-    return NSDDataset(store, [1], 'images_32.h5', roi_names=ROIS, pipeline=[PackNSDInputs()])
+    options = dict(roi_names=ROIS, voxel_order='hilbert', pipeline=[PackNSDInputs()])
+    return NSDDataset(store, [1], 'images_32.h5', **options)
 
 
 def test_model_has_the_weights_of_the_checkpoint(config, checkpoint, tmp_path):
