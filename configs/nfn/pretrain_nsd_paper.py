@@ -1,5 +1,5 @@
-# The paper's literal form, for comparison with configs/nfn/pretrain_nsd.py, which decides otherwise where this is slow or
-# can be minimised without the stimulus: slices one after another through whole blocks, the last layer alone, one-way
+# The paper's literal form, for comparison with configs/nfn/pretrain_nsd.py, which decides otherwise where this is slow
+# or can be minimised without the stimulus: slices one after another through whole blocks, the last layer alone, one-way
 # L_con, L_bfg with the other ROIs of the sample as its only negatives and plain products, no fusion, no adapter.
 #   tools/dist_train.sh configs/nfn/pretrain_nsd_paper.py 2
 _base_ = './pretrain_nsd.py'

@@ -53,7 +53,7 @@ def average_repeats(
         saturated += int(((betas == limits.max) | (betas == limits.min)).sum())
         values = normalize_session(betas, None if shown.reference is None else shown.reference[part]).T
         if trials is not None:
-            trials[part, block] = values
+            trials[part, block] = values.astype(trials.dtype)  # HDF5's own conversion to float16 is wrong
         valid = ~np.isnan(values[0])  # a voxel has data in all trials of a session or in none
         invalid += int((~valid).sum())
         add_rows(total, shown.rows[part], np.where(valid, values, 0))
@@ -61,16 +61,15 @@ def average_repeats(
     return total / np.maximum(count, 1), invalid, saturated
 
 
-def read_or_estimate_ncsnr(
-    layout: NSDLayout, subject: str, voxels: Voxels, shown: Presentations, extraction: Extraction
-) -> Tuple[np.ndarray, str]:
-    """ncsnr of the voxels from ``ncsnr.nii.gz`` or, where that is absent, from the images shown three times.
+def read_ncsnr(layout: NSDLayout, subject: str, voxels: Voxels, shown: Presentations) -> Optional[np.ndarray]:
+    """ncsnr of the voxels from ``ncsnr.nii.gz``, or None where that is absent and can be estimated.
 
     Returns:
-        (V,) float32, NaN where it is not known; where it came from.
+        (V,) float32, NaN where it is not known.
 
     Raises:
-        ValueError: If the map is damaged, of another shape, or NaN in all voxels; or if no image was shown three times.
+        ValueError: If the map is damaged, of another shape, or NaN in all voxels; or if it is absent, and no image was
+            shown three times.
     """
     path = layout.beta_dir(subject) / 'ncsnr.nii.gz'
     if path.exists():
@@ -80,22 +79,26 @@ def read_or_estimate_ncsnr(
                 f'{path} has shape {volume.shape}, but the ROI files have {voxels.shape}. They belong to '
                 'different subjects or spaces; download them again.'
             )
-        ncsnr = volume[tuple(voxels.index.T)].astype(np.float32)
-        if not (ncsnr >= 0).any() or (ncsnr < 0).any() or np.isinf(ncsnr).any():
+        ncsnr = volume[tuple(voxels.index.T)]
+        if not (ncsnr >= 0).any() or (ncsnr < 0).any() or (ncsnr > np.finfo(np.float32).max).any():
             raise ValueError(f'{path} holds no ncsnr: NaN in all voxels, negative or infinite. Download it again.')
-        return ncsnr, path.name
-    thrice = np.flatnonzero(shown.repeats == 3)
-    if not thrice.size:
+        return ncsnr.astype(np.float32)
+    if not (shown.repeats == 3).any():
         raise ValueError(
             f'{path} does not exist, and no image was shown three times in the {len(shown.sessions)} session(s) of '
             f'{subject}, so ncsnr cannot be estimated. Download the file, or use more sessions.'
         )
+    return None
+
+
+def ncsnr_of_repeats(voxels: Voxels, shown: Presentations, extraction: Extraction) -> np.ndarray:
+    """(V,) float32 ncsnr estimated from the images shown three times."""
     order = np.argsort(shown.rows, kind='stable')
-    trials = order[np.isin(shown.rows[order], thrice)].reshape(-1, 3)
+    trials = order[shown.repeats[shown.rows[order]] == 3].reshape(-1, 3)
     everything = np.ones(TRIALS_PER_SESSION, bool)
     ncsnr = np.empty(len(voxels.index), np.float32)
     for start in range(0, len(ncsnr), VOXELS_PER_BLOCK // 8):
         block = slice(start, min(start + VOXELS_PER_BLOCK // 8, len(ncsnr)))
         values = [normalize_session(extraction.read(session, block), everything) for session in shown.sessions]
         ncsnr[block] = estimate_ncsnr(np.concatenate(values, 1).T[trials])
-    return ncsnr, f'estimated from {len(thrice)} images shown three times'
+    return ncsnr

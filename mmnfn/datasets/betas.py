@@ -64,6 +64,7 @@ def read_betas(path: Path, index: np.ndarray, shape: Tuple[int, int, int]) -> np
 
 def check_session(path: Path, shape: Tuple[int, int, int]) -> None:
     """Look at the head of a session file, in milliseconds; errors as :func:`read_betas`."""
+    existing(path, 'session of betas', 'Download it, or restrict the sessions.')
     if path.name.endswith('.nii.gz'):
         next(stream_volumes(path, (*shape, TRIALS_PER_SESSION)))
     else:
@@ -121,7 +122,7 @@ def _read_slabs(betas: h5py.Dataset, index: np.ndarray) -> np.ndarray:
     chunk_t, chunk_z = betas.chunks[:2] if betas.chunks else (1, 1)
     smallest = chunk_t * chunk_z * int(y1 - y0) * int(x1 - x0) * out.itemsize
     step_z = chunk_z * max(1, SLAB_BYTES // smallest)
-    step_t = chunk_t * max(1, SLAB_BYTES // (smallest * (min(step_z, betas.shape[1]) // chunk_z or 1)))
+    step_t = chunk_t * max(1, SLAB_BYTES // (smallest * -(-min(step_z, betas.shape[1]) // chunk_z)))
     for z0 in range(int(z.min()) // chunk_z * chunk_z, int(z.max()) + 1, step_z):
         inside = np.flatnonzero((z >= z0) & (z < z0 + step_z))
         if inside.size:

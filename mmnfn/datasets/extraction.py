@@ -60,11 +60,10 @@ def working_folder(store: Path, needed_bytes: int) -> Iterator[Path]:
             shutil.rmtree(folder)
         except (OSError, RuntimeError) as error:
             if NO_ROOM.search(str(error)) and not isinstance(error, _NoRoom):
-                raise OSError(
-                    errno.ENOSPC,
-                    f'{store} could not be written: {error}. The sessions that were read are kept in {folder}: free '
-                    f'space and run again, or remove the folder',
-                ) from error
+                advice = 'Free space, or choose another folder'
+                if any(folder.glob('session*.npy')):
+                    advice = f'The sessions that were read are kept in {folder}: free space and run again, or remove it'
+                raise OSError(errno.ENOSPC, f'{store} could not be written: {error}. {advice}') from error
             raise
         finally:
             if folder.exists() and not any(folder.glob('session*.npy')):
@@ -89,8 +88,9 @@ def _check_room(store: Path, folder: Path, needed_bytes: int) -> None:
 class Extraction:
     """Raw betas of the wanted voxels, one file per session in the working folder.
 
-    A session's file carries in its name a digest of what it was made from (name, size and time of the beta file, the
-    voxels), and gets that name when it is whole; so what an earlier run left is used where nothing has changed.
+    A session's file carries in its name a digest of what it was made from (place in the tree, size and time of the beta
+    file, the voxels), and gets that name when it is whole; so what an earlier run left is used where nothing has
+    changed.
 
     Args:
         layout: The release tree.
@@ -119,7 +119,8 @@ class Extraction:
         for session, source in self.sources.items():
             check_session(source, shape)
             status = source.stat()
-            origin = repr((source.name, status.st_size, status.st_mtime_ns, shape, index.shape)).encode()
+            name = source.relative_to(layout.root).as_posix()
+            origin = repr((name, status.st_size, status.st_mtime_ns, shape, index.shape)).encode()
             digest = hashlib.sha256(origin + np.asarray(index, '<i4').tobytes()).hexdigest()[:16]
             self._files[session] = folder / f'session{session:02d}-{digest}.npy'
         for stale in set(folder.glob('session*')) - set(self._files.values()):
@@ -147,11 +148,15 @@ class Extraction:
             for session in missing:
                 betas = read_betas(self.sources[session], self.index, self.shape)
                 part = self._files[session].with_suffix('.part')
-                with open(part, 'wb') as stream:
-                    np.save(stream, betas)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                part.replace(self._files[session])
+                try:
+                    with open(part, 'wb') as stream:  # np.save does not say that the disk is full
+                        np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(betas))
+                        stream.write(betas)
+                        stream.flush()
+                        os.fsync(stream.fileno())
+                    part.replace(self._files[session])
+                finally:
+                    part.unlink(missing_ok=True)
                 bar.update()
 
     def read(self, session: int, voxels: slice) -> np.ndarray:

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from .averaging import read_or_estimate_ncsnr
+from .averaging import read_ncsnr
 from .betas import check_session
 from .design import Design, check_responses, read_design
 from .inspection_report import Betas, CommonFile, Obstacle, Report, RoiClass, Subject
@@ -214,7 +214,7 @@ def _ncsnr(layout: NSDLayout, subject: str, betas: Betas, voxels: Optional[Voxel
     path = layout.beta_dir(subject) / 'ncsnr.nii.gz'
     betas.has_ncsnr = path.exists()
     if betas.has_ncsnr and voxels is not None:
-        _, betas.ncsnr_obstacles = report.attempt([path], read_or_estimate_ncsnr, layout, subject, voxels, None, None)
+        _, betas.ncsnr_obstacles = report.attempt([path], read_ncsnr, layout, subject, voxels, None)
     elif betas.has_ncsnr:
         _, betas.ncsnr_obstacles = report.attempt([path], read_volume, path, 'ncsnr map')
     elif not betas.images(times=3):

@@ -18,7 +18,8 @@ def mixed_noise_ceiling(ncsnr: np.ndarray, repeats: np.ndarray) -> np.ndarray:
     Returns:
         (V,) percent of variance; NaN where ncsnr is NaN.
     """
-    return 100 * ncsnr**2 / (ncsnr**2 + np.mean(1 / repeats))
+    signal = np.asarray(ncsnr, np.float64) ** 2
+    return 100 * signal / (signal + np.mean(1 / repeats))
 
 
 def estimate_ncsnr(repeats: np.ndarray) -> np.ndarray:

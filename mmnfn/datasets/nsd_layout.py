@@ -209,20 +209,19 @@ class NSDLayout:
             raise ValueError(f"hemisphere is {hemisphere!r}; it must be 'lh', 'rh' or None.")
         path = self.roi_file(subject, roi_class if hemisphere is None else f'{hemisphere}.{roi_class}')
         values, affine = read_volume(path, f'ROI {roi_class} of {subject}')
-        if not np.isfinite(values).all():
-            raise ValueError(f'{path} holds values that are not finite. Download it again.')
+        if not (np.abs(values) < 2**31).all():
+            raise ValueError(f'{path} holds values that are not finite, or huge. Download it again.')
         labels = np.rint(values).astype(int)  # written as float64
+        if not np.allclose(values, labels, atol=1e-3) or labels.min() < -1:
+            raise ValueError(f'{path} holds values that are no labels -1, 0, 1, 2, …. Download it again.')
         if roi_class in ROI_LABELS or self.label_file(subject, roi_class).exists():
             table = self.labels(subject, roi_class)
-        else:
-            table = dict.fromkeys(range(1, labels.max() + 1))
-        unknown = sorted(set(np.unique(labels).tolist()) - {-1, 0} - set(table))
-        if unknown or not np.allclose(values, labels, atol=1e-3):
-            raise ValueError(
-                f'{path} holds {f"label(s) {unknown[:5]}" if unknown else "values that are no whole numbers"}, but '
-                f'{self.label_file(subject, roi_class)} names {sorted(table)}. Is one of them another file? Download '
-                'both again.'
-            )
+            unknown = sorted(set(np.unique(labels).tolist()) - {-1, 0} - set(table))
+            if unknown:
+                raise ValueError(
+                    f'{path} holds label(s) {unknown[:5]}, but {self.label_file(subject, roi_class)} names '
+                    f'{sorted(table)}. Is one of them another file? Download both again.'
+                )
         return labels, affine
 
     def labels(self, subject: str, roi_class: str) -> Dict[int, str]:
@@ -233,10 +232,10 @@ class NSDLayout:
             'Download nsddata/freesurfer/subj0N/label/*.ctab.',
         )
         table = {}
-        for number, line in enumerate(path.read_text(errors='replace').splitlines(), 1):
+        for number, line in enumerate(path.read_text('utf-8', 'replace').splitlines(), 1):
             if line.strip():
                 parts = line.split(None, 1)
-                if len(parts) != 2 or not parts[0].isdigit() or int(parts[0]) in table:
+                if len(parts) != 2 or not re.fullmatch('[0-9]{1,9}', parts[0]) or int(parts[0]) in table:
                     raise ValueError(f'{path}, line {number}: {line!r} is no "index name". Download it again.')
                 table[int(parts[0])] = parts[1].strip()
         table.pop(0, None)

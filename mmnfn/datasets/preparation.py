@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from .averaging import VOXELS_PER_BLOCK, average_repeats, read_or_estimate_ncsnr
+from .averaging import VOXELS_PER_BLOCK, average_repeats, ncsnr_of_repeats, read_ncsnr
 from .extraction import Extraction, extraction_bytes, working_folder
 from .images import write_image_store
 from .noise_ceiling import mixed_noise_ceiling
@@ -69,6 +69,7 @@ def prepare_subject(
         raise ValueError(f'max_sessions is {max_sessions}; it must be at least 1.')
     voxels = select_voxels(layout, subject, roi_classes)
     shown = read_presentations(layout, subject, max_sessions, normalization)
+    ncsnr, ncsnr_source = read_ncsnr(layout, subject, voxels, shown), 'ncsnr.nii.gz'
 
     path, count = Path(store) / f'{subject}.h5', len(voxels.index)
     rows = len(shown.image_id) + (len(shown.rows) if trials else 0)
@@ -76,8 +77,10 @@ def prepare_subject(
     with working_folder(path, needed) as folder:
         extraction = Extraction(layout, subject, shown.sessions, voxels.index, voxels.shape, folder)
         extraction.run(progress, position)
-        ncsnr, ncsnr_source = read_or_estimate_ncsnr(layout, subject, voxels, shown, extraction)
-        with atomic_h5(path) as file:
+        if ncsnr is None:
+            ncsnr = ncsnr_of_repeats(voxels, shown, extraction)
+            ncsnr_source = f'estimated from {(shown.repeats == 3).sum()} images shown three times'
+        with atomic_h5(path, rows * count * np.dtype(dtype).itemsize) as file:
             responses = file.create_dataset('responses', (len(shown.image_id), count), dtype)
             single = None
             if trials:
@@ -95,7 +98,8 @@ def prepare_subject(
             ) as bar:
                 for start in range(0, count, VOXELS_PER_BLOCK):
                     block = slice(start, min(start + VOXELS_PER_BLOCK, count))
-                    responses[:, block], bad, clipped = average_repeats(extraction, shown, block, single)
+                    values, bad, clipped = average_repeats(extraction, shown, block, single)
+                    responses[:, block] = values.astype(dtype)  # HDF5's own conversion to float16 is wrong
                     invalid, saturated = invalid + bad, saturated + clipped
                     bar.update(block.stop - block.start)
             sources = [layout.design_file, *(layout.roi_file(subject, name) for name in roi_classes)]

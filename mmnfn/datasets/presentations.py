@@ -61,6 +61,8 @@ def read_presentations(
             f'{layout.design_file}: the {len(sessions)} session(s) of {subject} show {is_test.sum()} shared '
             f'and {(~is_test).sum()} other images; both are needed. Use more sessions.'
         )
+    if np.bincount(rows).max() > np.iinfo(np.uint8).max:
+        raise ValueError(f'{layout.design_file} shows {subject} an image more than 255 times. Download it again.')
     counts = {name: layout.sessions_at_hand(name) or full for name, full in design.full_sessions().items()}
     counts = {name: min(count, max_sessions or count) for name, count in counts.items()}
     reference = {'train': ~is_test[rows], 'all': np.ones(len(rows), bool), 'none': None}[normalization]

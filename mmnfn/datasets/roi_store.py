@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Dict, Iterator, NamedTuple, Sequence, Tuple, Union
@@ -15,6 +16,8 @@ from mmnfn.structures import SubjectGeometry
 from .voxel_order import order_voxels
 
 FORMAT_VERSION = 2
+TABLES_BYTES = 4 << 20
+"""More than a store needs beside its responses."""
 REMEDY = 'Make it with tools/prepare_nsd.py (or prepare_algonauts.py).'
 
 
@@ -67,15 +70,29 @@ NOISE_CEILING_UNIT = 'percent of variance of the averaged test responses'
 
 
 @contextmanager
-def atomic_h5(path: Path) -> Iterator[h5py.File]:
-    """Write an HDF5 file under a temporary name and rename it when complete; nothing is left after an error."""
+def atomic_h5(path: Path, size: int = 0) -> Iterator[h5py.File]:
+    """Write an HDF5 file under a temporary name and rename it when complete; nothing is left after an error.
+
+    Args:
+        path: The file.
+        size: Bytes of its large data sets. A disk without room for them is noticed before HDF5 meets it, which can
+            crash when it cannot write its tables.
+
+    Yields:
+        The open file.
+    """
     part = path.with_name(path.name + '.part')
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        with open(part, 'wb') as stream:
+            if hasattr(os, 'posix_fallocate'):  # macOS has none
+                os.posix_fallocate(stream.fileno(), 0, size + TABLES_BYTES)
         with h5py.File(part, 'w', libver='earliest') as file:
             yield file
             file.attrs['format_version'] = FORMAT_VERSION
             file.attrs['complete'] = True
+        with open(part, 'rb') as stream:
+            os.fsync(stream.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from .design import read_design
+from .files import existing
 from .nsd_layout import BETA_SCALE, TRIALS_PER_SESSION, NSDLayout
 from .roi_store import ROIStore
 from .volumes import read_volume
@@ -44,7 +45,7 @@ def verify_store(layout: NSDLayout, path: Path, voxels: int, seed: int = 0) -> T
             f'{path} holds {store.attributes["beta_version"]} betas in {store.space}, but the release tree was opened '
             f'for {layout.beta_version} in func1pt8mm. Choose the same --beta-version.'
         )
-    sessions = store.attributes['sessions'].tolist()
+    sessions, volume = store.attributes['sessions'].tolist(), tuple(store.attributes['volume_shape'].tolist())
     ids, shared = read_design(layout.design_file).trials(store.subject, len(sessions))
     count = len(store.ncsnr)
     chosen = np.sort(np.random.default_rng(seed).choice(count, min(voxels, count), replace=False))
@@ -55,6 +56,10 @@ def verify_store(layout: NSDLayout, path: Path, voxels: int, seed: int = 0) -> T
         raw = _read(layout.session_file(store.subject, session), places)
         valid_file = layout.valid_file(store.subject, session)
         valid = read_volume(valid_file, 'valid map')[0] if valid_file.exists() else None
+        if valid is not None and valid.shape != volume:
+            raise ValueError(
+                f'{valid_file} has shape {valid.shape}, but {path} has voxels of {volume}. Download it again.'
+            )
         for number, (betas, place) in enumerate(zip(raw.astype(float), places)):
             if valid is not None and bool(valid[tuple(place)] > 0) != bool(betas.any()):
                 raise ValueError(
@@ -82,12 +87,16 @@ def verify_store(layout: NSDLayout, path: Path, voxels: int, seed: int = 0) -> T
 
 def _read(path: Path, places: np.ndarray) -> np.ndarray:
     """(voxels, 750) raw betas."""
-    if path.name.endswith('.nii.gz'):
-        image = nib.load(path, keep_file_open=True)
-        volumes = (np.asanyarray(image.dataobj[..., trial]) for trial in range(TRIALS_PER_SESSION))
-        return np.stack([volume[tuple(places.T)] for volume in volumes], 1)
-    with h5py.File(path, 'r') as file:
-        return np.stack([file['betas'][:, z, y, x] for x, y, z in places])
+    existing(path, 'session of betas', 'Download it, or make the store again with fewer sessions.')
+    try:
+        if path.name.endswith('.nii.gz'):
+            image = nib.load(path, keep_file_open=True)
+            volumes = (np.asanyarray(image.dataobj[..., trial]) for trial in range(TRIALS_PER_SESSION))
+            return np.stack([volume[tuple(places.T)] for volume in volumes], 1)
+        with h5py.File(path, 'r') as file:
+            return np.stack([file['betas'][:, z, y, x] for x, y, z in places])
+    except Exception as error:  # nibabel and h5py raise many kinds for a damaged file
+        raise ValueError(f'{path} cannot be read: {error!r}. Download it again.') from error
 
 
 def _normalized(betas: np.ndarray, shared: np.ndarray, normalization: str) -> np.ndarray:

@@ -34,8 +34,10 @@ def read_volume(path: Path, what: str) -> Tuple[np.ndarray, np.ndarray]:
         values = np.asarray(image.dataobj)
     except Exception as error:  # nibabel raises many kinds for a damaged file
         raise ValueError(f'{path} ({what}) cannot be read as NIfTI: {error}. Download it again.') from error
-    if values.ndim != 3:
-        raise ValueError(f'{path} ({what}) has shape {values.shape}; a volume (X, Y, Z) is expected.')
+    if values.ndim != 3 or values.dtype.kind not in 'iuf':
+        raise ValueError(
+            f'{path} ({what}) holds {values.dtype} values of shape {values.shape}; numbers (X, Y, Z) are expected.'
+        )
     return values, image.affine
 
 

@@ -55,4 +55,4 @@ def select_voxels(layout: NSDLayout, subject: str, roi_classes: Sequence[str]) -
     rank = np.full(union.shape, -1)
     rank[x, y, z] = np.arange(len(x))
     rois = {name: np.sort(rank[volume]) for name, volume in volumes.items()}
-    return Voxels(np.stack([x, y, z], -1), rois, union.shape, affine)
+    return Voxels(np.stack([x, y, z], -1), rois, union.shape, first[2])

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import scipy.io
 import scipy.stats
+from nsd_tree import CLASSES
 
 from mmnfn.datasets import NSDLayout, ROIStore, StimulusImages
 from mmnfn.datasets.betas import normalize_session, read_betas
@@ -22,13 +23,6 @@ from mmnfn.datasets.voxels import select_voxels
 @pytest.fixture(scope='module')
 def layout(world):
     return NSDLayout(world / 'nsd')
-
-
-@pytest.fixture()
-def copy(world, tmp_path):
-    """A copy of the tree of subj02 (1 session) that a test may damage."""
-    shutil.copytree(world / 'nsd', tmp_path / 'nsd', ignore=shutil.ignore_patterns('subj01', 'nsd_stimuli*'))
-    return NSDLayout(tmp_path / 'nsd')
 
 
 def slow_store(layout, subject, sessions):
@@ -149,6 +143,19 @@ def test_normalisation_option_and_first_sessions(layout, tmp_path):
     assert len(one.image_id) == len(np.unique(trials))
 
 
+def test_float16_is_the_nearest_to_float32(tiny, tmp_path):
+    """HDF5 1.14 itself gets about one value in 2500 wrong by a factor of 2."""
+    options = dict(roi_classes=CLASSES, trials=True, progress=False)
+    for normalization in ('train', 'all', 'none'):
+        half, single = (
+            ROIStore(prepare_subject(tiny, tmp_path / d, 'subj01', normalization=normalization, dtype=d, **options))
+            for d in ('float16', 'float32')
+        )
+        for name in ('responses', 'trial_responses'):
+            expected = getattr(single, name).astype(np.float16)
+            assert np.array_equal(getattr(half, name), expected, equal_nan=True)
+
+
 def test_the_real_design(real_data, tmp_path):
     """Trial 0 of subject 1 is the 0-based image 46002; shared trials are where the data manual puts them."""
     folder = tmp_path / 'nsddata/experiments/nsd'
@@ -157,85 +164,6 @@ def test_the_real_design(real_data, tmp_path):
     image_id, shared = read_design(NSDLayout(tmp_path).design_file).trials('subj01', 40)
     assert image_id[0] == 46002
     assert np.flatnonzero(shared)[:7].tolist() == [0, 28, 35, 44, 55, 56, 90]
-
-
-def damage_roi_shape(layout):
-    path = layout.roi_file('subj02', 'floc-words')
-    nib.save(nib.Nifti1Image(np.zeros((3, 4, 5)), np.eye(4)), path)
-    return path.name
-
-
-def damage_roi_values(layout):
-    path = layout.roi_file('subj02', 'floc-words')
-    image = nib.load(path)
-    nib.save(nib.Nifti1Image(np.full(image.shape, 40.0), image.affine), path)
-    return path.name
-
-
-def damage_betas_truncated(layout):
-    path = layout.beta_file('subj02', 1)
-    path.write_bytes(path.read_bytes()[:3000])
-    return path.name
-
-
-def damage_betas_shape(layout):
-    path = layout.beta_file('subj02', 1)
-    with h5py.File(path, 'w') as file:
-        file['betas'] = np.zeros((750, 2, 2, 2), np.int16)
-    return path.name
-
-
-def damage_betas_name(layout):
-    path = layout.beta_file('subj02', 1)
-    with h5py.File(path, 'w') as file:
-        file['beta'] = np.zeros(3)
-    return path.name
-
-
-def damage_missing_session(layout):
-    shutil.copy(layout.beta_file('subj02', 1), layout.beta_file('subj02', 3))
-    return 'lacks session'
-
-
-def damage_no_betas(layout):
-    shutil.rmtree(layout.beta_dir('subj02'))
-    return layout.beta_dir('subj02').name
-
-
-
-def damage_no_labels(layout):
-    layout.label_file('subj02', 'streams').unlink()
-    return 'streams.mgz.ctab'
-
-
-def damage_design(layout):
-    layout.design_file.write_bytes(b'nothing')
-    return 'nsd_expdesign.mat'
-
-
-def damage_design_range(layout):
-    mat = scipy.io.loadmat(layout.design_file)
-    scipy.io.savemat(
-        layout.design_file,
-        dict(mat, masterordering=mat['masterordering'] + 9999, subjectim=mat['subjectim'], sharedix=mat['sharedix']),
-    )
-    return 'out of range'
-
-
-def damage_empty_rois(layout):
-    for name in ROI_CLASSES:
-        path = layout.roi_file('subj02', name)
-        image = nib.load(path)
-        nib.save(nib.Nifti1Image(np.full(image.shape, -1.0), image.affine), path)
-    return 'no voxel'
-
-
-@pytest.mark.parametrize('damage', [f for n, f in sorted(globals().items()) if n.startswith('damage_')])
-def test_bad_input_is_named_and_nothing_is_left(copy, damage, tmp_path):
-    named = damage(copy)
-    with pytest.raises((ValueError, FileNotFoundError), match=named):
-        prepare_subject(copy, tmp_path / 'store', 'subj02', progress=False)
-    assert not (tmp_path / 'store').exists() or list((tmp_path / 'store').iterdir()) == []
 
 
 def test_wrong_arguments(layout, tmp_path, world):
