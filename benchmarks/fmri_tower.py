@@ -3,7 +3,8 @@
 Subject 1's ROI sizes, batch 16, forward and backward, the width of configs/_base_/models/neurofusionnet.py, two
 threads, float32. Baselines in this process: Swin-S and ConvNeXt-S at 224 pixels; the literal slice-wise form
 (``merge='concat'``) of the same width; full attention (one transformer block without windows). Memory is the growth of
-the peak of a process of its own in one step.
+the peak of a process of its own in one step. glibc is told to keep large blocks, as tools/demo.py does: giving them
+back to the system costs a third of a step, and more the larger they are.
 
 Example:
     python benchmarks/fmri_tower.py --json fmri_tower.json
@@ -15,7 +16,7 @@ import platform
 from pathlib import Path
 
 import torch
-from measure import exponent, in_own_process, peak_of_step, times_in_turns
+from measure import exponent, in_own_process, keep_large_blocks, peak_of_step, times_in_turns
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
@@ -58,7 +59,8 @@ def backbone_step(name: str):
     """A function that takes a step of an image backbone at 224 pixels."""
     init_default_scope('mmpretrain')
     config = Config.fromfile(ROOT / 'configs/nfn' / name)
-    backbone = MODELS.build(config.model.backbone).train()
+    backbone = MODELS.build(config.model.backbone)
+    backbone.train()  # which returns nothing in MMPretrain
     images = torch.randn(BATCH, 3, 224, 224)
 
     def step():
@@ -95,6 +97,7 @@ def main() -> None:
     parser.add_argument('--json', type=Path, help='write the ratios there')
     parser.add_argument('--memory', help=argparse.SUPPRESS)
     args = parser.parse_args()
+    keep_large_blocks()
     torch.set_num_threads(2)
     if args.memory:
         memory(args.memory)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from fmri_tower import ROI_SIZES, ROOT
-from measure import times_in_turns
+from measure import keep_large_blocks, times_in_turns
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument('--json', type=Path, help='write the ratios there')
     parser.add_argument('--batch', type=int, default=16)
     args = parser.parse_args()
+    keep_large_blocks()
     torch.set_num_threads(2)
     print(f'{platform.machine()}, {platform.system()}, torch {torch.__version__}, 2 threads, batch {args.batch}')
     ratios = {}
