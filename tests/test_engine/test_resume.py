@@ -168,4 +168,5 @@ def test_state_can_be_read_without_trust(unbroken, tmp_path):
     """weights_only=True: torch's default from 2.6 on."""
     torch.save(load(unbroken / 'iter_4.pth')['mmnfn_resume'], tmp_path / 'state.pth')
     state = torch.load(tmp_path / 'state.pth', weights_only=True)
+    assert state['world_size'] == 1
     set_random_state(state['random_states'][0])

@@ -1,8 +1,6 @@
-"""The tables of an inspection, and the command that prints them."""
+"""The tables of an inspection."""
 
-import importlib.util
 import io
-from pathlib import Path
 
 import pytest
 from release_tree import ROIS, copy_tree, overwrite, remove
@@ -44,43 +42,3 @@ def test_render(tree):
     narrow = rendered(report, 60)
     assert text.count('Subjects in') == 1 and narrow.count('Subjects in') == 2
     assert f'download {ROIS.format("subj01", "floc-words")}\n' in narrow  # not broken, to be copied
-
-
-@pytest.fixture()
-def run(capsys):
-    """Run the tool in this process; exit code, stdout and stderr."""
-
-    def call(*arguments):
-        file = Path(__file__).parents[2] / 'tools/inspect_nsd.py'
-        spec = importlib.util.spec_from_file_location('inspect_nsd', file)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        capsys.readouterr()
-        code = module.main([str(argument) for argument in arguments])
-        return (code, *capsys.readouterr())
-
-    return call
-
-
-def test_command_line(run, tree):
-    code, out, err = run(tree.root)
-    assert (code, err) == (0, '') and 'yes    ROI store (b3 subj01, subj02): all its files are there' in out
-    code, out, _ = run(tree.root, '--subjects', 2, '--beta-version', 'b2')
-    assert code == 0 and 'subj01' not in out and 'no     ROI store (b2 subj02): no session of b2 betas' in out
-    overwrite(tree.stimuli_file, b'nothing')
-    code, out, _ = run(tree.root)
-    assert code == 1 and f'1. {tree.stimuli_file} is no readable HDF5 file' in out
-
-
-@pytest.mark.parametrize(
-    'arguments, named',
-    [
-        (('{root}/nowhere',), 'nowhere does not exist'),
-        (('{root}/nsddata',), 'no NSD release tree'),
-        (('{root}', '--subjects', '9'), "subject is 'subj09'"),
-    ],
-)
-def test_errors_are_one_line(run, world, arguments, named):
-    code, out, err = run(*(argument.format(root=world / 'nsd') for argument in arguments))
-    assert code == 1 and out == '' and err.startswith('inspect_nsd.py: error: ') and named in err
-    assert err.count('\n') == 1
