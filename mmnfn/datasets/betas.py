@@ -15,7 +15,7 @@ from typing import Optional, Tuple
 import h5py
 import numpy as np
 
-from .files import existing
+from .files import Unsuitable, existing
 from .nsd_layout import BETA_SCALE, TRIALS_PER_SESSION
 from .volumes import stream_volumes
 
@@ -56,7 +56,7 @@ def read_betas(path: Path, index: np.ndarray, shape: Tuple[int, int, int]) -> np
                 stacklevel=2,
             )
             return _read_runs(betas, index) if _one_chunk_per_voxel(betas) else _read_slabs(betas, index)
-    except _Unsuitable:
+    except Unsuitable:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise ValueError(f'{path} cannot be read as HDF5: {error}. Download it again.') from error
@@ -71,17 +71,13 @@ def check_session(path: Path, shape: Tuple[int, int, int]) -> None:
         read_betas(path, np.empty((0, 3), int), shape)
 
 
-class _Unsuitable(ValueError):
-    """A sound file of something else."""
-
-
 def _checked_dataset(file: h5py.File, path: Path, shape: Tuple[int, int, int]) -> h5py.Dataset:
     betas = file.get('betas')
     if not isinstance(betas, h5py.Dataset):
-        raise _Unsuitable(f'{path} has no dataset "betas". Is it a beta file?')
+        raise Unsuitable(f'{path} has no dataset "betas". Is it a beta file?')
     expected = (TRIALS_PER_SESSION, *reversed(shape))
     if betas.shape != expected or betas.dtype.newbyteorder('=') != np.int16:
-        raise _Unsuitable(
+        raise Unsuitable(
             f'{path}: dataset "betas" is {betas.dtype} {betas.shape}, expected int16 {expected} as the ROI files have '
             'it. Is it the file of another subject or space?'
         )

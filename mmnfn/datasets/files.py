@@ -1,4 +1,4 @@
-"""Paths that must exist."""
+"""Files that are missing, or are not what they should be."""
 
 from __future__ import annotations
 
@@ -10,3 +10,7 @@ def existing(path: Path, what: str, remedy: str) -> Path:
     if not path.exists():
         raise FileNotFoundError(f'{what} is missing: {path} does not exist. {remedy}')
     return path
+
+
+class Unsuitable(ValueError):
+    """A file that can be read, but holds something else; its message says all that the user needs."""

@@ -9,7 +9,7 @@ from typing import Iterator, Tuple
 import nibabel as nib
 import numpy as np
 
-from .files import existing
+from .files import Unsuitable, existing
 
 
 def read_volume(path: Path, what: str) -> Tuple[np.ndarray, np.ndarray]:
@@ -60,7 +60,7 @@ def stream_volumes(path: Path, shape: Tuple[int, ...]) -> Iterator[np.ndarray]:
             scaling = header.get_slope_inter()
             found = header.get_data_shape(), header.get_data_dtype().newbyteorder('=')
             if found != (tuple(shape), np.dtype(np.int16)) or scaling not in ((None, None), (1.0, 0.0)):
-                raise _Unsuitable(
+                raise Unsuitable(
                     f'{path} holds {found[1]} {found[0]} with scaling {scaling}, expected int16 {tuple(shape)} without '
                     'scaling, as the ROI files have it. Is it the file of another subject or space?'
                 )
@@ -73,11 +73,7 @@ def stream_volumes(path: Path, shape: Tuple[int, ...]) -> Iterator[np.ndarray]:
                 yield volume
             if stream.read(1):  # at the end gzip compares its checksum
                 raise ValueError('the file goes on after the last volume')
-    except _Unsuitable:
+    except Unsuitable:
         raise
     except Exception as error:  # nibabel raises many kinds for a damaged file
         raise ValueError(f'{path} cannot be read as NIfTI: {error}. Download it again.') from error
-
-
-class _Unsuitable(ValueError):
-    """A sound file of something else."""
