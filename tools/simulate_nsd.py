@@ -39,6 +39,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         help="share of a subject's images that everybody sees",
     )
     parser.add_argument('--stimulus-size', type=int, default=defaults.stimulus_size, help='pixels; 425 in NSD')
+    parser.add_argument(
+        '--snr',
+        type=float,
+        default=defaults.snr,
+        help="signal to noise, in multiples of NSD's; 100 is as good as no noise",
+    )
     parser.add_argument('--beta-version', default=defaults.beta_version, choices=('b1', 'b2', 'b3'))
     parser.add_argument('--nifti', action='store_true', help='also write betas as .nii.gz')
     parser.add_argument(

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 
 from mmnfn.engine import predictions, run_config
 from mmnfn.engine.launch import LAUNCHERS, close_device, prepare_device
+from mmnfn.engine.load_audit import LoadAuditError
 
 
 def parse_args(argv=None):
@@ -70,7 +71,10 @@ def main(argv=None):
     runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
     if args.dump:
         predictions.add_dump(runner, args.dump)
-    metrics = runner.test()
+    try:
+        metrics = runner.test()
+    except LoadAuditError as error:  # of LoadAuditHook, which says it all
+        return run_config.report_error('test.py', error)
     if is_main_process():
         print(predictions.format_metrics(metrics), flush=True)
         if args.out:

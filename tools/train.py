@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 
 from mmnfn.engine import run_config
 from mmnfn.engine.launch import LAUNCHERS, close_device, prepare_device
+from mmnfn.engine.load_audit import LoadAuditError
 
 
 def parse_args(argv=None):
@@ -71,7 +72,7 @@ def main(argv=None):
     runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
     try:
         runner.train()
-    except FloatingPointError as error:  # NonFiniteLossHook has written what is needed to see why
+    except (FloatingPointError, LoadAuditError) as error:  # of NonFiniteLossHook and LoadAuditHook, which say it all
         return run_config.report_error('train.py', error)
     close_device()
     return 0

@@ -2,7 +2,7 @@
 _base_ = [
     '../_base_/backbones/swin-micro.py',
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
-    'mmdet::_base_/default_runtime.py',
+    '../_base_/runtimes/mmdet.py',
 ]
 max_iters = 300
 data_root = 'data/sim/coco/'

@@ -6,7 +6,7 @@ _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     'mmdet::_base_/datasets/coco_instance.py',
     '../_base_/schedules/adamw_1x.py',
-    'mmdet::_base_/default_runtime.py',
+    '../_base_/runtimes/mmdet.py',
 ]
 checkpoint = 'work_dirs/pretrain_nsd_convnext-s/backbone_latest.pth'
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from pathlib import Path
 from typing import Union
 
@@ -13,11 +12,9 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from mmnfn.engine.export import load_training_checkpoint
+from mmnfn.engine.checkpoint_file import read_checkpoint
+from mmnfn.engine.load_audit import audit_load
 from mmnfn.engine.run_config import load_config
-
-# Norms of stages that pretraining did not use are not in its checkpoint: see ``out_indices``.
-UNUSED_NORMS = re.compile(r'backbone\.norm\d+\.(weight|bias)')
 
 
 def get_model(
@@ -29,8 +26,8 @@ def get_model(
 
     Args:
         config: Config file or config, of any of the three libraries.
-        checkpoint: Training checkpoint or exported backbone. Training checkpoints hold pickled objects besides tensors,
-            so load only what you trust. None leaves the weights as the config initialises them.
+        checkpoint: Training checkpoint or exported backbone; nothing but its tensors is used. None leaves the
+            weights as the config initialises them.
         device: Where the model is to be.
 
     Returns:
@@ -53,22 +50,11 @@ def get_model(
 
 
 def _load(model: nn.Module, path: str) -> None:
-    """Load weights and say what does not fit."""
-    state = load_training_checkpoint(path)['state_dict']
+    """Load weights, all of them or none."""
+    checkpoint = read_checkpoint(path, 'checkpoint')
     own = model.state_dict()
-    wrong = [key for key in own if key in state and own[key].shape != state[key].shape]
-    if wrong:
-        raise ValueError(
-            f'checkpoint: {path} does not fit the config: {wrong[0]} is {tuple(state[wrong[0]].shape)} there and '
-            f'{tuple(own[wrong[0]].shape)} here (and {len(wrong) - 1} more). Give the config it was trained with.'
-        )
-    missing = [key for key in own if key not in state and not UNUSED_NORMS.fullmatch(key)]
-    if missing:
-        raise ValueError(
-            f'checkpoint: {path} lacks {len(missing)} of {len(own)} weights of {type(model).__name__}, {missing[0]} '
-            f'among them; it has {", ".join(sorted({key.partition(".")[0] for key in state}))}. Give the config it was '
-            'trained with.'
-        )
-    result = model.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
-    if result.missing_keys:
-        print_log(f'{path} has no {", ".join(result.missing_keys)}: stages that it was trained without.', 'current')
+    audit = audit_load('model', model, checkpoint, loaded=False)
+    if audit.problem:
+        raise ValueError(f'checkpoint: {audit.problem}')
+    model.load_state_dict({key: value for key, value in checkpoint.state_dict.items() if key in own}, strict=False)
+    print_log(audit_load('model', model, checkpoint).summary(), 'current')

@@ -7,8 +7,6 @@ MMDetection and MMSegmentation load it with ``init_cfg=dict(type='Pretrained', c
 
 from __future__ import annotations
 
-import os
-import os.path as osp
 import sys
 import time
 from typing import Any, Dict, Iterator, List, Mapping, Optional
@@ -18,6 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 
+from .checkpoint_file import read_checkpoint
 from .whole_file import whole_file
 
 PREFIX = 'backbone.'
@@ -31,13 +30,13 @@ def backbone_state(
 
     Args:
         state_dict: State dict of a whole model.
-        prefix: Where the backbone is in it. Keys become ``backbone.`` + what follows the prefix.
+        prefix: Where the backbone is in it, '' if it is all of it. Keys become ``backbone.`` + what follows the prefix.
         source: What the state dict is of, for the error.
 
     Raises:
         ValueError: No key begins with the prefix.
     """
-    prefix = prefix if prefix.endswith('.') else prefix + '.'
+    prefix = prefix if prefix.endswith('.') or not prefix else prefix + '.'
     exported = {
         PREFIX + key[len(prefix) :]: value.detach().cpu().clone()
         for key, value in state_dict.items()
@@ -114,32 +113,6 @@ def save_export(state_dict: Dict[str, Tensor], meta: Dict[str, Any], *paths: str
             torch.save(dict(state_dict=state_dict, meta=meta), temporary)
 
 
-def load_training_checkpoint(path: str) -> Dict[str, Any]:
-    """Read a checkpoint that a Runner wrote.
-
-    Such a file holds pickled objects besides tensors (log history, optimizer), so load only what you trust.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It has no state dict.
-    """
-    if not osp.isfile(path):
-        raise FileNotFoundError(
-            f'CHECKPOINT: there is no file {path!r} (looked from {os.getcwd()}). Training writes '
-            'checkpoints to its work folder, ./work_dirs/<config name>/.'
-        )
-    try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=False)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise ValueError(f'CHECKPOINT: {path} is not a checkpoint that torch can read: {error}') from error
-    if not isinstance(checkpoint, Mapping) or not isinstance(checkpoint.get('state_dict'), Mapping):
-        found = sorted(map(str, checkpoint)) if isinstance(checkpoint, Mapping) else type(checkpoint).__name__
-        raise ValueError(
-            f'CHECKPOINT: {path} has no state_dict (found: {found}). Give a checkpoint written by tools/train.py.'
-        )
-    return checkpoint
-
-
 def export_checkpoint(path: str, out: str, prefix: str = PREFIX) -> Dict[str, Any]:
     """Export the backbone of a training checkpoint.
 
@@ -151,11 +124,11 @@ def export_checkpoint(path: str, out: str, prefix: str = PREFIX) -> Dict[str, An
     Returns:
         The metadata written.
     """
-    checkpoint = load_training_checkpoint(path)
-    meta = checkpoint.get('meta') or {}
+    checkpoint = read_checkpoint(path)
+    meta = checkpoint.meta
     text = meta.get('cfg') or ''
     written = backbone_meta(_parsed(text), config=text, **{key: meta.get(key) for key in ('epoch', 'iter', 'seed')})
-    save_export(backbone_state(checkpoint['state_dict'], prefix, path), written, out)
+    save_export(backbone_state(checkpoint.state_dict, prefix, path), written, out)
     return written
 
 

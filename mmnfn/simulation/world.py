@@ -36,6 +36,7 @@ class WorldConfig(NamedTuple):
         voxel_mm: Edge of a voxel; 1.8 is NSD's own and makes session files of 1.1 GB.
         shared_fraction: Share of a subject's images that all subjects see; 0.1 in NSD.
         stimulus_size: Side of the pictures in ``imgBrick``; 425 in NSD.
+        snr: Ratio of signal to noise of every voxel in multiples of NSD's; 100 is as good as no noise.
         beta_version: Which version folder to write, ``'b3'`` by default.
         nifti: Also write betas as ``.nii.gz``.
         downstream: Pictures for (COCO train, COCO val, ADE20K training, ADE20K validation); all 0 for none.
@@ -50,6 +51,7 @@ class WorldConfig(NamedTuple):
     voxel_mm: float = 4.0
     shared_fraction: float = 0.1
     stimulus_size: int = 425
+    snr: float = 1.0
     beta_version: str = 'b3'
     nifti: bool = False
     downstream: Tuple[int, int, int, int] = (0, 0, 0, 0)
@@ -65,6 +67,7 @@ class WorldConfig(NamedTuple):
             ('voxel_mm', 1.5, 8),
             ('shared_fraction', 0.01, 0.9),
             ('stimulus_size', 32, 1024),
+            ('snr', 0.01, 1000),
             ('downstream_size', 32, 1024),
             ('workers', 1, 256),
         ):
@@ -182,6 +185,7 @@ def _write_subject(
     rng = np.random.default_rng([config.seed, 4, index])
     anatomy = make_anatomy(index + 1, config.voxel_mm, rng)
     tuning = make_tuning(anatomy, config.seed, rng)
+    tuning = tuning._replace(ncsnr=tuning.ncsnr * config.snr)
     write_anatomy(layout, subject, anatomy)
     trials = design.trial_ids(index)[: sessions * TRIALS_PER_SESSION]
     images, rows = np.unique(trials, return_inverse=True)

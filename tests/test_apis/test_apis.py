@@ -62,11 +62,13 @@ def test_model_has_the_weights_of_the_checkpoint(config, checkpoint, tmp_path):
 def test_checkpoint_that_does_not_fit_is_refused(config, checkpoint, tmp_path):
     other = Config(config.to_dict())
     other.model.fmri_encoder.out_dims = 32
-    with pytest.raises(ValueError, match=r'does not fit.*\(24.*here.*more\).*config it was trained with'):
+    with pytest.raises(
+        ValueError, match=r'does not load into the model: .* is \(24.*here \(\d+ more differ\).*NeuroFusionNet'
+    ):
         get_model(other, checkpoint)
     exported = str(tmp_path / 'backbone.pth')
     export.export_checkpoint(str(checkpoint), exported)
-    with pytest.raises(ValueError, match='lacks .* weights of NeuroFusionNet.*it has backbone'):
+    with pytest.raises(ValueError, match='does not load into the model: it lacks .*neck'):
         get_model(config, exported)
     with pytest.raises(FileNotFoundError, match='nothing.pth'):
         get_model(config, 'nothing.pth')

@@ -4,7 +4,7 @@
   export_backbone.py --random CONFIG OUT [--seed N]
 
 OUT is loaded with init_cfg=dict(type='Pretrained', checkpoint=OUT, prefix='backbone.') by MMPretrain, MMDetection and
-MMSegmentation. CHECKPOINT is read with pickle: export only what you trust.
+MMSegmentation. Nothing that CHECKPOINT holds besides tensors is opened, so it may be from anybody.
 """
 
 import argparse
@@ -23,7 +23,9 @@ def parse_args(argv=None):
     )
     parser.add_argument('--seed', type=int, default=0, help='seed of --random; default 0')
     parser.add_argument(
-        '--prefix', default=export.PREFIX, help="where the backbone is in the model; default 'backbone.'"
+        '--prefix',
+        default=export.PREFIX,
+        help="where the backbone is in the model; default 'backbone.', '' if it is all of it",
     )
     parser.add_argument(
         '--cfg-options',

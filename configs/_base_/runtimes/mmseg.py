@@ -3,7 +3,8 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=16000),
+    # Whole files, and the state of the random numbers.
+    checkpoint=dict(type='mmnfn.ResumableCheckpointHook', by_epoch=False, interval=16000),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'),
 )
@@ -12,6 +13,10 @@ env_cfg = dict(
 )
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+custom_hooks = [
+    # Stops where a checkpoint did not load wholly, and logs which weight came from where.
+    dict(type='mmnfn.LoadAuditHook'),
+]
 log_processor = dict(by_epoch=False)
 log_level = 'INFO'
 load_from = None

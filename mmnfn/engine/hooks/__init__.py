@@ -1,8 +1,9 @@
 """Hooks that any OpenMMLab config can name as ``mmnfn.<Hook>``."""
 
 from .export_backbone_hook import ExportBackboneHook
+from .load_audit_hook import LoadAuditHook
 from .non_finite_loss_hook import NonFiniteLossHook
 from .resumable_checkpoint_hook import ResumableCheckpointHook
 from .resume_epoch_hook import ResumeEpochHook
 
-__all__ = ['ExportBackboneHook', 'NonFiniteLossHook', 'ResumableCheckpointHook', 'ResumeEpochHook']
+__all__ = ['ExportBackboneHook', 'LoadAuditHook', 'NonFiniteLossHook', 'ResumableCheckpointHook', 'ResumeEpochHook']

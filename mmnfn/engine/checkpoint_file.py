@@ -1,0 +1,253 @@
+"""Reading checkpoints without running anything that is in them.
+
+A checkpoint is a pickle, and unpickling can call any function. Here only tensors are rebuilt; every other object that a
+file names becomes an inert stand-in, so weights can be read from files of anybody. Whether the file names anything that
+the libraries' own loaders had better not meet is reported as :attr:`Checkpoint.foreign`.
+"""
+
+from __future__ import annotations
+
+import os
+import os.path as osp
+import pickle
+import tarfile
+import zipfile
+from types import ModuleType
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, Type
+from urllib.parse import urlparse
+
+import torch
+from mmengine.dist import barrier, get_local_rank
+from torch import Tensor
+
+# What rebuilds tensors; torch finds storages itself.
+REBUILDING = {
+    ('collections', 'OrderedDict'),
+    ('torch._utils', '_rebuild_tensor_v2'),
+    ('torch._utils', '_rebuild_tensor'),
+    ('torch._utils', '_rebuild_parameter'),
+    ('torch', 'Size'),
+    ('torch', 'device'),
+} | {('torch', name) for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
+
+# What the libraries' own checkpoints hold besides tensors, and what does nothing when it is made.
+_NUMPY = ('numpy.core.multiarray', 'numpy._core.multiarray')
+HARMLESS = {
+    *((module, name) for module in _NUMPY for name in ('_reconstruct', 'scalar')),
+    ('numpy', 'ndarray'),
+    ('numpy', 'dtype'),
+    ('_codecs', 'encode'),
+    ('builtins', 'set'),
+    ('builtins', 'frozenset'),
+    ('builtins', 'complex'),
+    ('builtins', 'slice'),
+    ('collections', 'defaultdict'),
+    ('collections', 'Counter'),
+    ('argparse', 'Namespace'),
+    ('pathlib', 'PosixPath'),
+    ('pathlib', 'WindowsPath'),
+    ('yacs.config', 'CfgNode'),
+    ('mmengine.config.config', 'ConfigDict'),
+    ('mmengine.config.config', 'Config'),
+    ('mmengine.logging.history_buffer', 'HistoryBuffer'),
+}
+HISTORY_METHODS = ('mean', 'max', 'min', 'current')
+CONTAINERS = ('state_dict', 'model')
+"""Where the weights can stand in a file: MMEngine's name, and that of Microsoft's Swin, of timm and of DeiT."""
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint file holds.
+
+    Attributes:
+        path: The file.
+        state_dict: Its weights, on the CPU.
+        meta: Its ``meta`` entry, {} where it has none.
+        container: Under which name the weights stand, ``''`` where they are the file's outermost dict.
+        entries: Names of the outermost entries, e.g. ``optimizer`` in a training checkpoint.
+        foreign: Names, ``module.name``, that the file wants imported and that no checkpoint of the libraries needs.
+    """
+
+    path: str
+    state_dict: Dict[str, Tensor]
+    meta: Dict[str, Any]
+    container: str
+    entries: Tuple[str, ...]
+    foreign: Tuple[str, ...]
+
+    def refuse_foreign(self, argument: str = 'checkpoint') -> Checkpoint:
+        """Return itself, or raise ValueError if opening the file the libraries' way could run code of its author."""
+        if self.foreign:
+            raise ValueError(
+                f'{argument}: {self.path} would import {", ".join(self.foreign[:3])} when it is opened, which no '
+                'weights need: it can run code. If you want its weights, take them out without opening the rest: '
+                'tools/model_converters/export_backbone.py CHECKPOINT OUT.'
+            )
+        return self
+
+
+class StandIn:
+    """What stands for an object of a checkpoint that is no tensor: takes everything, does nothing."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def __call__(self, *args: Any, **kwargs: Any) -> StandIn:
+        return StandIn()
+
+    def append(self, value: Any) -> None:
+        """Of pickled lists."""
+
+    extend = add = append
+
+
+class _HistoryBuffer(StandIn):
+    """Stands for mmengine's class of that name, whose pickles look up its methods by ``getattr``."""
+
+
+def _restricted_pickle(foreign: List[str]) -> ModuleType:
+    """A module like pickle that rebuilds tensors only, and notes in ``foreign`` what no checkpoint needs."""
+
+    def method(owner: Any = None, name: Any = None, *default: Any) -> Any:
+        if owner is not _HistoryBuffer or name not in HISTORY_METHODS:
+            foreign.append('builtins.getattr')
+        return StandIn()
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Callable:
+            module = {'__builtin__': 'builtins'}.get(module, module)
+            if (module, name) in REBUILDING:
+                return super().find_class(module, name)
+            if (module, name) == ('builtins', 'getattr'):
+                return method
+            if name == 'HistoryBuffer' and (module, name) in HARMLESS:
+                return _HistoryBuffer
+            if (module, name) not in HARMLESS:
+                foreign.append(f'{module}.{name}')
+            # A class of its own: pickle makes objects of classes and calls functions, and this can be both.
+            stand_in: Type[StandIn] = type(name, (StandIn,), {})
+            return stand_in
+
+    restricted = ModuleType('mmnfn_restricted_pickle')
+    restricted.Unpickler = Unpickler
+    restricted.load = lambda file, **kwargs: Unpickler(file, **kwargs).load()
+    return restricted
+
+
+def local_copy(path: str) -> Optional[str]:
+    """Where a checkpoint is on this machine; a web address is downloaded to where MMEngine's loader looks for it.
+
+    Args:
+        path: A local path or an address.
+
+    Returns:
+        The local path, or None for other kinds of addresses (``open-mmlab://``, ``s3://`` …).
+    """
+    path = str(path)
+    if '://' not in path:
+        return path
+    if not path.startswith(('http://', 'https://')):
+        return None
+    copy = osp.join(torch.hub.get_dir(), 'checkpoints', osp.basename(urlparse(path).path))
+    if get_local_rank() == 0 and not osp.isfile(copy):
+        os.makedirs(osp.dirname(copy), exist_ok=True)
+        torch.hub.download_url_to_file(path, copy)  # complete or not there
+    barrier()
+    return copy
+
+
+def _check_kind(path: str, argument: str) -> None:
+    """Raise for what is no checkpoint at all, by its first bytes."""
+    if not osp.isfile(path):
+        raise FileNotFoundError(
+            f'{argument}: there is no file {path!r} (looked from {os.getcwd()}). Training writes '
+            'checkpoints to its work folder, ./work_dirs/<config name>/.'
+        )
+    with open(path, 'rb') as file:
+        start = file.read(64)
+    found = None
+    if not start:
+        found = 'it is empty'
+    elif start.startswith(b'version https://git-lfs'):
+        found = 'it is a pointer of Git LFS; fetch the file itself (git lfs pull)'
+    elif start.lstrip()[:1] in (b'<', b'{'):
+        found = 'it is a text; was a web page downloaded in its place?'
+    elif start[8:9] == b'{':
+        found = 'it is in the safetensors format; save it as dict(state_dict=safetensors.torch.load_file(PATH))'
+    elif start.startswith(b'PK'):
+        if not zipfile.is_zipfile(path):
+            found = 'it is cut off; copy or download it again'
+        else:
+            with zipfile.ZipFile(path) as archive:
+                if any(name.endswith('/constants.pkl') for name in archive.namelist()):
+                    found = 'it is a TorchScript program; save the state_dict of the model instead'
+    elif tarfile.is_tarfile(path):
+        found = 'it is an archive (tar); unpack it, or save it with a later PyTorch than 0.1'
+    if found:
+        raise ValueError(f'{argument}: {path} is not a checkpoint: {found}.')
+
+
+def read_checkpoint(path: str, argument: str = 'CHECKPOINT') -> Checkpoint:
+    """Read the weights of a checkpoint; nothing in the file is run.
+
+    Args:
+        path: A local file that torch.save wrote: a training checkpoint, an export, or a bare state dict.
+        argument: What the caller's user gave the path as, for errors.
+
+    Returns:
+        Weights and metadata. Metadata that are neither text nor numbers are left out.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, or holds no weights.
+    """
+    path = str(path)
+    _check_kind(path, argument)
+    foreign: List[str] = []
+    try:
+        content = torch.load(
+            path, map_location='cpu', pickle_module=_restricted_pickle(foreign), weights_only=False, encoding='utf-8'
+        )
+    except Exception as error:  # torch and pickle raise many kinds for a damaged file
+        raise ValueError(
+            f'{argument}: {path} is damaged, and torch cannot read it ({type(error).__name__}: {error}). Copy or '
+            'download it again, or take an earlier checkpoint.'
+        ) from error
+    if not isinstance(content, Mapping):
+        raise ValueError(
+            f'{argument}: {path} holds a {type(content).__name__} instead of weights. Save model.state_dict().'
+        )
+    container = next((name for name in CONTAINERS if isinstance(content.get(name), Mapping)), '')
+    state = content[container] if container else content
+    weights = {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if not weights or (container and len(weights) < len(state)):
+        odd = next(
+            (f'{key!r}: {type(value).__name__}' for key, value in state.items() if key not in weights), 'nothing'
+        )
+        raise ValueError(
+            f'{argument}: {path} has no state_dict of tensors (found {odd}; entries: '
+            f'{", ".join(sorted(map(str, content))[:8])}). Give a checkpoint written by tools/train.py, or an export.'
+        )
+    meta = content.get('meta') if container else None
+    return Checkpoint(
+        path,
+        weights,
+        {key: value for key, value in meta.items() if _is_plain(value)} if isinstance(meta, Mapping) else {},
+        container,
+        tuple(map(str, content)) if container else (),
+        tuple(dict.fromkeys(foreign)),
+    )
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_plain(child) for key, child in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (str, int, float, bool))

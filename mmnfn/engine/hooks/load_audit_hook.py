@@ -1,0 +1,118 @@
+"""A hook that says which weights were loaded, and stops where a backbone did not get all of them."""
+
+from __future__ import annotations
+
+from typing import Iterator, List, Mapping, Optional, Tuple
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop
+from torch import nn
+
+from mmnfn.registry import HOOKS
+
+from ..checkpoint_file import Checkpoint, local_copy, read_checkpoint
+from ..load_audit import LoadAudit, LoadAuditError, audit_load
+
+
+def pretrained_modules(model: nn.Module) -> Iterator[Tuple[str, nn.Module, Mapping]]:
+    """Name, module and ``init_cfg`` of every module that a checkpoint initialises."""
+    for name, module in model.named_modules():
+        init_cfgs = getattr(module, 'init_cfg', None) or []
+        for init_cfg in init_cfgs if isinstance(init_cfgs, (list, tuple)) else [init_cfgs]:
+            if isinstance(init_cfg, Mapping) and init_cfg.get('type') == 'Pretrained':
+                yield name or 'model', module, init_cfg
+
+
+@HOOKS.register_module()
+class LoadAuditHook(Hook):
+    """Compare the model with the checkpoints it was loaded from, and stop if a backbone is not wholly theirs.
+
+    - ``init_cfg=dict(type='Pretrained', …)``: before the library's loader opens the file, the hook reads it without
+      running anything in it, and compares keys and shapes; after loading it compares values. A table goes to the log.
+      Anything short of every weight ends the run, but for norms of stages that pretraining did not use.
+    - ``load_from`` in training: the same for the model's backbone; other parts may differ.
+    - the checkpoint of a test or validation: the same for the whole model.
+    - ``resume``: the file is only looked at before it is opened.
+
+    Args:
+        stop: Whether an incomplete load ends the run; otherwise it is a warning in the log.
+
+    Raises:
+        LoadAuditError: In the methods that mmengine calls, where a file cannot be read, would run code, or did not load
+            wholly.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, stop: bool = True):
+        self.stop = stop
+
+    def before_run(self, runner) -> None:
+        """Look at the files before anything opens them."""
+        if runner._load_from:
+            self._read(runner._load_from, 'checkpoint')
+        if isinstance(runner._train_loop, BaseLoop):  # the loop of the mode that runs has been built by now
+            for name, module, init_cfg in pretrained_modules(_model(runner)):
+                checkpoint = self._read(init_cfg['checkpoint'], f'model.{name}.init_cfg.checkpoint')
+                if checkpoint is not None:
+                    audit = audit_load(name, module, checkpoint, init_cfg.get('prefix'), loaded=False)
+                    if audit.problem:
+                        self._report(runner, [audit])
+
+    def before_train(self, runner) -> None:
+        """Compare values, after weights were initialised and ``load_from`` was loaded."""
+        if runner._has_loaded and runner._resume:
+            return
+        model = _model(runner)
+        if runner._has_loaded:
+            part = 'backbone' if hasattr(model, 'backbone') else 'model'
+            module, prefix = (model.backbone, 'backbone.') if part == 'backbone' else (model, None)
+            loads = [(part, module, dict(checkpoint=runner._load_from, prefix=prefix))]
+        else:
+            loads = list(pretrained_modules(model))
+        self._audit(runner, loads)
+
+    def before_val(self, runner) -> None:
+        """As before a test, where validation is all that is done."""
+        if not isinstance(runner._train_loop, BaseLoop):
+            self.before_test(runner)
+
+    def before_test(self, runner) -> None:
+        """Compare the whole model with its checkpoint."""
+        if runner._has_loaded:
+            self._audit(runner, [('model', _model(runner), dict(checkpoint=runner._load_from))])
+
+    def _audit(self, runner, loads) -> None:
+        audits: List[LoadAudit] = []
+        for name, module, init_cfg in loads:
+            checkpoint = self._read(init_cfg['checkpoint'], name)
+            if checkpoint is None:
+                runner.logger.warning(f'{init_cfg["checkpoint"]} is not a local file: what it loaded is not audited.')
+            else:
+                audits.append(audit_load(name, module, checkpoint, init_cfg.get('prefix')))
+        self._report(runner, audits)
+
+    @staticmethod
+    def _read(path: str, argument: str) -> Optional[Checkpoint]:
+        path = local_copy(path)
+        try:
+            return None if path is None else read_checkpoint(path, argument).refuse_foreign(argument)
+        except (FileNotFoundError, ValueError) as error:
+            raise LoadAuditError(str(error)) from error
+
+    def _report(self, runner, audits: List[LoadAudit]) -> None:
+        """Print the tables, and raise the first problem."""
+        for audit in audits:
+            if is_main_process():
+                runner.logger.info(f'Load audit\n{audit.table()}')
+                if audit.problem and not self.stop:
+                    runner.logger.warning(audit.problem)
+        problem = next((audit.problem for audit in audits if audit.problem), None)
+        if problem and self.stop:
+            raise LoadAuditError(problem)
+
+
+def _model(runner) -> nn.Module:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model

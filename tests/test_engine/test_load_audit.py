@@ -1,0 +1,257 @@
+"""Every way in which a backbone can fail to load is seen, and named with what helps."""
+
+import re
+
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS
+
+from mmnfn.engine.checkpoint_file import read_checkpoint
+from mmnfn.engine.load_audit import audit_load
+from mmnfn.engine.load_check import check_load
+
+pytest.importorskip('mmpretrain')
+ARCH = dict(embed_dims=8, depths=[1, 1, 2, 1], num_heads=[1, 2, 2, 4])
+SWIN = dict(type='mmpretrain.SwinTransformer', arch=ARCH, img_size=64, window_size=4, pad_small_map=True)
+CONVNEXT = dict(type='mmpretrain.ConvNeXt', arch=dict(depths=[1, 1, 2, 1], channels=[4, 8, 8, 8]))
+MAPS = dict(out_indices=(0, 1, 2, 3))
+
+
+def detector(library):
+    """Swin of MMDetection or MMSegmentation of the same size; its loader is its own."""
+    pytest.importorskip(library)
+    return dict(type=f'{library}.SwinTransformer', pretrain_img_size=64, window_size=4, **ARCH)
+
+
+def weights(backbone, seed=0):
+    """State dict of a backbone; every value is its own, so that nothing is equal by chance."""
+    import mmpretrain.models  # noqa: F401
+
+    generator = torch.Generator().manual_seed(seed)
+    state = MODELS.build(backbone).state_dict()
+    return {
+        key: torch.rand(value.shape, generator=generator) if value.is_floating_point() else value
+        for key, value in state.items()
+    }
+
+
+def prefixed(state, prefix='backbone.'):
+    return {prefix + key: value for key, value in state.items()}
+
+
+def microsoft(state):
+    """The same weights under the names, and in the order of patch merging, of Microsoft's Swin."""
+    renamed = {}
+    for key, value in state.items():
+        if 'downsample' in key:  # OpenMMLab merges by unfold, Microsoft concatenates four neighbours
+            value = value.reshape(*value.shape[:-1], -1, 4)[..., [0, 2, 1, 3]].transpose(-1, -2).flatten(-2)
+        for new, old in (
+            ('layers', 'stages'),
+            ('patch_embed.proj', 'patch_embed.projection'),
+            ('attn', 'attn.w_msa'),
+            ('mlp.fc1', 'ffn.layers.0.0'),
+            ('mlp.fc2', 'ffn.layers.1'),
+        ):
+            key = re.sub(rf'\b{re.escape(old)}\b', new, key)
+        if not key.startswith('norm3'):
+            renamed[key] = value
+    return dict(model=dict(renamed, **{'norm.weight': torch.ones(64), 'head.weight': torch.ones(2, 64)}))
+
+
+def check(tmp_path, backbone, content, prefix=None):
+    """Audit of loading ``content`` by the ``init_cfg`` of ``backbone``."""
+    torch.save(content, tmp_path / 'file.pth')
+    init_cfg = dict(type='Pretrained', checkpoint='elsewhere.pth', **({} if prefix is None else dict(prefix=prefix)))
+    if backbone['type'].startswith('mmdet'):
+        init_cfg.pop('prefix', None)  # MMDetection's Swin takes no notice of it
+    model = dict(type='mmpretrain.ImageClassifier', backbone=dict(backbone, init_cfg=init_cfg))
+    audits = check_load(Config(dict(model=model, default_scope='mmpretrain')), str(tmp_path / 'file.pth'))
+    assert [audit.name for audit in audits] == ['backbone']
+    return audits[0]
+
+
+def assert_full(audit):
+    assert audit.problem is None
+    loaded, wanted = audit.coverage()
+    assert loaded == wanted == len([row for row in audit.rows if row.status != 'unused stage']) > 20
+
+
+class TestSwin:
+    def test_export_into_mmpretrain_class(self, tmp_path):
+        state = weights(dict(SWIN, out_indices=(3,)))
+        audit = check(tmp_path, dict(SWIN, **MAPS), dict(state_dict=prefixed(state)), 'backbone.')
+        assert_full(audit)
+        assert {row.key for row in audit.rows if row.status == 'unused stage'} == {
+            f'norm{i}.{kind}' for i in range(3) for kind in ('weight', 'bias')
+        }
+        assert all(row.source == f'backbone.{row.key}' for row in audit.rows if row.status == 'loaded')
+
+    def test_a_training_checkpoint_of_a_whole_model(self, tmp_path):
+        state = prefixed(weights(SWIN))
+        content = dict(state_dict=dict(state, **{'neck.a': torch.ones(1), 'fusion.b': torch.ones(1)}), optimizer={})
+        audit = check(tmp_path, SWIN, content, 'backbone')
+        assert_full(audit)
+        assert audit.others == dict(neck=1, fusion=1) and audit.left_over == ()
+
+    def test_mmdetection_format_has_the_same_names(self, tmp_path):
+        state = prefixed(weights(dict(detector('mmdet'), **MAPS)))
+        assert_full(check(tmp_path, dict(SWIN, **MAPS), dict(state_dict=state), 'backbone.'))
+
+    def test_mmdetections_loader_without_conversion(self, tmp_path):
+        assert_full(check(tmp_path, detector('mmdet'), dict(state_dict=prefixed(weights(dict(SWIN, **MAPS))))))
+
+    def test_mmsegmentations_loader(self, tmp_path):
+        assert_full(check(tmp_path, detector('mmseg'), dict(state_dict=prefixed(weights(dict(SWIN, **MAPS))))))
+        assert_full(check(tmp_path, detector('mmseg'), weights(dict(SWIN, **MAPS))))
+
+    @pytest.mark.parametrize('prefix', ['backbone.', ''])
+    def test_conversion_of_what_needs_none(self, tmp_path, prefix):
+        """With the prefix nothing would load, without it everything but the patch embedding; both in silence."""
+        state = prefixed(weights(dict(SWIN, **MAPS)), prefix)
+        audit = check(tmp_path, dict(detector('mmdet'), convert_weights=True), dict(state_dict=state))
+        assert 'Set convert_weights=False' in audit.problem
+
+    def test_conversion_by_value(self, tmp_path):
+        """The silence itself: what MMDetection's loader left out has other values afterwards."""
+        backbone = dict(detector('mmdet'), convert_weights=True)
+        state = weights(dict(SWIN, **MAPS))
+        torch.save(dict(state_dict=state), tmp_path / 'file.pth')
+        init_cfg = ConfigDict(type='Pretrained', checkpoint=str(tmp_path / 'file.pth'))
+        module = MODELS.build(dict(backbone, init_cfg=init_cfg))
+        module.init_weights()
+        module.convert_weights = False
+        audit = audit_load('backbone', module, read_checkpoint(tmp_path / 'file.pth'))
+        assert {row.key for row in audit.rows if row.status == 'not loaded'} == {
+            f'patch_embed.projection.{kind}' for kind in ('weight', 'bias')
+        }
+
+    def test_keys_without_prefix_into_mmdetections_loader(self, tmp_path):
+        audit = check(tmp_path, detector('mmdet'), dict(state_dict=weights(dict(SWIN, **MAPS))))
+        assert "type='mmpretrain.SwinTransformer' with pad_small_map=True" in audit.problem
+
+    def test_microsoft_format(self, tmp_path):
+        content = microsoft(weights(SWIN))
+        audit = check(tmp_path, dict(detector('mmdet'), convert_weights=True), content)
+        assert_full(audit)
+        sources = {row.key: row.source for row in audit.rows}
+        assert sources['stages.0.blocks.0.attn.w_msa.qkv.weight'] == 'layers.0.blocks.0.attn.qkv.weight'
+        assert 'Set convert_weights=True' in check(tmp_path, detector('mmdet'), content).problem
+        assert "'mmdet.SwinTransformer' with convert_weights=True" in check(tmp_path, SWIN, content).problem
+
+    def test_another_window(self, tmp_path):
+        """MMPretrain's class fits the bias tables to it, and the log says so."""
+        audit = check(tmp_path, dict(SWIN, window_size=2), dict(state_dict=prefixed(weights(SWIN))), 'backbone.')
+        resized = {row.key for row in audit.rows if row.status == 'resized'}
+        assert len(resized) == 5 and all('relative_position_bias_table' in key for key in resized)
+
+
+class TestPrefix:
+    def test_missing(self, tmp_path):
+        audit = check(tmp_path, SWIN, dict(state_dict=prefixed(weights(SWIN))))
+        assert "under 'backbone.' in the file, and the prefix given is ''" in audit.problem
+        assert "Give init_cfg.prefix='backbone.'" in audit.problem
+
+    def test_needless(self, tmp_path):
+        audit = check(tmp_path, SWIN, dict(state_dict=weights(SWIN)), 'backbone.')
+        assert 'Give no prefix in init_cfg' in audit.problem
+
+    def test_another(self, tmp_path):
+        state = prefixed(weights(SWIN), 'tower.image.')
+        assert "Give init_cfg.prefix='tower.image.'" in check(tmp_path, SWIN, state, 'backbone.').problem
+        assert_full(check(tmp_path, SWIN, state, 'tower.image.'))
+
+    def test_weights_of_all_gpus(self, tmp_path):
+        assert_full(check(tmp_path, SWIN, prefixed(weights(SWIN), 'module.')))
+
+    def test_a_declared_prefix_is_not_second_guessed(self, tmp_path):
+        state = {**prefixed(weights(SWIN, 1), 'momentum.'), **prefixed(weights(SWIN), 'backbone.')}
+        for prefix in ('momentum.', 'backbone.'):
+            audit = check(tmp_path, SWIN, state, prefix)
+            assert_full(audit)
+            assert {row.source.split('.')[0] + '.' for row in audit.rows} == {prefix}
+
+
+class TestArchitecture:
+    def test_width(self, tmp_path):
+        other = dict(SWIN, arch=dict(ARCH, embed_dims=16))
+        content = dict(state_dict=prefixed(weights(other)), meta=dict(backbone=dict(type='X', arch='wide')))
+        audit = check(tmp_path, SWIN, content, 'backbone.')
+        assert 'patch_embed.projection.weight is (16, 3, 4, 4) there and (8, 3, 4, 4) here' in audit.problem
+        assert "written by X, arch='wide'" in audit.problem
+
+    @pytest.mark.parametrize('here, there', [([1, 1, 2, 1], [1, 1, 4, 1]), ([1, 1, 4, 1], [1, 1, 2, 1])])
+    def test_depth(self, tmp_path, here, there):
+        """Also where every weight of the model is in the file: a tiny model takes the blocks of a small one."""
+        content = dict(state_dict=prefixed(weights(dict(SWIN, arch=dict(ARCH, depths=there)))))
+        audit = check(tmp_path, dict(SWIN, arch=dict(ARCH, depths=here)), content, 'backbone.')
+        assert f'stages.2 has {there[2]} blocks there and {here[2]} here' in audit.problem
+        assert ('lacks' in audit.problem) == (here[2] > there[2]) == (not audit.left_over)
+
+    def test_another_kind(self, tmp_path):
+        audit = check(tmp_path, CONVNEXT, dict(state_dict={'layer1.0.conv1.weight': torch.ones(1)}))
+        assert 'no key of the file belongs to ConvNeXt; the file has layer1.0.conv1.weight' in audit.problem
+
+    def test_one_missing_tensor(self, tmp_path):
+        state = prefixed(weights(SWIN))
+        state.pop('backbone.stages.1.blocks.0.norm1.weight')
+        audit = check(tmp_path, SWIN, dict(state_dict=state), 'backbone.')
+        assert 'it lacks 1 tensors (stages.1.blocks.0.norm1.weight)' in audit.problem
+
+    def test_the_last_norm_is_not_of_an_unused_stage(self, tmp_path):
+        state = {key: value for key, value in prefixed(weights(SWIN)).items() if 'norm3' not in key}
+        audit = check(tmp_path, dict(SWIN, **MAPS), dict(state_dict=state), 'backbone.')
+        assert 'it lacks 8 tensors (norm0.weight' in audit.problem
+        state['backbone.norm2.weight'] = state['backbone.norm2.bias'] = torch.ones(32)
+        audit = check(tmp_path, dict(SWIN, **MAPS), dict(state_dict=state), 'backbone.')
+        assert 'it lacks 2 tensors (norm3.weight, norm3.bias)' in audit.problem
+
+    def test_weights_under_model(self, tmp_path):
+        audit = check(tmp_path, CONVNEXT, dict(model=weights(CONVNEXT)))
+        assert "stand under 'model', and MMEngine reads 'state_dict' only" in audit.problem
+
+
+class TestConvNeXt:
+    def test_export(self, tmp_path):
+        state = weights(dict(CONVNEXT, gap_before_final_norm=False))
+        backbone = dict(CONVNEXT, gap_before_final_norm=False, **MAPS)
+        assert_full(check(tmp_path, backbone, dict(state_dict=prefixed(state)), 'backbone.'))
+
+    def test_maps_averaged_away(self, tmp_path):
+        content = dict(state_dict=prefixed(weights(CONVNEXT)))
+        audit = check(tmp_path, dict(CONVNEXT, **MAPS), content, 'backbone.')
+        assert 'Set gap_before_final_norm=False' in audit.problem
+        assert_full(check(tmp_path, CONVNEXT, content, 'backbone.'))  # a classifier's
+
+
+def test_values_are_compared_and_not_keys():
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    state = {key: value.clone() for key, value in module.state_dict().items() if 'num_batches' not in key}
+    from mmnfn.engine.checkpoint_file import Checkpoint
+
+    checkpoint = Checkpoint('f.pth', state, {}, 'state_dict', (), ())
+    assert audit_load('it', module, checkpoint).problem is None
+    state['1.running_var'][1] += 1e-6
+    audit = audit_load('it', module, checkpoint)
+    assert [row.key for row in audit.rows if row.status != 'loaded'] == ['1.running_var'] and audit.coverage() == (5, 6)
+    assert 'has 1 tensors that fit, and after loading the it has other values (1.running_var)' in audit.problem
+
+
+def test_table_has_a_line_for_every_tensor_and_says_what_is_left_on_either_side(tmp_path):
+    state = prefixed(weights(SWIN))
+    state.pop('backbone.norm3.bias')
+    state.update({'backbone.norm3.extra': torch.ones(1), 'head.fc.weight': torch.ones(1)})
+    audit = check(tmp_path, SWIN, dict(state_dict=state), 'backbone.')
+    lines = [re.sub(' +', ' ', line) for line in audit.table().splitlines()]
+    qkv = 'stages.2.blocks.[0-1].attn.w_msa.qkv.weight'
+    assert f'{qkv} <- backbone.{qkv} <- (96, 32) in the file' in lines
+    assert 'norm3.bias <- - <- (64,) missing' in lines
+    covered = 0
+    for line in lines[1:]:
+        if '<-' in line:
+            span = re.search(r'\[(\d+)-(\d+)\]', line)
+            covered += int(span[2]) - int(span[1]) + 1 if span else 1
+    assert covered == len(audit.rows)
+    assert 'in the file and without a place in the backbone: backbone.norm3.extra' in lines
+    assert 'in the file for other parts: head (1)' in lines
+    assert lines[-1].startswith('backbone: 0 of ')

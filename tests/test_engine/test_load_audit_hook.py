@@ -1,0 +1,179 @@
+"""The hook stops a run before it trains or tests with weights that are not those of its checkpoint."""
+
+import os
+
+import pytest
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.model import BaseModel, BaseModule
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import Dataset
+
+from mmnfn.engine.load_audit import LoadAuditError
+
+
+class Backbone(BaseModule):
+    """Two layers; ``forgetful`` has a loader that leaves one tensor out, without a word."""
+
+    def __init__(self, init_cfg=None, forgetful=False):
+        super().__init__(init_cfg)
+        self.first, self.second = nn.Linear(3, 4), nn.Linear(4, 4)
+        self.forgetful = forgetful
+
+    def init_weights(self):
+        before = self.second.bias.detach().clone()
+        super().init_weights()
+        if self.forgetful:
+            self.second.bias.data.copy_(before)
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+class Toy(BaseModel):
+    """A backbone and a head."""
+
+    def __init__(self, outputs=1, **backbone):
+        super().__init__()
+        self.backbone = Backbone(**backbone)
+        self.head = nn.Linear(4, outputs)
+
+    def forward(self, inputs, mode='tensor'):
+        out = self.head(self.backbone(torch.stack(list(inputs))))
+        return dict(loss=out.square().mean()) if mode == 'loss' else [out]
+
+
+class Numbers(Dataset):
+    """Four vectors."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return dict(inputs=torch.full((3,), float(index)))
+
+
+class Nothing(BaseMetric):
+    """A metric."""
+
+    def process(self, data_batch, data_samples):
+        self.results.append(1)
+
+    def compute_metrics(self, results):
+        return dict(count=len(results))
+
+
+def loader():
+    return dict(batch_size=2, dataset=Numbers(), sampler=dict(type='DefaultSampler', shuffle=False))
+
+
+def make(folder, model, train=True, epochs=1, stop=True, **settings):
+    modes = dict(train_dataloader=loader(), train_cfg=dict(by_epoch=True, max_epochs=epochs)) if train else {}
+    if train:
+        modes['optim_wrapper'] = dict(optimizer=dict(type='SGD', lr=0.1))
+    else:
+        modes.update(test_dataloader=loader(), test_cfg=dict(), test_evaluator=Nothing())
+    return Runner(
+        model=model,
+        work_dir=str(folder / 'work'),
+        custom_hooks=[dict(type='mmnfn.LoadAuditHook', stop=stop)],
+        experiment_name=f'{folder.name}_{len(os.listdir(folder))}_{train}_{epochs}',
+        **modes,
+        **settings,
+    )
+
+
+def log(folder):
+    return '\n'.join(path.read_text() for path in (folder / 'work').glob('*/*.log'))
+
+
+@pytest.fixture()
+def export(tmp_path):
+    """Path of an export of other weights, and its state dict."""
+    torch.manual_seed(5)
+    state = {f'backbone.{key}': torch.rand_like(value) for key, value in Backbone().state_dict().items()}
+    path = str(tmp_path / 'backbone.pth')
+    torch.save(dict(state_dict=state, meta={}), path)
+    return path, state
+
+
+def init_cfg(path, **extra):
+    return dict(type='Pretrained', checkpoint=path, **extra)
+
+
+def test_a_full_load_trains_and_is_in_the_log(tmp_path, export):
+    make(tmp_path, Toy(init_cfg=init_cfg(export[0], prefix='backbone.'))).train()
+    text = log(tmp_path)
+    assert 'second.bias    <- backbone.second.bias    <- (4,)' in text
+    assert f'backbone: 4 of 4 tensors loaded from {export[0]}' in text
+    assert (tmp_path / 'work/epoch_1.pth').exists()
+
+
+def test_a_wrong_prefix_ends_the_run_before_it_trains(tmp_path, export):
+    with pytest.raises(LoadAuditError, match=r"Give init_cfg.prefix='backbone.'"):
+        make(tmp_path, Toy(init_cfg=init_cfg(export[0]))).train()
+    assert not list((tmp_path / 'work').glob('*.pth'))
+
+
+def test_a_loader_that_leaves_weights_out_is_seen_by_their_values(tmp_path, export):
+    model = Toy(init_cfg=init_cfg(export[0], prefix='backbone.'), forgetful=True)
+    with pytest.raises(LoadAuditError, match=r'has 1 tensors that fit.*other values \(second.bias\)'):
+        make(tmp_path, model).train()
+    assert not list((tmp_path / 'work').glob('*.pth')) and 'not loaded' in log(tmp_path)
+    model = Toy(init_cfg=init_cfg(export[0], prefix='backbone.'), forgetful=True)
+    make(tmp_path, model, stop=False).train()
+    assert (tmp_path / 'work/epoch_1.pth').exists() and 'WARNING' in log(tmp_path)
+
+
+class Command:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize('way', ['init_cfg', 'load_from', 'resume', 'test'])
+def test_code_in_a_checkpoint_is_not_run(tmp_path, export, way):
+    trace, path = str(tmp_path / 'trace'), str(tmp_path / 'evil.pth')
+    torch.save(dict(state_dict=export[1], meta={}, x=Command(trace)), path)
+    settings = dict(
+        init_cfg=dict(model=Toy(init_cfg=init_cfg(path, prefix='backbone.'))),
+        load_from=dict(model=Toy(), load_from=path),
+        resume=dict(model=Toy(), load_from=path, resume=True),
+        test=dict(model=Toy(), load_from=path, train=False),
+    )[way]
+    runner = make(tmp_path, **settings)
+    with pytest.raises(LoadAuditError, match='evil.pth would import posix.mkdir'):
+        runner.test() if way == 'test' else runner.train()
+    assert not os.path.exists(trace)
+
+
+def test_load_from_needs_the_backbone_and_leaves_the_rest_free(tmp_path, export):
+    make(tmp_path, Toy(outputs=7), load_from=export[0]).train()
+    assert f'backbone: 4 of 4 tensors loaded from {export[0]}' in log(tmp_path)
+    path = str(tmp_path / 'less.pth')
+    torch.save({key: value for key, value in export[1].items() if 'second' not in key}, path)
+    with pytest.raises(LoadAuditError, match=r'it lacks 2 tensors \(second.weight, second.bias\)'):
+        make(tmp_path, Toy(), load_from=path).train()
+
+
+def test_a_resumed_run_is_not_held_to_what_it_once_started_from(tmp_path, export):
+    make(tmp_path, Toy(init_cfg=init_cfg(export[0], prefix='backbone.'))).train()
+    runner = make(tmp_path, Toy(init_cfg=init_cfg(export[0], prefix='backbone.')), epochs=2, resume=True)
+    runner.train()
+    assert runner.epoch == 2 and (tmp_path / 'work/epoch_2.pth').exists()
+
+
+def test_a_test_needs_the_whole_model(tmp_path, export):
+    with pytest.raises(LoadAuditError, match=r'it lacks 2 tensors \(head.weight, head.bias\)'):
+        make(tmp_path, Toy(), train=False, load_from=export[0]).test()
+    whole = str(tmp_path / 'whole.pth')
+    torch.save(dict(state_dict=Toy().state_dict()), whole)
+    # what training would start from does not matter any more
+    model = Toy(init_cfg=init_cfg('nowhere.pth', prefix='backbone.'))
+    assert make(tmp_path, model, train=False, load_from=whole).test() == dict(count=2)
+    assert 'model: 6 of 6 tensors loaded from' in log(tmp_path)
