@@ -107,6 +107,7 @@ setup(
         # Names of the official stack; with OneDL: pip install onedl-mmdetection onedl-mmsegmentation.
         # ftfy and regex are imported by mmsegmentation, but not among its requirements.
         'downstream': ['mmdet>=3.3.0,<4', 'mmsegmentation>=1.2.2,<2', 'ftfy', 'regex'],
+        'clip': ['open_clip_torch'],  # the caption baseline
         'report': ['nilearn', 'grad-cam'],
         'test': ['pytest>=7', 'ruff'],
     },

@@ -89,9 +89,7 @@ test_dataloader = dict(
         pipeline=test_pipeline,
     ),
 )
-test_evaluator = dict(
-    type='CocoMetric', ann_file=data_root + 'annotations/instances_val2017.json', metric=['bbox', 'segm']
-)
+test_evaluator = dict(type='mmnfn.CocoNSDMetric', ann_file=data_root + 'annotations/instances_val2017.json')
 test_cfg = dict(type='TestLoop')
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)

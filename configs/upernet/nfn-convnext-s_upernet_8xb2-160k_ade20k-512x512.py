@@ -1,30 +1,3 @@
-# UPerNet with the brain-guided ConvNeXt-S, 160k iterations, ADE20K at 512 pixels: the recipe of MMSegmentation's
-# ConvNeXt-S, with --amp on the command line instead of in the config.
-_base_ = [
-    '../_base_/backbones/convnext-s.py',
-    '../_base_/models/upernet.py',
-    '../_base_/datasets/ade20k.py',
-    '../_base_/schedules/adamw_160k.py',
-    '../_base_/runtimes/mmseg.py',
-]
-checkpoint = 'work_dirs/pretrain_nsd_convnext-s/backbone_latest.pth'
-
-model = dict(
-    backbone=dict(
-        _base_.backbone_convnext_s,
-        out_indices=[0, 1, 2, 3],
-        drop_path_rate=0.3,
-        layer_scale_init_value=1.0,
-        gap_before_final_norm=False,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.'),
-    ),
-    test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)),
-)
-
-# lr 1e-4 for batch size 16 = 8 GPUs x 2 images; another batch size b: lr = 1e-4 * b / 16, or --auto-scale-lr.
-optim_wrapper = dict(
-    type='OptimWrapper',
-    constructor='LearningRateDecayOptimizerConstructor',
-    paramwise_cfg=dict(decay_rate=0.9, decay_type='stage_wise', num_layers=12),
-    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
-)
+# UPerNet, ConvNeXt-S with the brain-guided weights, 160k iterations, ADE20K at 512 pixels.
+_base_ = ['../_base_/downstream/upernet_convnext-s.py', '../_base_/inits/convnext-s.py']
+model = dict(backbone=dict(init_cfg=_base_.init_nfn))

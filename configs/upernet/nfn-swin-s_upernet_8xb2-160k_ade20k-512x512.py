@@ -1,35 +1,3 @@
-# UPerNet with the brain-guided Swin-S, 160k iterations, ADE20K at 512 pixels: the recipe of MMSegmentation's Swin-S.
-# Other initialisations for comparison:
-#   --cfg-options model.backbone.init_cfg.checkpoint=PATH     (an export of another pretraining)
-#   --cfg-options model.backbone.init_cfg=None                (random weights)
-_base_ = [
-    '../_base_/backbones/swin-s.py',
-    '../_base_/models/upernet.py',
-    '../_base_/datasets/ade20k.py',
-    '../_base_/schedules/adamw_160k.py',
-    '../_base_/runtimes/mmseg.py',
-]
-checkpoint = 'work_dirs/pretrain_nsd/backbone_latest.pth'
-
-model = dict(
-    backbone=dict(
-        _base_.backbone_swin_s,
-        out_indices=(0, 1, 2, 3),
-        drop_path_rate=0.3,
-        pad_small_map=True,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.'),
-    )
-)
-
-# lr 6e-5 for batch size 16 = 8 GPUs x 2 images; another batch size b: lr = 6e-5 * b / 16, or --auto-scale-lr.
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01),
-    paramwise_cfg=dict(
-        custom_keys={
-            'absolute_pos_embed': dict(decay_mult=0.0),
-            'relative_position_bias_table': dict(decay_mult=0.0),
-            'norm': dict(decay_mult=0.0),
-        }
-    ),
-)
+# UPerNet, Swin-S with the brain-guided weights, 160k iterations, ADE20K at 512 pixels.
+_base_ = ['../_base_/downstream/upernet_swin-s.py', '../_base_/inits/swin-s.py']
+model = dict(backbone=dict(init_cfg=_base_.init_nfn))

@@ -5,9 +5,10 @@ from .nsd_dataset import NSDDataset
 from .nsd_layout import ROI_CLASSES, NSDLayout
 from .roi_store import ROIStore
 from .samplers import SubjectBatchSampler
-from .transforms import PackNSDInputs, WeightByReliability, collate_subject_batch
+from .transforms import LoadCaption, PackNSDInputs, WeightByReliability, collate_subject_batch
 
 __all__ = [
+    'LoadCaption',
     'NSDDataset',
     'NSDLayout',
     'PackNSDInputs',

@@ -6,10 +6,12 @@ whichever file it stands in.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Collection, Dict, List, NamedTuple, Optional, Sequence, Union
 
 from .coco_json import read_coco_json, refuse_existing, write_json
+from .files import existing
 from .stim_info import COCO_SPLITS, read_stim_info
 
 
@@ -54,6 +56,29 @@ def nsd_coco_ids(stim_info_file: Union[str, Path], subjects: Optional[Sequence[s
             raise ValueError(f'{stim_info_file} names no image that {", ".join(unseen)} sees. Choose other subjects.')
         table = table[seen.any(axis=1)]
     return {split: sorted(set(table.cocoId[table.cocoSplit == split].tolist())) for split in COCO_SPLITS}
+
+
+def read_nsd_images(path: Union[str, Path]) -> Dict[str, List[int]]:
+    """Read what ``tools/coco_nsd_overlap.py --ids`` wrote.
+
+    Returns:
+        ``'train2017'`` and ``'val2017'`` → ids.
+
+    Raises:
+        FileNotFoundError, ValueError: There is no such file, or it holds something else.
+    """
+    path = existing(Path(path), 'list of NSD images', 'Make it with tools/coco_nsd_overlap.py STIM_INFO --ids FILE.')
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise ValueError(f'{path} is no JSON file: {error}. Make it again.') from error
+    if not isinstance(content, dict) or not all(
+        isinstance(ids, list) and all(isinstance(i, int) for i in ids) for ids in content.values()
+    ):
+        raise ValueError(
+            f'{path} is no list of COCO images by split. Make it with tools/coco_nsd_overlap.py STIM_INFO --ids {path}.'
+        )
+    return content
 
 
 def without_images(content: Dict[str, Any], image_ids: Collection[int]) -> Dict[str, Any]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Dict, Sequence
+from functools import cached_property
+from typing import Dict, List, Sequence
 
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 
 from mmnfn.registry import FUNCTIONS, TRANSFORMS
+
+from .captions import captions_by_image
 
 
 @TRANSFORMS.register_module()
@@ -50,17 +53,44 @@ class WeightByReliability(BaseTransform):
 
 
 @TRANSFORMS.register_module()
+class LoadCaption(BaseTransform):
+    """Add a COCO caption of the picture to a sample of ``NSDDataset``, as ``caption``.
+
+    Args:
+        stim_info: ``nsd_stim_info_merged.csv``.
+        annotation_dir: Folder with COCO's ``captions_train2017.json`` and ``captions_val2017.json``.
+        random: Draw one of the picture's captions each time; False takes the first.
+
+    Raises:
+        FileNotFoundError, ValueError: See :func:`mmnfn.datasets.captions.captions_by_image`; at the first sample.
+    """
+
+    def __init__(self, stim_info: str, annotation_dir: str, random: bool = True):
+        self.stim_info, self.annotation_dir, self.random = stim_info, annotation_dir, random
+
+    @cached_property
+    def captions(self) -> Dict[int, List[str]]:
+        """0-based 73k id → captions."""
+        return captions_by_image(self.stim_info, self.annotation_dir)
+
+    def transform(self, results: dict) -> dict:
+        """Add the caption of one sample."""
+        captions = self.captions[results['image_id']]
+        return dict(results, caption=captions[np.random.randint(len(captions)) if self.random else 0])
+
+
+@TRANSFORMS.register_module()
 class PackNSDInputs(BaseTransform):
     """Turn a sample of ``NSDDataset`` into tensors.
 
-    Adds ``inputs`` (3, H, W) uint8 and keeps ``responses`` (N,) float32, ``image_id``, ``split``, ``geometry`` and
-    ``noise_ceiling``.
+    Adds ``inputs`` (3, H, W) uint8 and keeps ``responses`` (N,) float32, ``image_id``, ``split``, ``geometry``,
+    ``noise_ceiling`` and, where there is one, ``caption``.
     """
 
     def transform(self, results: dict) -> dict:
         """Pack one sample."""
         image = np.ascontiguousarray(results['img'].transpose(2, 0, 1))
-        return dict(
+        packed = dict(
             inputs=torch.from_numpy(image),
             responses=torch.from_numpy(results['responses']),
             image_id=results['image_id'],
@@ -68,6 +98,7 @@ class PackNSDInputs(BaseTransform):
             geometry=results['geometry'],
             noise_ceiling=results['noise_ceiling'],
         )
+        return dict(packed, caption=results['caption']) if 'caption' in results else packed
 
 
 @FUNCTIONS.register_module()
@@ -76,7 +107,8 @@ def collate_subject_batch(samples: Sequence[dict]) -> Dict:
 
     Returns:
         dict with ``inputs`` (B, 3, H, W) uint8, ``responses`` (B, N) float32, ``image_id`` (B,) int64, ``split``
-        (list of str), ``geometry`` and ``noise_ceiling`` (N,) of the subject, in percent.
+        (list of str), ``geometry`` and ``noise_ceiling`` (N,) of the subject, in percent; with captions also
+        ``caption`` (list of str).
 
     Raises:
         ValueError: If the samples come from several subjects, whose voxels differ.
@@ -87,7 +119,7 @@ def collate_subject_batch(samples: Sequence[dict]) -> Dict:
             f'a batch has samples of {", ".join(subjects)}; set batch_sampler=dict('
             "type='mmnfn.SubjectBatchSampler') in the dataloader."
         )
-    return dict(
+    batch = dict(
         inputs=torch.stack([sample['inputs'] for sample in samples]),
         responses=torch.stack([sample['responses'] for sample in samples]),
         image_id=torch.tensor([sample['image_id'] for sample in samples]),
@@ -95,3 +127,6 @@ def collate_subject_batch(samples: Sequence[dict]) -> Dict:
         geometry=samples[0]['geometry'],
         noise_ceiling=samples[0]['noise_ceiling'],
     )
+    if 'caption' in samples[0]:
+        batch['caption'] = [sample['caption'] for sample in samples]
+    return batch

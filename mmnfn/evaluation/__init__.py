@@ -1,10 +1,12 @@
-"""What training was worth: retrieval and voxel-wise encoding."""
+"""What training was worth: retrieval, voxel-wise encoding, and detection on COCO without NSD's pictures."""
 
+from .coco import CocoNSDMetric
 from .dump import DumpSubjectResults
 from .encoding import EncodingMetric, fit_encoding_model, pearson_r
 from .retrieval import RetrievalMetric, retrieval_figures, retrieval_ranks
 
 __all__ = [
+    'CocoNSDMetric',
     'DumpSubjectResults',
     'EncodingMetric',
     'RetrievalMetric',

@@ -14,7 +14,8 @@ TIE = 1e-6
 """Cosines that differ by less are equal: float32 embeddings of equal inputs differ by rounding between batches."""
 
 FIGURES = ('top1', 'top5', 'median_rank')
-DIRECTIONS = ('image_to_brain', 'brain_to_image')
+PARTNERS = {'brain': 'fmri_embedding', 'text': 'text_embedding'}
+"""What an image is matched with, and which field of a prediction holds its embedding."""
 
 
 class Ranks(NamedTuple):
@@ -129,6 +130,7 @@ class RetrievalMetric(GatheredMetric):
     other responses to the same image.
 
     Args:
+        partner: ``'brain'``; with ``'text'`` the same for images and captions (``image_to_text``, ``text_to_image``).
         per_subject: Also give the figures of each subject.
         bootstraps: Number of resamplings; 0 gives no intervals.
         seed: Of the bootstrap.
@@ -137,14 +139,19 @@ class RetrievalMetric(GatheredMetric):
 
     default_prefix = 'retrieval'
 
-    def __init__(self, per_subject: bool = True, bootstraps: int = 1000, seed: int = 0, **kwargs):
+    def __init__(
+        self, partner: str = 'brain', per_subject: bool = True, bootstraps: int = 1000, seed: int = 0, **kwargs
+    ):
         super().__init__(**kwargs)
+        if partner not in PARTNERS:
+            raise ValueError(f'partner must be one of {tuple(PARTNERS)}, but got {partner!r}')
+        self.partner = partner
         self.per_subject = per_subject
         self.bootstraps = bootstraps
         self.seed = seed
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Keep the embeddings of a batch of ``NeuroFusionNet`` predictions."""
+        """Keep the embeddings of a batch of predictions."""
         for sample, response in zip(data_samples, response_digests(data_batch)):
             self.results.append(
                 dict(
@@ -152,18 +159,18 @@ class RetrievalMetric(GatheredMetric):
                     image_id=int(sample['image_id']),
                     response=response,
                     image=sample['image_embedding'].float().cpu().numpy(),
-                    fmri=sample['fmri_embedding'].float().cpu().numpy(),
+                    partner=sample[PARTNERS[self.partner]].float().cpu().numpy(),
                 )
             )
 
     @staticmethod
     def _ranks(results: List[dict]) -> Tuple[Ranks, Ranks]:
-        """Of one subject, in the order of :data:`DIRECTIONS`."""
-        image, fmri, image_id = (np.stack([r[name] for r in results]) for name in ('image', 'fmri', 'image_id'))
+        """Of one subject: image to partner, and partner to image."""
+        image, other, image_id = (np.stack([r[name] for r in results]) for name in ('image', 'partner', 'image_id'))
         unique, first, partner = np.unique(image_id, return_index=True, return_inverse=True)
         return (
-            retrieval_ranks(image, fmri, image_id, image_id),
-            retrieval_ranks(fmri, image[first], image_id, unique, partner.reshape(-1)),
+            retrieval_ranks(image, other, image_id, image_id),
+            retrieval_ranks(other, image[first], image_id, unique, partner.reshape(-1)),
         )
 
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
@@ -176,7 +183,7 @@ class RetrievalMetric(GatheredMetric):
         )
         means: Dict[str, float] = {}
         own: Dict[str, Dict[str, float]] = {subject: {} for subject in subjects}
-        for k, direction in enumerate(DIRECTIONS):
+        for k, direction in enumerate((f'image_to_{self.partner}', f'{self.partner}_to_image')):
             parts = []  # of each subject: the figures, those of each resampling, and chance
             for subject in subjects:
                 one = ranks[subject][k]
@@ -188,7 +195,7 @@ class RetrievalMetric(GatheredMetric):
                 means.update(self._entries(key, values.mean(), resampled.mean(0), chance.mean()))
                 for i, subject in enumerate(subjects if self.per_subject else ()):
                     own[subject].update(self._entries(f'{subject}_{key}', values[i, 0], resampled[i], chance[i]))
-        means['chance'] = means['image_to_brain_top1_chance']
+        means['chance'] = means[f'image_to_{self.partner}_top1_chance']
         return {name: value for entries in (means, *own.values()) for name, value in entries.items()}
 
     def _entries(self, key: str, value: float, resampled: np.ndarray, chance: float) -> Dict[str, float]:

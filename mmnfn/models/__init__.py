@@ -1,6 +1,7 @@
-"""What is learned: image tower, fMRI tower, fusion, and NeuroFusionNet made of them."""
+"""What is learned: image tower, fMRI tower, fusion, NeuroFusionNet made of them, and the caption baseline."""
 
 from .backbone_features import BackboneFeatures
+from .caption_clip import CaptionCLIP, CLIPTextEncoder, ContextHead
 from .data_preprocessor import NFNDataPreprocessor
 from .fmri_encoder import FMRIEncoder, FMRIFeatures
 from .fusion import FusedFeatures, MaskedROIFusion
@@ -11,6 +12,9 @@ from .voxel_embedding import VoxelEmbedding
 
 __all__ = [
     'BackboneFeatures',
+    'CLIPTextEncoder',
+    'CaptionCLIP',
+    'ContextHead',
     'FMRIEncoder',
     'FMRIFeatures',
     'FusedFeatures',

@@ -27,6 +27,37 @@ class ImageFeatures(NamedTuple):
     maps: Tensor
 
 
+def context_mlp(in_channels: int, hidden_dims: Optional[int], out_dims: int) -> nn.Sequential:
+    """From the averaged feature map to the context feature."""
+    hidden_dims = hidden_dims or in_channels
+    return nn.Sequential(nn.Linear(in_channels, hidden_dims), nn.GELU(), nn.Linear(hidden_dims, out_dims))
+
+
+def last_feature_map(feats: Union[Tensor, Sequence[Tensor]], in_channels: int) -> Tensor:
+    """The last of a backbone's outputs (B, C, h, w).
+
+    Raises:
+        ValueError: If it is no such map or has not ``in_channels`` channels.
+    """
+    feat = feats[-1] if isinstance(feats, (tuple, list)) else feats
+    if not isinstance(feat, Tensor) or feat.dim() != 4:
+        found = tuple(feat.shape) if isinstance(feat, Tensor) else type(feat).__name__
+        raise ValueError(
+            f'the backbone must return feature maps (B, C, h, w), but its last output is {found}; set '
+            "out_type='featmap' for vision transformers, gap_before_final_norm=False for ConvNeXt"
+        )
+    if feat.shape[1] != in_channels:
+        raise ValueError(
+            f'in_channels of the neck is {in_channels}, but the last feature map of the backbone '
+            f'has {feat.shape[1]} channels; set neck.in_channels={feat.shape[1]}'
+        )
+    if feat.requires_grad:
+        # PyTorch 2.1's GELU for CPUs computes wrong gradients where the incoming one has other strides than its
+        # output, which matters for a backbone that ends in a GELU.
+        feat.register_hook(torch.Tensor.contiguous)
+    return feat
+
+
 @MODELS.register_module()
 class ROIImageHead(BaseModule):
     """Neck that turns the backbone's last feature map into one context feature and K ROI features.
@@ -55,8 +86,7 @@ class ROIImageHead(BaseModule):
         self.in_channels = in_channels
         self.out_dims = out_dims
         self.num_rois = num_rois
-        hidden_dims = hidden_dims or in_channels
-        self.context = nn.Sequential(nn.Linear(in_channels, hidden_dims), nn.GELU(), nn.Linear(hidden_dims, out_dims))
+        self.context = context_mlp(in_channels, hidden_dims, out_dims)
         self.map_conv = nn.Conv2d(in_channels, num_rois, kernel_size=1, bias=False)  # softmax ignores a bias
         self.roi_linear = ROILinear(num_rois, in_channels, out_dims)
 
@@ -72,22 +102,7 @@ class ROIImageHead(BaseModule):
         Raises:
             ValueError: If the last output is no such map or has not ``in_channels`` channels.
         """
-        feat = feats[-1] if isinstance(feats, (tuple, list)) else feats
-        if not isinstance(feat, Tensor) or feat.dim() != 4:
-            found = tuple(feat.shape) if isinstance(feat, Tensor) else type(feat).__name__
-            raise ValueError(
-                f'the backbone must return feature maps (B, C, h, w), but its last output is {found}; set '
-                "out_type='featmap' for vision transformers, gap_before_final_norm=False for ConvNeXt"
-            )
-        if feat.shape[1] != self.in_channels:
-            raise ValueError(
-                f'in_channels of the neck is {self.in_channels}, but the last feature map of the backbone '
-                f'has {feat.shape[1]} channels; set neck.in_channels={feat.shape[1]}'
-            )
-        if feat.requires_grad:
-            # PyTorch 2.1's GELU for CPUs computes wrong gradients where the incoming one has other strides than its
-            # output, which matters for a backbone that ends in a GELU.
-            feat.register_hook(torch.Tensor.contiguous)
+        feat = last_feature_map(feats, self.in_channels)
         context = self.context(feat.mean(dim=(2, 3)))
         weights = self.map_conv(feat).flatten(2).softmax(dim=2)
         pooled = torch.einsum('bks,bcs->bkc', weights, feat.flatten(2))

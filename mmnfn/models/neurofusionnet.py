@@ -15,15 +15,11 @@ from mmnfn.losses import gather_features, gather_sizes
 from mmnfn.registry import MODELS
 from mmnfn.structures import SubjectGeometry
 
+from .build import build_with_defaults
 from .fmri_encoder import FMRIFeatures
 from .image_head import ImageFeatures
 
 LOSS_NAMES = ('con', 'bfg', 'fus')
-
-
-def _build(cfg: Union[dict, nn.Module], **defaults) -> nn.Module:
-    """A module from its config, with ``defaults`` for what the config leaves out."""
-    return cfg if isinstance(cfg, nn.Module) else MODELS.build({**defaults, **cfg})
 
 
 def _full_precision(features):
@@ -79,16 +75,16 @@ class NeuroFusionNet(BaseSelfSupervisor):
         weights.update(loss_weight or {})
         if len(weights) > len(LOSS_NAMES):
             raise ValueError(f'loss_weight must have the names {LOSS_NAMES}, but got {tuple(loss_weight)}')
-        encoder = _build(fmri_encoder, type='mmnfn.FMRIEncoder')
+        encoder = build_with_defaults(fmri_encoder, type='mmnfn.FMRIEncoder')
         num_rois, dims = encoder.num_rois, encoder.out_dims
-        neck = _build(neck, type='mmnfn.ROIImageHead', num_rois=num_rois, out_dims=dims)
+        neck = build_with_defaults(neck, type='mmnfn.ROIImageHead', num_rois=num_rois, out_dims=dims)
         if (neck.num_rois, neck.out_dims) != (num_rois, dims):
             raise ValueError(
                 f'neck has num_rois={neck.num_rois} and out_dims={neck.out_dims}, but the fMRI encoder '
                 f'has {num_rois} roi_names and out_dims={dims}; leave both out of the neck to take them over'
             )
         if fusion is not None:
-            fusion = _build(fusion, type='mmnfn.MaskedROIFusion', num_rois=num_rois, in_dims=dims)
+            fusion = build_with_defaults(fusion, type='mmnfn.MaskedROIFusion', num_rois=num_rois, in_dims=dims)
             if (fusion.num_rois, fusion.in_dims) != (num_rois, dims):
                 raise ValueError(
                     f'fusion has num_rois={fusion.num_rois} and in_dims={fusion.in_dims}, but the fMRI '
@@ -99,13 +95,13 @@ class NeuroFusionNet(BaseSelfSupervisor):
             backbone=backbone,
             neck=neck,
             pretrained=pretrained,
-            data_preprocessor=_build(data_preprocessor or {}, type='mmnfn.NFNDataPreprocessor'),
+            data_preprocessor=build_with_defaults(data_preprocessor or {}, type='mmnfn.NFNDataPreprocessor'),
             init_cfg=init_cfg,
         )
         self.fmri_encoder = encoder
         self.fusion = fusion
-        self.contrastive = _build(contrastive, type='mmnfn.ContrastiveLoss')
-        self.guidance = None if guidance is None else _build(guidance, type='mmnfn.FMRIGuidedLoss')
+        self.contrastive = build_with_defaults(contrastive, type='mmnfn.ContrastiveLoss')
+        self.guidance = None if guidance is None else build_with_defaults(guidance, type='mmnfn.FMRIGuidedLoss')
         self.loss_weight = weights
 
     def forward(

@@ -1,0 +1,8 @@
+# Mask R-CNN, ConvNeXt-S with the brain-guided weights, 3x schedule, COCO 2017.
+_base_ = [
+    '../_base_/downstream/mask-rcnn_convnext-s.py',
+    '../_base_/datasets/coco_ms-crop.py',
+    '../_base_/schedules/adamw_3x.py',
+    '../_base_/inits/convnext-s.py',
+]
+model = dict(backbone=dict(init_cfg=_base_.init_nfn))

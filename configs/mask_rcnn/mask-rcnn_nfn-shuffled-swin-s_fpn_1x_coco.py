@@ -1,0 +1,8 @@
+# Mask R-CNN, Swin-S with weights from shuffled brains, 1x schedule, COCO 2017.
+_base_ = [
+    '../_base_/downstream/mask-rcnn_swin-s.py',
+    '../_base_/datasets/coco.py',
+    '../_base_/schedules/adamw_1x.py',
+    '../_base_/inits/swin-s.py',
+]
+model = dict(backbone=dict(init_cfg=_base_.init_nfn_shuffled))

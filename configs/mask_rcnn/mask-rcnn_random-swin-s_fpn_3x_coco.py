@@ -1,0 +1,6 @@
+# Mask R-CNN, Swin-S with random weights, 3x schedule, COCO 2017.
+_base_ = [
+    '../_base_/downstream/mask-rcnn_swin-s.py',
+    '../_base_/datasets/coco_ms-crop.py',
+    '../_base_/schedules/adamw_3x.py',
+]

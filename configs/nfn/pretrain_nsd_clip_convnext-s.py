@@ -1,0 +1,19 @@
+# The caption baseline of pretrain_nsd_convnext-s.py: the same backbone, pictures, batches and schedule, and COCO's
+# captions in place of brain responses. Text tower and tokenizer are open_clip's.
+_base_ = 'pretrain_nsd_convnext-s.py'
+stim_info = 'data/nsd/nsddata/experiments/nsd/nsd_stim_info_merged.csv'
+annotation_dir = 'data/coco'
+model = dict(
+    _delete_=True,
+    type='mmnfn.CaptionCLIP',
+    backbone=_base_.model.backbone,
+    neck=dict(in_channels=768),
+    text_encoder=dict(type='mmnfn.CLIPTextEncoder'),
+    contrastive=dict(type='mmnfn.ContrastiveLoss'),
+)
+caption = dict(type='mmnfn.LoadCaption', stim_info=stim_info, annotation_dir=annotation_dir)
+train_dataloader = dict(dataset=dict(pipeline=[caption, dict(type='mmnfn.PackNSDInputs')]))
+val_dataloader = dict(dataset=dict(pipeline=[dict(caption, random=False), dict(type='mmnfn.PackNSDInputs')]))
+test_dataloader = val_dataloader
+val_evaluator = dict(partner='text')
+test_evaluator = dict(partner='text')

@@ -1,0 +1,2 @@
+# UPerNet, Swin-S with random weights, 160k iterations, ADE20K at 512 pixels.
+_base_ = '../_base_/downstream/upernet_swin-s.py'

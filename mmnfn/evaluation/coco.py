@@ -1,0 +1,179 @@
+"""Detection and instance segmentation on COCO, with and without the pictures that NSD's subjects saw."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+import numpy as np
+from mmengine.evaluator import BaseMetric
+from mmengine.fileio import dump
+from mmengine.logging import MMLogger, print_log
+from pycocotools import mask as mask_utils
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from mmnfn.datasets.coco_overlap import read_nsd_images
+from mmnfn.registry import METRICS
+
+IOU_TYPES = ('bbox', 'segm')
+FIGURES = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
+"""The first six of COCOeval's statistics, under MMDetection's names."""
+
+
+@METRICS.register_module()
+class CocoNSDMetric(BaseMetric):
+    """APbox and APsegm of pycocotools, on all tested images and on those that are no NSD stimuli.
+
+    NSD's pictures are COCO pictures, many of them in val2017: a gain on all of val2017 may be memory of them, a gain
+    without them is not. Keys begin with ``coco/`` for all images and with ``coco_without_nsd/`` for the rest:
+    ``images`` (how many), and ``bbox_mAP``, ``bbox_mAP_50``, ``…_75``, ``…_s``, ``…_m``, ``…_l`` and the same of
+    ``segm``, in 0 to 1, not rounded, −1 where there is nothing to find.
+
+    Only images that were tested count; where the annotation file has more, the log says so.
+
+    Args:
+        ann_file: COCO instances file of the tested images.
+        nsd_images: JSON file with the ids of NSD's COCO images (``tools/coco_nsd_overlap.py STIM_INFO --ids FILE``).
+            None, or a file that does not exist, which the log then says: all images only.
+        metric: ``'bbox'``, ``'segm'`` or both.
+        outfile_prefix: Write the results as ``PREFIX.bbox.json`` and ``PREFIX.segm.json``, in COCO's format.
+        collect_device: ``'cpu'`` or ``'gpu'``, see :class:`mmengine.evaluator.BaseMetric`.
+
+    Raises:
+        FileNotFoundError: There is no annotation file.
+        ValueError: ``metric`` is unknown, or ``nsd_images`` is no such file.
+    """
+
+    def __init__(
+        self,
+        ann_file: str,
+        nsd_images: Optional[str] = None,
+        metric: Sequence[str] = IOU_TYPES,
+        outfile_prefix: Optional[str] = None,
+        collect_device: str = 'cpu',
+    ):
+        super().__init__(collect_device=collect_device)
+        self.metrics = [metric] if isinstance(metric, str) else list(metric)
+        if not self.metrics or set(self.metrics) - set(IOU_TYPES):
+            raise ValueError(f'metric must be some of {IOU_TYPES}, but got {metric!r}')
+        if not Path(ann_file).is_file():
+            raise FileNotFoundError(f'ann_file: there is no file {ann_file!r}. Give the COCO instances file.')
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.coco = COCO(str(ann_file))
+        self.ann_file = ann_file
+        self.outfile_prefix = outfile_prefix
+        self.nsd_images = None
+        if nsd_images is not None and Path(nsd_images).is_file():
+            self.nsd_images = {i for ids in read_nsd_images(nsd_images).values() for i in ids}
+        elif nsd_images is not None:
+            print_log(
+                f'nsd_images: there is no file {nsd_images!r}, so only all images are reported. Make it with '
+                f'tools/coco_nsd_overlap.py nsd_stim_info_merged.csv --ids {nsd_images}.',
+                'current',
+                logging.WARNING,
+            )
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keep the predictions of a batch, masks as run lengths.
+
+        Args:
+            data_batch: Not used.
+            data_samples: Each with ``img_id`` and ``pred_instances``: ``bboxes`` (n, 4) as x1 y1 x2 y2 in pixels of the
+                original image, ``scores`` (n,), ``labels`` (n,), and ``masks`` (n, H, W) for ``'segm'``.
+        """
+        for sample in data_samples:
+            predicted = sample['pred_instances']
+            result = dict(
+                img_id=int(sample['img_id']),
+                bboxes=predicted['bboxes'].cpu().numpy(),
+                scores=predicted['scores'].cpu().numpy(),
+                labels=predicted['labels'].cpu().numpy(),
+            )
+            if 'segm' in self.metrics:
+                masks = predicted['masks']
+                if hasattr(masks, 'cpu'):
+                    masks = masks.cpu().numpy()
+                result['masks'] = [mask if isinstance(mask, dict) else _run_lengths(mask) for mask in masks]
+            self.results.append(result)
+
+    def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
+        """Figures of the collected predictions, see the class.
+
+        Raises:
+            ValueError: An image or a class is not in the annotation file.
+        """
+        category_ids = self._category_ids()
+        tested = {result['img_id'] for result in results}
+        unknown = sorted(tested - set(self.coco.imgs))
+        if unknown:
+            raise ValueError(
+                f'ann_file: {self.ann_file} has no image {unknown[0]} ({len(unknown)} of the tested ones are missing). '
+                'Give the file that the tested dataset reads.'
+            )
+        if len(tested) < len(self.coco.imgs):
+            print_log(f'Tested {len(tested)} of the {len(self.coco.imgs)} images of {self.ann_file}.', 'current')
+        subsets = dict(coco=sorted(tested))
+        if self.nsd_images is not None:
+            subsets['coco_without_nsd'] = sorted(tested - self.nsd_images)
+        metrics: Dict[str, float] = {f'{name}/images': len(image_ids) for name, image_ids in subsets.items()}
+        for iou_type in self.metrics:
+            entries = _coco_results(results, iou_type, category_ids)
+            if self.outfile_prefix is not None:
+                dump(entries, f'{self.outfile_prefix}.{iou_type}.json')
+            for name, image_ids in subsets.items():
+                figures = self._evaluate(entries, iou_type, image_ids, list(category_ids))
+                metrics.update({f'{name}/{iou_type}_{key}': value for key, value in figures.items()})
+        return metrics
+
+    def _category_ids(self) -> List[int]:
+        """COCO's id of each of the dataset's classes, by name."""
+        by_name = {category['name']: category['id'] for category in self.coco.cats.values()}
+        classes = self.dataset_meta['classes']
+        missing = [name for name in classes if name not in by_name]
+        if missing:
+            raise ValueError(
+                f'ann_file: {self.ann_file} has no class {missing[0]!r} ({len(missing)} of {len(classes)} missing). '
+                'Give the file that the tested dataset reads.'
+            )
+        return [by_name[name] for name in classes]
+
+    def _evaluate(self, entries: List[dict], iou_type: str, image_ids: List[int], category_ids: List[int]) -> dict:
+        if not entries or not image_ids:  # loadRes fails without a result, and COCOeval without an image
+            annotated = self.coco.getAnnIds(imgIds=image_ids, catIds=category_ids, iscrowd=False) if image_ids else []
+            return dict.fromkeys(FIGURES, 0.0 if annotated else -1.0)
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text):
+            evaluation = COCOeval(self.coco, self.coco.loadRes([dict(entry) for entry in entries]), iou_type)
+            evaluation.params.imgIds, evaluation.params.catIds = image_ids, category_ids
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        logger: MMLogger = MMLogger.get_current_instance()
+        lines = [line for line in text.getvalue().splitlines() if ' = ' in line]
+        logger.info('\n'.join([f'{iou_type}, {len(image_ids)} images', *lines]))
+        return {name: float(value) for name, value in zip(FIGURES, evaluation.stats)}
+
+
+def _run_lengths(mask: np.ndarray) -> dict:
+    """(H, W) mask → COCO's compressed run lengths, as text."""
+    encoded = mask_utils.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return dict(size=encoded['size'], counts=encoded['counts'].decode())
+
+
+def _coco_results(results: List[dict], iou_type: str, category_ids: List[int]) -> List[dict]:
+    """Entries of a COCO results file; those of masks have no box, so that areas are those of the mask."""
+    entries = []
+    for result in results:
+        for i, label in enumerate(result['labels']):
+            entry = dict(image_id=result['img_id'], category_id=category_ids[label], score=float(result['scores'][i]))
+            if iou_type == 'bbox':
+                x1, y1, x2, y2 = result['bboxes'][i].tolist()
+                entry['bbox'] = [x1, y1, x2 - x1, y2 - y1]
+            else:
+                entry['segmentation'] = result['masks'][i]
+            entries.append(entry)
+    return entries

@@ -1,0 +1,175 @@
+"""APbox and APsegm are pycocotools' own, on all images and on those that are not NSD's."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from pycocotools import mask as mask_utils
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from mmnfn.evaluation import CocoNSDMetric, coco
+
+CLASSES = ('cat', 'dog')
+SIDE = 60
+
+
+def box_mask(x, y, w, h):
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[y : y + h, x : x + w] = 1
+    return mask
+
+
+def run_lengths(mask):
+    encoded = mask_utils.encode(np.asfortranarray(mask))
+    return dict(size=encoded['size'], counts=encoded['counts'].decode())
+
+
+@pytest.fixture(scope='module')
+def truth(tmp_path_factory):
+    """Annotations of 12 images: things of all sizes, a crowd, two images without any; class ids 7 and 3."""
+    rng = np.random.default_rng(0)
+    annotations = []
+    for image in range(1, 11):
+        for _ in range(rng.integers(1, 4)):
+            x, y, w, h = (int(v) for v in (*rng.integers(0, 25, 2), *rng.integers(4, 34, 2)))
+            crowd = int(image == 4 and not annotations[-1]['iscrowd'])
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=image,
+                    category_id=int(rng.choice([7, 3])),
+                    bbox=[x, y, w, h],
+                    area=w * h,
+                    iscrowd=crowd,
+                    segmentation=run_lengths(box_mask(x, y, w, h)),
+                )
+            )
+    assert sum(a['iscrowd'] for a in annotations) >= 1
+    content = dict(
+        images=[dict(id=i, width=SIDE, height=SIDE, file_name=f'{i}.jpg') for i in range(1, 13)],
+        categories=[dict(id=3, name='dog'), dict(id=7, name='cat')],
+        annotations=annotations,
+    )
+    path = tmp_path_factory.mktemp('coco') / 'instances.json'
+    path.write_text(json.dumps(content))
+    return path, content
+
+
+@pytest.fixture(scope='module')
+def samples(truth):
+    """Predictions for all images: annotations moved, sometimes lost, and false ones; image 12 has none at all."""
+    rng = np.random.default_rng(1)
+    label = {7: 0, 3: 1}
+    found = {i: [] for i in range(1, 13)}
+    for a in truth[1]['annotations']:
+        if rng.random() > 0.2:
+            x, y, w, h = (np.asarray(a['bbox']) + rng.integers(-2, 3, 4)).clip(0)
+            found[a['image_id']].append((label[a['category_id']], (x, y, max(w, 1), max(h, 1)), rng.random()))
+    for image in range(1, 12):
+        found[image].append((0, (*rng.integers(0, 25, 2), 20, 20), rng.random()))
+    return [
+        dict(
+            img_id=image,
+            pred_instances=dict(
+                labels=torch.tensor([entry[0] for entry in entries], dtype=torch.int64),
+                scores=torch.tensor([entry[2] for entry in entries]),
+                bboxes=torch.tensor([(x, y, x + w, y + h) for _, (x, y, w, h), _ in entries]).view(-1, 4).float(),
+                masks=torch.tensor(np.asarray([box_mask(*box) for _, box, _ in entries])).view(-1, SIDE, SIDE).bool(),
+            ),
+        )
+        for image, entries in found.items()
+    ]
+
+
+def evaluate(truth, samples, **settings):
+    MMLogger.get_instance('test_coco')
+    metric = CocoNSDMetric(str(truth[0]), **settings)
+    metric.dataset_meta = dict(classes=CLASSES)
+    for start in range(0, len(samples), 5):
+        metric.process({}, samples[start : start + 5])
+    return metric.evaluate(len(samples))
+
+
+def by_hand(truth, prefix, iou_type, images):
+    """Figures of pycocotools for the written results, which know nothing of our classes."""
+    annotated = COCO(str(truth[0]))
+    evaluation = COCOeval(annotated, annotated.loadRes(f'{prefix}.{iou_type}.json'), iou_type)
+    evaluation.params.imgIds = images
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return evaluation.stats[:6]
+
+
+def test_figures_are_those_of_pycocotools(truth, samples, tmp_path):
+    nsd = [2, 4, 9, 99]
+    (tmp_path / 'nsd.json').write_text(json.dumps(dict(train2017=[2, 4], val2017=[9, 99])))
+    prefix = str(tmp_path / 'results')
+    metrics = evaluate(truth, samples, nsd_images=str(tmp_path / 'nsd.json'), outfile_prefix=prefix)
+    subsets = dict(coco=list(range(1, 13)), coco_without_nsd=[i for i in range(1, 13) if i not in nsd])
+    assert {name: metrics[f'{name}/images'] for name in subsets} == dict(coco=12, coco_without_nsd=9)
+    for name, images in subsets.items():
+        for iou_type in ('bbox', 'segm'):
+            expected = by_hand(truth, prefix, iou_type, images)
+            found = [metrics[f'{name}/{iou_type}_mAP{kind}'] for kind in ('', '_50', '_75', '_s', '_m', '_l')]
+            assert found == pytest.approx(list(expected), abs=1e-6)
+            assert 0.1 < found[0] < found[1] < 0.95, 'predictions that are neither perfect nor useless'
+    assert metrics['coco/bbox_mAP'] != metrics['coco_without_nsd/bbox_mAP']
+    assert metrics['coco/bbox_mAP'] != round(metrics['coco/bbox_mAP'], 3), 'not rounded'
+    written = json.loads((tmp_path / 'results.segm.json').read_text())
+    assert all('bbox' not in entry for entry in written), 'with a box, pycocotools would take its area'
+    assert {entry['category_id'] for entry in written} == {7, 3}
+
+
+def test_perfect_predictions_and_none(truth, samples):
+    perfect = []
+    for image in range(1, 13):
+        entries = [a for a in truth[1]['annotations'] if a['image_id'] == image and not a['iscrowd']]
+        boxes = torch.tensor([a['bbox'] for a in entries]).view(-1, 4).float()
+        boxes[:, 2:] += boxes[:, :2]
+        predicted = dict(
+            labels=torch.tensor([{7: 0, 3: 1}[a['category_id']] for a in entries], dtype=torch.int64),
+            scores=torch.ones(len(entries)),
+            bboxes=boxes,
+            masks=[a['segmentation'] for a in entries],
+        )
+        perfect.append(dict(img_id=image, pred_instances=predicted))
+    metrics = evaluate(truth, perfect)
+    assert metrics['coco/bbox_mAP'] == metrics['coco/segm_mAP'] == pytest.approx(1)
+    nothing = [dict(s, pred_instances={key: value[:0] for key, value in s['pred_instances'].items()}) for s in samples]
+    assert evaluate(truth, nothing)['coco/bbox_mAP'] == 0
+    empty = [s for s in nothing if s['img_id'] > 10]
+    assert evaluate(truth, empty)['coco/segm_mAP'] == -1, 'nothing to find'
+
+
+def test_only_tested_images_count(truth, samples):
+    half = evaluate(truth, samples[:5])
+    assert half['coco/images'] == 5 and half['coco/bbox_mAP'] > 0.3
+
+
+def test_a_missing_list_is_told_and_a_wrong_one_refused(truth, samples, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(coco, 'print_log', lambda message, *args: said.append(message))
+    metrics = evaluate(truth, samples, nsd_images=str(tmp_path / 'nsd.json'))
+    assert not [key for key in metrics if 'without_nsd' in key]
+    assert len(said) == 1 and 'tools/coco_nsd_overlap.py nsd_stim_info_merged.csv --ids' in said[0]
+    (tmp_path / 'nsd.json').write_text('[1, 2]')
+    with pytest.raises(ValueError, match='nsd.json is no list of COCO images by split'):
+        evaluate(truth, samples, nsd_images=str(tmp_path / 'nsd.json'))
+
+
+def test_wrong_arguments_are_named(truth, samples):
+    with pytest.raises(FileNotFoundError, match="ann_file: there is no file 'nothing.json'"):
+        CocoNSDMetric('nothing.json')
+    with pytest.raises(ValueError, match="metric must be some of .*'proposal'"):
+        CocoNSDMetric(str(truth[0]), metric='proposal')
+    metric = CocoNSDMetric(str(truth[0]))
+    metric.dataset_meta = dict(classes=('cat', 'bird'))
+    metric.process({}, samples)
+    with pytest.raises(ValueError, match="has no class 'bird'"):
+        metric.evaluate(12)
+    with pytest.raises(ValueError, match='has no image 55'):
+        evaluate(truth, [dict(samples[0], img_id=55)])
