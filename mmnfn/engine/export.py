@@ -7,9 +7,8 @@ MMDetection and MMSegmentation load it with ``init_cfg=dict(type='Pretrained', c
 
 from __future__ import annotations
 
-import sys
 import time
-from typing import Any, Dict, Iterator, List, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional
 
 import torch
 from mmengine.config import Config
@@ -17,10 +16,10 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 
 from .checkpoint_file import read_checkpoint
+from .provenance import dicts, provenance
 from .whole_file import whole_file
 
 PREFIX = 'backbone.'
-LIBRARIES = ('torch', 'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg', 'mmnfn')
 
 
 def backbone_state(
@@ -68,7 +67,7 @@ def plain(value: Any) -> Any:
 def backbone_config(cfg: Optional[Mapping]) -> Dict[str, Any]:
     """The first ``backbone`` dict of a config's model, also inside a wrapping model; {} where there is none."""
     model = (cfg or {}).get('model')
-    return next((node['backbone'] for node in _dicts(model) if isinstance(node.get('backbone'), Mapping)), {})
+    return next((node['backbone'] for node in dicts(model) if isinstance(node.get('backbone'), Mapping)), {})
 
 
 def backbone_meta(cfg: Optional[Config] = None, **fields: Any) -> Dict[str, Any]:
@@ -79,24 +78,17 @@ def backbone_meta(cfg: Optional[Config] = None, **fields: Any) -> Dict[str, Any]
         fields: More entries, e.g. ``epoch``, ``iter``, ``seed``.
 
     Returns:
-        ``backbone`` (type and arguments), ``subjects`` (of the training data, [] where it has none), ``versions``,
-        ``time`` (UTC, ISO 8601), ``config`` (text), and ``fields``, which come before these.
+        ``backbone`` (type and arguments), ``time`` (UTC, ISO 8601), ``config`` (text), what :func:`provenance` gives,
+        and ``fields``, which come before these.
     """
     backbone = {key: value for key, value in backbone_config(cfg).items() if key != 'init_cfg'}
-    subjects = next(
-        (node['subjects'] for node in _dicts((cfg or {}).get('train_dataloader')) if 'subjects' in node), []
-    )
-    versions = {
-        name: sys.modules[name].__version__ for name in LIBRARIES if hasattr(sys.modules.get(name), '__version__')
-    }
     return plain(
         dict(
             dict(
                 backbone=backbone,
-                subjects=subjects,
-                versions=versions,
                 time=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
                 config='' if cfg is None else cfg.pretty_text,
+                **provenance(cfg),
             ),
             **fields,
         )
@@ -127,7 +119,8 @@ def export_checkpoint(path: str, out: str, prefix: str = PREFIX) -> Dict[str, An
     checkpoint = read_checkpoint(path)
     meta = checkpoint.meta
     text = meta.get('cfg') or ''
-    written = backbone_meta(_parsed(text), config=text, **{key: meta.get(key) for key in ('epoch', 'iter', 'seed')})
+    known = {key: meta.get(key) for key in ('epoch', 'iter', 'seed')}
+    written = backbone_meta(parsed_config(text), config=text, **known, **meta.get('mmnfn', {}))
     save_export(backbone_state(checkpoint.state_dict, prefix, path), written, out)
     return written
 
@@ -160,21 +153,9 @@ def export_random(cfg: Config, out: str, seed: int = 0) -> Dict[str, Any]:
     return meta
 
 
-def _parsed(text: str) -> Optional[Config]:
+def parsed_config(text: str) -> Optional[Config]:
     """Config of a checkpoint's config text; None where it imports what is not installed here."""
     try:
         return Config.fromstring(text, '.py') if text else None
     except ImportError:
         return None
-
-
-def _dicts(node: Any) -> Iterator[Mapping]:
-    """A config node and every dict below it, outermost first."""
-    queue: List[Any] = [node]
-    while queue:
-        node = queue.pop(0)
-        if isinstance(node, Mapping):
-            yield node
-            queue.extend(node.values())
-        elif isinstance(node, (list, tuple)):
-            queue.extend(node)

@@ -15,6 +15,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from mmnfn.registry import HOOKS
 
 from ..export import backbone_meta, backbone_state, save_export
+from ..provenance import provenance
 
 
 @HOOKS.register_module()
@@ -44,6 +45,7 @@ class ExportBackboneHook(Hook):
         self.max_keep_ckpts = max_keep_ckpts
         self.by_epoch = True
         self._pending: Optional[Dict[str, Any]] = None
+        self._provenance: Dict[str, Any] = {}
         self._written = -1
 
     def before_train(self, runner) -> None:
@@ -56,11 +58,16 @@ class ExportBackboneHook(Hook):
         else:
             self.by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
         self.out_dir = self.out_dir or runner.work_dir
+        self._provenance = provenance(runner.cfg)
         model = _unwrapped(runner)
         backbone_state(model.state_dict(), self.prefix, type(model).__name__)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Remember the checkpoint that is being written; whether it is one of the run is known a moment later."""
+        """Remember the checkpoint that is being written; whether it is one of the run is known a moment later.
+
+        Its metadata get ``mmnfn``, see :func:`mmnfn.engine.provenance.provenance`.
+        """
+        checkpoint['meta']['mmnfn'] = self._provenance
         self._pending = checkpoint
 
     def after_train_epoch(self, runner) -> None:

@@ -1,0 +1,61 @@
+"""Where a checkpoint comes from: data, code and versions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, Optional
+
+LIBRARIES = ('torch', 'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg', 'mmnfn')
+
+
+def provenance(cfg: Optional[Mapping]) -> Dict[str, Any]:
+    """What a reader of a checkpoint wants to know and cannot see in its weights.
+
+    Args:
+        cfg: The run's config.
+
+    Returns:
+        ``subjects`` (of the training data, [] where it has none), ``versions`` of the libraries in use, and
+        ``revision`` (:func:`source_revision`).
+    """
+    subjects = next((node['subjects'] for node in dicts((cfg or {}).get('train_dataloader')) if 'subjects' in node), [])
+    versions = {
+        name: str(sys.modules[name].__version__) for name in LIBRARIES if hasattr(sys.modules.get(name), '__version__')
+    }
+    return dict(subjects=list(subjects), versions=versions, revision=source_revision())
+
+
+@lru_cache(maxsize=1)
+def source_revision() -> Optional[str]:
+    """Git revision of the checkout that mmnfn was imported from, with ``+changes`` if it is not clean.
+
+    None where mmnfn is installed as a package, or without git.
+    """
+    root = Path(__file__).resolve().parents[2]
+    if not (root / '.git').exists():
+        return None
+    try:
+        revision, changes = (
+            subprocess.run(
+                ['git', '-C', str(root), *command], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for command in (['rev-parse', 'HEAD'], ['status', '--porcelain', '--untracked-files=no'])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return revision + ('+changes' if changes else '')
+
+
+def dicts(node: Any) -> Iterator[Mapping]:
+    """A config node and every dict below it, outermost first."""
+    queue: List[Any] = [node]
+    while queue:
+        node = queue.pop(0)
+        if isinstance(node, Mapping):
+            yield node
+            queue.extend(node.values())
+        elif isinstance(node, (list, tuple)):
+            queue.extend(node)

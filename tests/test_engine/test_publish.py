@@ -1,0 +1,128 @@
+"""What is published loads by name, by MMPretrain's hub and by whoever has PyTorch, and says where it is from."""
+
+import hashlib
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from mmengine.config import Config
+
+import mmnfn
+from mmnfn.apis import get_model
+from mmnfn.engine.provenance import source_revision
+from mmnfn.engine.publish import publish
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / 'configs/demo/pretrain.py'
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A training checkpoint of the demo's model and its folder, as a run of that name leaves it."""
+    folder = tmp_path_factory.mktemp('work') / 'my_run'
+    folder.mkdir()
+    torch.manual_seed(0)
+    model = get_model(CONFIG)
+    meta = dict(
+        epoch=10,
+        iter=500,
+        seed=3,
+        time='20261124_101010',
+        cfg=Config.fromfile(CONFIG).pretty_text,
+        mmnfn=dict(subjects=[1, 2, 3], versions=dict(torch='2'), revision='abc'),
+    )
+    torch.save(dict(state_dict=model.state_dict(), meta=meta, optimizer=dict(big=torch.ones(1000))), folder / 'e.pth')
+    return folder / 'e.pth', model
+
+
+def test_files_and_what_they_say(trained, tmp_path):
+    published = publish(str(trained[0]), str(tmp_path / 'out'))
+    match = re.fullmatch(r'my_run_(\d{8})-([0-9a-f]{8})\.pth', published.weights.name)
+    assert match[2] == hashlib.sha256(published.weights.read_bytes()).hexdigest()[:8]
+    content = torch.load(published.weights, weights_only=True)
+    assert set(content) == {'state_dict', 'meta'}, 'no optimizer'
+    assert all(torch.equal(value, content['state_dict'][key]) for key, value in trained[1].state_dict().items())
+    meta = content['meta']
+    assert (meta['subjects'], meta['seed'], meta['epoch'], meta['revision']) == ([1, 2, 3], 3, 10, 'abc')
+    assert meta['versions'] == dict(torch='2') and meta['backbone']['type'] == 'mmpretrain.SwinTransformer'
+    assert Config.fromfile(published.config).model == Config.fromfile(CONFIG).model
+    (entry,) = yaml.safe_load(published.index.read_text())['Models']
+    assert entry['Name'] == 'my_run' and entry['Weights'] == published.weights.name
+    assert entry['Metadata']['NSD Subjects'] == [1, 2, 3] and entry['Metadata']['Revision'] == 'abc'
+    assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == sorted(p.name for p in published)
+
+
+def test_by_name(trained, tmp_path):
+    published = publish(str(trained[0]), str(tmp_path), name='brains')
+    publish(str(trained[0]), str(tmp_path), name='other')
+    again = publish(str(trained[0]), str(tmp_path), name='brains')
+    assert [m['Name'] for m in yaml.safe_load(again.index.read_text())['Models']] == ['other', 'brains']
+    model = mmnfn.get_model('brains', index=published.index)
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in trained[1].state_dict().items())
+    with pytest.raises(ValueError, match="there is no model 'brain' in .*it has brains"):
+        get_model('brain', index=published.index)
+    with pytest.raises(FileNotFoundError, match="no model index '.*nothing.yml'"):
+        get_model('brains', index=tmp_path / 'nothing.yml')
+    data = bytearray(again.weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    again.weights.write_bytes(bytes(data))
+    with pytest.raises(ValueError, match='is damaged: its digest is'):
+        get_model('brains', index=published.index)
+    again.weights.unlink()
+    with pytest.raises(FileNotFoundError, match='which is not there'):
+        get_model('brains', index=published.index)
+
+
+def test_shipped_models_have_no_weights_yet():
+    with pytest.raises(ValueError, match=r"no weights of 'pretrain_nsd' have been published.*configs/nfn/pretrain_nsd"):
+        get_model('pretrain_nsd')
+
+
+def test_mmpretrain_lists_what_is_published_and_what_is_shipped(trained, tmp_path):
+    pytest.importorskip('modelindex')
+    from mmpretrain.apis import ModelHub, list_models
+
+    published = publish(str(trained[0]), str(tmp_path), name='published_brains', url='https://example.org/models/')
+    before = dict(ModelHub._models_dict)
+    try:
+        ModelHub.register_model_index(published.index)
+        ModelHub.register_model_index(ROOT / 'model-index.yml', config_prefix=ROOT)
+        assert list_models('published_brains') == ['published_brains']
+        assert set(list_models('pretrain_nsd*')) == {p.stem for p in (ROOT / 'configs/nfn').glob('*.py')}
+        metainfo = ModelHub.get('published_brains')
+        assert metainfo.weights == f'https://example.org/models/{published.weights.name}'
+        assert metainfo.config.model.type == 'mmnfn.NeuroFusionNet'
+    finally:
+        ModelHub._models_dict.clear()
+        ModelHub._models_dict.update(before)
+
+
+def test_bad_input_is_named_and_writes_nothing(trained, tmp_path):
+    out = tmp_path / 'out'
+    with pytest.raises(ValueError, match="--name: 'a/b' is no name for a file"):
+        publish(str(trained[0]), str(out), name='a/b')
+    torch.save(dict(state_dict={'a': torch.ones(1)}), tmp_path / 'bare.pth')
+    with pytest.raises(ValueError, match='bare.pth does not say which config it is of'):
+        publish(str(tmp_path / 'bare.pth'), str(out))
+    assert not out.exists()
+    out.mkdir()
+    (out / 'metafile.yml').write_text('- 1')
+    with pytest.raises(ValueError, match='metafile.yml is no model index'):
+        publish(str(trained[0]), str(out))
+    assert [p.name for p in out.iterdir()] == ['metafile.yml']
+
+
+def test_revision_is_gits():
+    if not (ROOT / '.git').exists():
+        assert source_revision() is None
+        return
+    head = subprocess.check_output(['git', '-C', str(ROOT), 'rev-parse', 'HEAD'], text=True).strip()
+    assert source_revision() in (head, head + '+changes')
+
+
+def test_the_package_has_no_other_attributes():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        mmnfn.nothing  # noqa: B018
