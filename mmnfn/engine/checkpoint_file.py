@@ -148,6 +148,9 @@ def local_copy(path: str) -> Optional[str]:
 
     Returns:
         The local path, or None for other kinds of addresses (``open-mmlab://``, ``s3://`` …).
+
+    Raises:
+        ValueError: It cannot be downloaded.
     """
     path = str(path)
     if '://' not in path:
@@ -157,7 +160,12 @@ def local_copy(path: str) -> Optional[str]:
     copy = osp.join(torch.hub.get_dir(), 'checkpoints', osp.basename(urlparse(path).path))
     if get_local_rank() == 0 and not osp.isfile(copy):
         os.makedirs(osp.dirname(copy), exist_ok=True)
-        torch.hub.download_url_to_file(path, copy)  # complete or not there
+        try:
+            torch.hub.download_url_to_file(path, copy)  # complete or not there
+        except OSError as error:
+            raise ValueError(
+                f'{path} cannot be downloaded: {error}. Download it elsewhere, and give the path of the file.'
+            ) from error
     barrier()
     return copy
 

@@ -152,5 +152,7 @@ def test_a_web_address_is_downloaded_once_to_where_mmengine_looks(tmp_path, monk
     from mmengine.runner.checkpoint import CheckpointLoader
 
     assert list(CheckpointLoader.load_checkpoint(url, map_location='cpu')) == list(WEIGHTS)
+    with pytest.raises(ValueError, match='other.pth cannot be downloaded: .*path of the file'):
+        checkpoint_file.local_copy(url.replace('swin', 'other'))
     assert checkpoint_file.local_copy('open-mmlab://resnet50') is None
     assert checkpoint_file.local_copy('work_dirs/a.pth') == 'work_dirs/a.pth'

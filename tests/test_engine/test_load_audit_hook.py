@@ -5,11 +5,12 @@ import os
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric
-from mmengine.model import BaseModel, BaseModule
+from mmengine.model import BaseModel, BaseModule, BaseTTAModel
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
+from mmnfn.engine import LoadAuditHook
 from mmnfn.engine.load_audit import LoadAuditError
 
 
@@ -42,6 +43,13 @@ class Toy(BaseModel):
     def forward(self, inputs, mode='tensor'):
         out = self.head(self.backbone(torch.stack(list(inputs))))
         return dict(loss=out.square().mean()) if mode == 'loss' else [out]
+
+
+class Augmented(BaseTTAModel):
+    """Test-time augmentation."""
+
+    def merge_preds(self, data_samples_list):
+        return data_samples_list
 
 
 class Numbers(Dataset):
@@ -177,3 +185,15 @@ def test_a_test_needs_the_whole_model(tmp_path, export):
     model = Toy(init_cfg=init_cfg('nowhere.pth', prefix='backbone.'))
     assert make(tmp_path, model, train=False, load_from=whole).test() == dict(count=2)
     assert 'model: 6 of 6 tensors loaded from' in log(tmp_path)
+
+
+def test_the_model_inside_test_time_augmentation_is_audited(tmp_path):
+    whole = str(tmp_path / 'whole.pth')
+    torch.save(dict(state_dict=Toy().state_dict()), whole)
+    hook, runner = LoadAuditHook(), make(tmp_path, Toy(), train=False, load_from=whole)
+    runner.load_or_resume()
+    runner.model = Augmented(module=runner.model)
+    hook.before_test(runner)
+    runner.model.module.head.bias.data += 1
+    with pytest.raises(LoadAuditError, match=r'other values \(head.bias\)'):
+        hook.before_test(runner)

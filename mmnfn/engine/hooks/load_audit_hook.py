@@ -6,7 +6,7 @@ from typing import Iterator, List, Mapping, Optional, Tuple
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop
 from torch import nn
 
@@ -96,8 +96,8 @@ class LoadAuditHook(Hook):
 
     @staticmethod
     def _read(path: str, argument: str) -> Optional[Checkpoint]:
-        path = local_copy(path)
         try:
+            path = local_copy(path)
             return None if path is None else read_checkpoint(path, argument).refuse_foreign(argument)
         except (FileNotFoundError, ValueError) as error:
             raise LoadAuditError(str(error)) from error
@@ -115,4 +115,8 @@ class LoadAuditHook(Hook):
 
 
 def _model(runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+    """The model inside DDP and test-time augmentation."""
+    model = runner.model
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
