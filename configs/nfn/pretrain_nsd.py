@@ -1,6 +1,6 @@
 # NeuroFusionNet with Swin-S on NSD: seven subjects train, 100 epochs, 2 GPUs x 64 images.
 #   tools/dist_train.sh configs/nfn/pretrain_nsd.py 2
-# Shuffled-brain control: --cfg-options train_dataloader.dataset.shuffle_pairs=0
+# Shuffled-brain control: pretrain_nsd_shuffled.py; captions in place of brains: pretrain_nsd_clip.py
 _base_ = [
     '../_base_/backbones/swin-s.py',
     '../_base_/models/neurofusionnet.py',
