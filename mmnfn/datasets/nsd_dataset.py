@@ -42,6 +42,8 @@ class NSDDataset(BaseDataset):
         max_sessions: Use only the trials of the first sessions; needs such a store too.
         shuffle_pairs: Seed of the shuffled-brain control: responses are permuted among the images of a split within
             each subject, so that no picture keeps its own response; None leaves the pairs as they are.
+        permute_rois, permute_positions: Seeds of the controls without ROIs and without places, see
+            :meth:`ROIStore.geometry`; None leaves them as they are.
         pipeline: Transforms, ending with ``mmnfn.PackNSDInputs``.
         **kwargs: See :class:`mmengine.dataset.BaseDataset`.
 
@@ -62,6 +64,8 @@ class NSDDataset(BaseDataset):
         average: bool = True,
         max_sessions: Optional[int] = None,
         shuffle_pairs: Optional[int] = None,
+        permute_rois: Optional[int] = None,
+        permute_positions: Optional[int] = None,
         pipeline: Sequence = (),
         **kwargs,
     ):
@@ -79,10 +83,13 @@ class NSDDataset(BaseDataset):
             name: ROIStore(Path(data_root) / f'{name}.h5') for name in parse_subjects(subjects)
         }
         self.images = StimulusImages(Path(data_root) / images)
-        self.geometries, self._voxels, self._ceilings = {}, {}, {}
+        self.geometries, self._voxels, self._ceilings, self._ncsnr = {}, {}, {}, {}
         for name, store in self.stores.items():
-            self.geometries[name], self._voxels[name] = store.geometry(self.roi_names, voxel_order)
+            self.geometries[name], self._voxels[name] = store.geometry(
+                self.roi_names, voxel_order, permute_rois, permute_positions
+            )
             self._ceilings[name] = torch.from_numpy(self._noise_ceiling(store)[self._voxels[name]])
+            self._ncsnr[name] = torch.from_numpy(store.ncsnr[self._voxels[name]])
         super().__init__(ann_file='', data_root=data_root, pipeline=list(pipeline), **kwargs)
 
     @property
@@ -170,6 +177,7 @@ class NSDDataset(BaseDataset):
         info['responses'] = np.asarray(self._responses(info))
         info['geometry'] = self.geometries[info['subject']]
         info['noise_ceiling'] = self._ceilings[info['subject']]
+        info['ncsnr'] = self._ncsnr[info['subject']]
         info['img'] = self.images[info['image_id']]
         info['img_shape'] = info['ori_shape'] = info['img'].shape[:2]
         return info

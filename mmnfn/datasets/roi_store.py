@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, NamedTuple, Sequence, Tuple, Union
+from typing import Dict, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
 
 import h5py
 import numpy as np
@@ -18,6 +18,7 @@ from .voxel_order import order_voxels
 FORMAT_VERSION = 2
 TABLES_BYTES = 4 << 20
 """More than a store needs beside its responses."""
+LOCATIONS = ('voxel', 'affine', 'shape', 'vertex', 'hemisphere')
 REMEDY = 'Make it with tools/prepare_nsd.py (or prepare_algonauts.py).'
 
 
@@ -33,8 +34,8 @@ class StoreTables(NamedTuple):
         coordinates: (V, 3) mm.
         rois: ROI class → ascending indices into the V voxels.
         ncsnr: (V,) and noise_ceiling: (V,) percent of variance of the averaged test responses; NaN if unknown.
-        location: Data sets that say where the voxels are: ``voxel`` (V, 3) x, y, z and ``affine`` for a volume,
-            ``vertex`` (V,) and ``hemisphere`` (V,) for a surface.
+        location: Data sets that say where the voxels are: ``voxel`` (V, 3) x, y, z, ``affine`` and ``shape`` for a
+            volume, ``vertex`` (V,) and ``hemisphere`` (V,) for a surface.
         attributes: Where it all comes from, and how it was processed.
     """
 
@@ -137,8 +138,8 @@ class ROIStore:
         repeats: (images,) presentations that were averaged; 0 where that is not known.
         coordinates: (V, 3) float32, mm.
         ncsnr: (V,) and noise_ceiling: (V,) percent of variance of the averaged test responses; NaN if unknown.
-        location: Where the voxels are: ``voxel`` (V, 3) indices into the volume and ``affine``, or ``vertex`` (V,) and
-            ``hemisphere`` (V,) of the surface.
+        location: Where the voxels are: ``voxel`` (V, 3) indices into the volume, its ``affine`` and ``shape``, or
+            ``vertex`` (V,) and ``hemisphere`` (V,) of the surface.
         trial_row: (trials,) row of the image of each trial, and trial_session: (trials,) its session (1-based); None
             if the store holds no single trials.
         attributes: What the file says of its making.
@@ -160,9 +161,7 @@ class ROIStore:
             self.coordinates = file['coordinates'][()]
             self.ncsnr = file['ncsnr'][()]
             self.noise_ceiling = file['noise_ceiling'][()]
-            self.location = {
-                name: file[name][()] for name in ('voxel', 'affine', 'vertex', 'hemisphere') if name in file
-            }
+            self.location = {name: file[name][()] for name in LOCATIONS if name in file}
             self._rois = {name: file['roi'][name][()] for name in file['roi']}
             self._places = {'responses': _place(file['responses'])}
             self.trial_row = self.trial_session = None
@@ -210,25 +209,44 @@ class ROIStore:
             )
         return self._rois[name]
 
-    def geometry(self, roi_names: Sequence[str], voxel_order: str = 'stored') -> Tuple[SubjectGeometry, np.ndarray]:
+    def geometry(
+        self,
+        roi_names: Sequence[str],
+        voxel_order: str = 'stored',
+        permute_rois: Optional[int] = None,
+        permute_positions: Optional[int] = None,
+    ) -> Tuple[SubjectGeometry, np.ndarray]:
         """Geometry of the chosen ROIs, and the voxel indices (N,) in the order of its voxel axis.
 
         Args:
             roi_names: ROI classes.
             voxel_order: Order of the voxels within each, see :func:`.voxel_order.order_voxels`.
+            permute_rois: Seed of a control: the voxels are dealt to the ROIs at random; sizes, and each voxel's place,
+                stay.
+            permute_positions: Seed of a control: within each ROI, each voxel is said to be where another one is.
 
         Raises:
             ValueError: If a ROI or the order is unknown, or there is no voxel.
         """
         parts = [self.roi(name) for name in roi_names]
-        parts = [part[order_voxels(self.coordinates[part], voxel_order)] for part in parts]
+        if permute_rois is not None:
+            dealt = self._rng(permute_rois, 'rois').permutation(np.concatenate(parts))
+            parts = np.split(dealt, np.cumsum([len(part) for part in parts])[:-1])
+        positions = list(parts)
+        if permute_positions is not None:
+            rng = self._rng(permute_positions, 'positions')
+            positions = [rng.permutation(part) for part in parts]
+        orders = [order_voxels(self.coordinates[part], voxel_order) for part in positions]
+        parts, positions = ([p[order] for p, order in zip(x, orders)] for x in (parts, positions))
         index = np.concatenate(parts)
         if not index.size:
             raise ValueError(f'{self.path} has no voxel in {", ".join(roi_names)}. Choose other ROIs.')
-        geometry = SubjectGeometry(
-            self.subject, tuple(roi_names), tuple(len(p) for p in parts), torch.from_numpy(self.coordinates[index])
-        )
-        return geometry, index
+        coordinates = torch.from_numpy(self.coordinates[np.concatenate(positions)])
+        return SubjectGeometry(self.subject, tuple(roi_names), tuple(len(p) for p in parts), coordinates), index
+
+    def _rng(self, seed: int, control: str) -> np.random.Generator:
+        """Source of randomness of a control; every subject has its own."""
+        return np.random.default_rng([seed, *f'{self.subject} {control}'.encode()])
 
 
 def _place(dataset: h5py.Dataset) -> Tuple[int, Tuple[int, ...], np.dtype]:

@@ -84,7 +84,7 @@ class PackNSDInputs(BaseTransform):
     """Turn a sample of ``NSDDataset`` into tensors.
 
     Adds ``inputs`` (3, H, W) uint8 and keeps ``responses`` (N,) float32, ``image_id``, ``split``, ``geometry``,
-    ``noise_ceiling`` and, where there is one, ``caption``.
+    ``noise_ceiling``, ``ncsnr`` and, where there is one, ``caption``.
     """
 
     def transform(self, results: dict) -> dict:
@@ -97,6 +97,7 @@ class PackNSDInputs(BaseTransform):
             split=results['split'],
             geometry=results['geometry'],
             noise_ceiling=results['noise_ceiling'],
+            ncsnr=results['ncsnr'],
         )
         return dict(packed, caption=results['caption']) if 'caption' in results else packed
 
@@ -107,8 +108,8 @@ def collate_subject_batch(samples: Sequence[dict]) -> Dict:
 
     Returns:
         dict with ``inputs`` (B, 3, H, W) uint8, ``responses`` (B, N) float32, ``image_id`` (B,) int64, ``split``
-        (list of str), ``geometry`` and ``noise_ceiling`` (N,) of the subject, in percent; with captions also
-        ``caption`` (list of str).
+        (list of str), ``geometry``, ``noise_ceiling`` (N,) in percent and ``ncsnr`` (N,) of the subject; with captions
+        also ``caption`` (list of str).
 
     Raises:
         ValueError: If the samples come from several subjects, whose voxels differ.
@@ -126,6 +127,7 @@ def collate_subject_batch(samples: Sequence[dict]) -> Dict:
         split=[sample['split'] for sample in samples],
         geometry=samples[0]['geometry'],
         noise_ceiling=samples[0]['noise_ceiling'],
+        ncsnr=samples[0]['ncsnr'],
     )
     if 'caption' in samples[0]:
         batch['caption'] = [sample['caption'] for sample in samples]

@@ -2,7 +2,9 @@
 
 from .coco import CocoNSDMetric
 from .dump import DumpSubjectResults
-from .encoding import EncodingMetric, fit_encoding_model, pearson_r
+from .encoding import EncodingMetric
+from .encoding_maps import write_voxel_map
+from .encoding_model import bootstrap_r, fit_encoding_model, pearson_r
 from .retrieval import RetrievalMetric, retrieval_figures, retrieval_ranks
 
 __all__ = [
@@ -10,8 +12,10 @@ __all__ = [
     'DumpSubjectResults',
     'EncodingMetric',
     'RetrievalMetric',
+    'bootstrap_r',
     'fit_encoding_model',
     'pearson_r',
     'retrieval_figures',
     'retrieval_ranks',
+    'write_voxel_map',
 ]

@@ -2,90 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, NamedTuple, Sequence
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
-from himalaya.backend import set_backend
-from himalaya.kernel_ridge import KernelRidgeCV
-from himalaya.ridge import RidgeCV
+from mmengine.dist import all_gather_object
 
+from mmnfn.datasets.roi_store import ROIStore
 from mmnfn.registry import METRICS
 
+from .encoding_maps import write_voxel_map
+from .encoding_model import EncodingResult, fit_encoding_model
 from .gathered_metric import GatheredMetric
 
 
-def pearson_r(prediction: np.ndarray, response: np.ndarray) -> np.ndarray:
-    """Pearson correlation of each column; NaN where either is constant.
-
-    Args:
-        prediction: (images, V).
-        response: (images, V).
-
-    Returns:
-        (V,) float64.
-    """
-    p = prediction - prediction.mean(0, dtype=np.float64)
-    q = response - response.mean(0, dtype=np.float64)
-    with np.errstate(invalid='ignore', divide='ignore'):
-        return (p * q).sum(0) / np.sqrt((p**2).sum(0) * (q**2).sum(0))
-
-
-class EncodingResult(NamedTuple):
-    """Outcome of an encoding model.
+class SubjectVoxels(NamedTuple):
+    """What the batches of a subject say of its N voxels.
 
     Attributes:
-        prediction: (test images, V).
-        r: (V,) raw Pearson r between prediction and response over the test images.
-        standard_error: Of the mean of r over voxels with a value, by bootstrap over test images.
+        roi_names: K ROI classes, and roi_sizes: voxels of each, one after another.
+        coordinates: (N, 3) mm.
+        noise_ceiling: (N,) percent of variance of a test response.
+        ncsnr: (N,).
+        bands: Sizes of the groups of features.
     """
 
-    prediction: np.ndarray
-    r: np.ndarray
-    standard_error: float
+    roi_names: Tuple[str, ...]
+    roi_sizes: Tuple[int, ...]
+    coordinates: np.ndarray
+    noise_ceiling: np.ndarray
+    ncsnr: np.ndarray
+    bands: Tuple[int, ...]
 
-
-def fit_encoding_model(
-    train_features: np.ndarray,
-    train_responses: np.ndarray,
-    test_features: np.ndarray,
-    test_responses: np.ndarray,
-    alphas: Sequence[float] = tuple(np.logspace(-1, 6, 15)),
-    bootstraps: int = 200,
-    seed: int = 0,
-) -> EncodingResult:
-    """Ridge regression from features to voxels, regularisation chosen per voxel by 5-fold cross-validation (himalaya).
-
-    Features are z-scored with mean and deviation of the training images.
-
-    Args:
-        train_features: (n, F). train_responses: (n, V).
-        test_features: (m, F). test_responses: (m, V).
-        alphas: Candidates for the regularisation.
-        bootstraps: Number of resamplings of the test images.
-        seed: Of the bootstrap.
-
-    Raises:
-        ValueError: If there are fewer than 10 training or 3 test images.
-    """
-    if len(train_features) < 10 or len(test_features) < 3:
-        raise ValueError(
-            f'an encoding model needs at least 10 training and 3 test images, found {len(train_features)} and '
-            f'{len(test_features)}.'
-        )
-    set_backend('numpy')
-    mean, deviation = train_features.mean(0), train_features.std(0)
-    deviation = np.where(deviation > 1e-8, deviation, 1)
-    x, x_test = ((f - mean) / deviation for f in (train_features, test_features))
-    solver = RidgeCV if x.shape[1] <= x.shape[0] else KernelRidgeCV
-    model = solver(alphas=np.asarray(alphas), cv=5).fit(x.astype(np.float32), train_responses.astype(np.float32))
-    prediction = np.asarray(model.predict(x_test.astype(np.float32)))
-    r = pearson_r(prediction, test_responses)
-    rng = np.random.default_rng(seed)
-    means = []
-    for _ in range(bootstraps):
-        pick = rng.integers(0, len(prediction), len(prediction))
-        means.append(np.nanmean(pearson_r(prediction[pick], test_responses[pick])))
-    return EncodingResult(prediction, r, float(np.std(means, ddof=1)))
+    def groups(self) -> Dict[str, np.ndarray]:
+        """``''`` for all voxels and ``'_roi_<ROI>'`` for each ROI that the subject has → indices into the N voxels."""
+        parts = np.split(np.arange(len(self.ncsnr)), np.cumsum(self.roi_sizes)[:-1])
+        named = {f'_roi_{name}': part for name, part in zip(self.roi_names, parts) if part.size}
+        return {'': np.arange(len(self.ncsnr)), **named}
 
 
 @METRICS.register_module()
@@ -94,24 +47,69 @@ class EncodingMetric(GatheredMetric):
 
     The dataset must give the training and the test images of each subject (``split='all'``); the model,
     :class:`mmnfn.models.BackboneFeatures`, gives ``features``. Per subject a ridge is fitted on the training images and
-    scored on the test images. Figures: ``pcc``, raw Pearson r averaged over voxels and subjects; ``pcc_normalized``, r
-    divided by the square root of the noise ceiling, over voxels whose ceiling is at least ``min_ceiling`` percent;
-    ``pcc_se``, bootstrap standard error of ``pcc`` over test images; ``pcc_roi_<ROI>`` and ``<subject>_pcc``, raw.
+    scored on the test images (:func:`fit_encoding_model`).
+
+    Figures, over all voxels, with ``_roi_<ROI>`` behind them over those of a ROI, and with ``subj0N_`` in front for one
+    subject instead of the mean over subjects:
+
+    - ``pcc``: raw Pearson r, mean over voxels;
+    - ``pcc_normalized``: r divided by the square root of the noise ceiling, mean over the voxels whose ceiling is at
+      least ``min_ceiling`` percent;
+    - ``pcc_reliable``: raw r, mean over the voxels with ncsnr of at least ``min_ncsnr``.
+
+    Behind each, ``_low`` and ``_high``: 95% interval by percentile bootstrap over test images. It says how much the
+    figure depends on which images were shown, and nothing of other subjects or training runs. ``pcc_se`` is the
+    standard error of ``pcc`` from the same bootstrap. Counts of voxels, summed over subjects: ``voxels``,
+    ``voxels_constant`` (no variance in responses or predictions: r is NaN and counts nowhere), ``voxels_normalized``
+    and ``voxels_reliable`` (those that the two figures are of). A voxel in two ROIs counts in both.
 
     Args:
-        min_ceiling: Voxels with a lower noise ceiling (percent of variance) are left out of ``pcc_normalized``.
+        min_ceiling: In percent of variance.
+        min_ncsnr: Ratio of the deviations of signal and noise in a single trial.
+        banded: One regularisation for each of the backbone's stages instead of one for all features.
+        per_subject: Also give the figures of each subject.
+        bootstraps: Number of resamplings of the test images.
+        map_dir: Folder for ``subj0N_pcc.nii.gz``, r of each voxel in the subject's functional space; None for none.
+        data_root: Folder of the ROI stores, which maps need.
         **kwargs: See :class:`mmengine.evaluator.BaseMetric`.
+
+    Raises:
+        ValueError: If maps are asked for and ``data_root`` is not given.
     """
 
     default_prefix = 'encoding'
 
-    def __init__(self, min_ceiling: float = 5.0, **kwargs):
+    def __init__(
+        self,
+        min_ceiling: float = 5.0,
+        min_ncsnr: float = 0.2,
+        banded: bool = False,
+        per_subject: bool = True,
+        bootstraps: int = 1000,
+        map_dir: Optional[str] = None,
+        data_root: Optional[str] = None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
-        self.min_ceiling = min_ceiling
+        if map_dir is not None and data_root is None:
+            raise ValueError('map_dir is given without data_root, the folder of the ROI stores, which maps need.')
+        self.min_ceiling, self.min_ncsnr = min_ceiling, min_ncsnr
+        self.banded, self.per_subject, self.bootstraps = banded, per_subject, bootstraps
+        self.map_dir, self.data_root = map_dir, data_root
+        self._voxels: Dict[str, SubjectVoxels] = {}
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep features and responses of a batch."""
         geometry = data_batch['geometry']
+        if geometry.subject not in self._voxels and len(data_samples):
+            self._voxels[geometry.subject] = SubjectVoxels(
+                tuple(geometry.roi_names),
+                tuple(geometry.roi_sizes),
+                geometry.coordinates.cpu().numpy(),
+                data_batch['noise_ceiling'].cpu().numpy(),
+                data_batch['ncsnr'].cpu().numpy(),
+                tuple(data_samples[0].get('bands', ())),
+            )
         for sample, responses, split in zip(data_samples, data_batch['responses'], data_batch['split']):
             self.results.append(
                 dict(
@@ -120,39 +118,92 @@ class EncodingMetric(GatheredMetric):
                     split=split,
                     features=sample['features'].float().cpu().numpy(),
                     responses=responses.cpu().numpy(),
-                    rois=(geometry.roi_names, geometry.roi_sizes),
-                    noise_ceiling=data_batch['noise_ceiling'].numpy(),
                 )
             )
 
+    def evaluate(self, size: int) -> Dict[str, float]:
+        """Metrics of the whole dataset, the same on every rank."""
+        for part in all_gather_object(self._voxels):
+            self._voxels = {**part, **self._voxels}
+        return super().evaluate(size)
+
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
         """Fit and score each subject."""
-        figures: Dict[str, List[float]] = {}
-        squared_errors = []
+        own, counts, resampled = {}, {}, {}
         for subject in sorted({r['subject'] for r in results}):
-            own = {
-                split: [r for r in results if r['subject'] == subject and r['split'] == split]
-                for split in ('train', 'test')
-            }
-            arrays = [
-                np.stack([r[key] for r in own[split]]) if own[split] else np.zeros((0, 1))
-                for split in ('train', 'test')
-                for key in ('features', 'responses')
-            ]
-            outcome = fit_encoding_model(*arrays)
-            pcc = float(np.nanmean(outcome.r))
-            figures.setdefault('pcc', []).append(pcc)
-            figures[f'{subject}_pcc'] = [pcc]
-            squared_errors.append(outcome.standard_error**2)
-            names, sizes = own['test'][0]['rois']
-            for name, r in zip(names, np.split(outcome.r, np.cumsum(sizes)[:-1])):
-                if r.size:
-                    figures.setdefault(f'pcc_roi_{name}', []).append(float(np.nanmean(r)))
-            ceiling = own['test'][0]['noise_ceiling']
-            good = ceiling >= self.min_ceiling
-            figures.setdefault('pcc_normalized', []).append(
-                float(np.nanmean(outcome.r[good] / np.sqrt(ceiling[good] / 100)))
-            )
-        means = {name: float(np.mean(values)) for name, values in figures.items()}
-        means['pcc_se'] = float(np.sqrt(np.sum(squared_errors)) / len(squared_errors))
-        return means
+            voxels = self._voxels[subject]
+            outcome = self._fit([r for r in results if r['subject'] == subject], voxels)
+            if self.map_dir is not None:
+                store = ROIStore(Path(self.data_root) / f'{subject}.h5')
+                path = Path(self.map_dir) / f'{subject}_pcc.nii.gz'
+                write_voxel_map(store, voxels.coordinates, outcome.r, path)
+            for name, values in self._figures(outcome, voxels).items():
+                own.setdefault(name, {})[subject] = values
+            for name, count in self._counts(outcome, voxels).items():
+                counts[name] = counts.get(name, 0) + count
+        figures: Dict[str, float] = {}
+        for name, by_subject in own.items():
+            resampled[name] = np.mean([values for _, values in by_subject.values()], axis=0)
+            figures.update(_interval(name, np.mean([value for value, _ in by_subject.values()]), resampled[name]))
+        figures['pcc_se'] = float(np.std(resampled['pcc'], ddof=1))
+        if self.per_subject:
+            for name, by_subject in own.items():
+                for subject, (value, values) in by_subject.items():
+                    figures.update(_interval(f'{subject}_{name}', value, values))
+        return {**figures, **counts}
+
+    def _fit(self, results: List[dict], voxels: SubjectVoxels) -> EncodingResult:
+        """Encoding model of one subject; takes the arrays out of the results, which are large."""
+        arrays = []
+        for split in ('train', 'test'):
+            members = [r for r in results if r['split'] == split]
+            for key in ('features', 'responses'):
+                arrays.append(np.stack([r.pop(key) for r in members]) if members else np.zeros((0, 1)))
+        bands = voxels.bands if self.banded else None
+        return fit_encoding_model(*arrays, bands=bands, bootstraps=self.bootstraps)
+
+    def _selections(self, voxels: SubjectVoxels) -> Dict[str, Tuple[np.ndarray, np.ndarray]]:
+        """Figure → which of the N voxels it is of, and what r is divided by."""
+        with np.errstate(invalid='ignore'):
+            good = voxels.noise_ceiling >= self.min_ceiling
+            reliable = voxels.ncsnr >= self.min_ncsnr
+            ceiling = np.sqrt(np.where(good, voxels.noise_ceiling, 100) / 100)
+        ones = np.ones(len(good))
+        return dict(pcc=(ones > 0, ones), pcc_normalized=(good, ceiling), pcc_reliable=(reliable, ones))
+
+    def _figures(self, outcome: EncodingResult, voxels: SubjectVoxels) -> Dict[str, Tuple[float, np.ndarray]]:
+        """Figure → its value, and its value in each resampling; NaN where no voxel is left."""
+        figures = {}
+        for group, members in voxels.groups().items():
+            for name, (selected, divisor) in self._selections(voxels).items():
+                chosen = members[selected[members] & ~np.isnan(outcome.r[members])]
+                figures[name + group] = (
+                    _mean(outcome.r[chosen] / divisor[chosen]),
+                    np.asarray([_mean(row) for row in outcome.resampled[:, chosen] / divisor[chosen]]),
+                )
+        return figures
+
+    def _counts(self, outcome: EncodingResult, voxels: SubjectVoxels) -> Dict[str, int]:
+        known = ~np.isnan(outcome.r)
+        selected = {
+            name.partition('_')[2]: int((chosen & known).sum())
+            for name, (chosen, _) in self._selections(voxels).items()
+        }
+        return dict(
+            voxels=len(known),
+            voxels_constant=int((~known).sum()),
+            voxels_normalized=selected['normalized'],
+            voxels_reliable=selected['reliable'],
+        )
+
+
+def _mean(values: np.ndarray) -> float:
+    """Mean of what is not NaN; NaN of nothing."""
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else float('nan')
+
+
+def _interval(name: str, value: Any, resampled: np.ndarray) -> Dict[str, float]:
+    known = resampled[~np.isnan(resampled)]
+    low, high = np.percentile(known, (2.5, 97.5)) if known.size else (np.nan, np.nan)
+    return {name: float(value), f'{name}_low': float(low), f'{name}_high': float(high)}

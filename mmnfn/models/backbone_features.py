@@ -42,13 +42,17 @@ class BackboneFeatures(BaseModel):
         self.grid = grid
 
     @torch.no_grad()
+    def _bands(self, inputs: Tensor) -> List[Tensor]:
+        """(B, C·grid²) of each map."""
+        return [F.adaptive_avg_pool2d(m, self.grid).flatten(1) for m in self.backbone(inputs)]
+
     def extract_feat(self, inputs: Tensor) -> Tensor:
         """(B, 3, H, W) normalised images → (B, Σ_maps C·grid²) features."""
-        maps = self.backbone(inputs)
-        return torch.cat([F.adaptive_avg_pool2d(m, self.grid).flatten(1) for m in maps], dim=1)
+        return torch.cat(self._bands(inputs), dim=1)
 
     def forward(self, inputs: Tensor, image_id: Optional[Tensor] = None, mode: str = 'tensor', **kwargs):
-        """Features in mode 'tensor'; in mode 'predict' one element per image with ``features`` and ``image_id``.
+        """Features in mode 'tensor'; in mode 'predict' one element per image with ``features``, ``bands``
+        (how many features each map gives) and ``image_id``.
 
         Raises:
             ValueError: For mode 'loss', because nothing is trained here.
@@ -61,5 +65,7 @@ class BackboneFeatures(BaseModel):
 
     def predict(self, inputs: Tensor, image_id: Tensor) -> List[BaseDataElement]:
         """One element per image."""
-        features = self.extract_feat(inputs)
-        return [BaseDataElement(features=f, image_id=int(i)) for f, i in zip(features, image_id)]
+        bands = self._bands(inputs)
+        sizes = tuple(band.shape[1] for band in bands)
+        features = torch.cat(bands, dim=1)
+        return [BaseDataElement(features=f, bands=sizes, image_id=int(i)) for f, i in zip(features, image_id)]

@@ -110,6 +110,7 @@ class ToyBrains(Dataset):
             split='test',
             geometry=geometry,
             noise_ceiling=torch.full(responses.shape, 50.0),
+            ncsnr=torch.full(responses.shape, 0.6),
         )
 
 

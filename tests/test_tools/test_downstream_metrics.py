@@ -51,7 +51,7 @@ test_dataloader = dict(batch_size={batch}, dataset=dataset)
 """
 
 
-def tested(folder, config, processes=1):
+def metrics_of(folder, config, processes=1):
     """Metrics and predictions of tools/test.py, or of dist_test.sh with several processes."""
     torch.save(dict(state_dict={'weight': torch.zeros(1)}), folder / 'toy.pth')
     (folder / 'toy.py').write_text(config)
@@ -98,7 +98,7 @@ def check_detection(folder, annotations, images, class_names, processes):
         nsd=str(folder / 'nsd.json'),
         classes=f', metainfo=dict(classes={class_names!r})',
     )
-    results = {count: tested(folder, config, count) for count in processes}
+    results = {count: metrics_of(folder, config, count) for count in processes}
     metrics, predictions = results[1]
     assert len(predictions) == metrics['coco/images'] == len(content['images'])
     assert metrics['coco_without_nsd/images'] == len(content['images']) - len(nsd)
@@ -158,7 +158,7 @@ def check_segmentation(folder, base, dataset, root, images, annotations, num_cla
         more=more,
         batch=2 if len(processes) > 1 else 1,  # real images differ in size
     )
-    results = {count: tested(folder, config, count) for count in processes}
+    results = {count: metrics_of(folder, config, count) for count in processes}
     metrics, predictions = results[1]
     files = [Path(sample['seg_map_path']) for sample in predictions]
     assert len(files) == len(set(files)) == len(list((Path(root) / annotations).glob('*.png')))

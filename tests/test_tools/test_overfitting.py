@@ -53,9 +53,9 @@ default_hooks = dict(checkpoint=dict(interval=iterations))
 """
 UPERNET = """
 _base_ = {base!r}
-side, iterations = 192, 300
+side, iterations = 256, 600
 scale = dict(type='Resize', scale=(side, side), keep_ratio=False)
-head = dict(num_classes=150, loss_decode=dict(class_weight=None))
+head = dict(num_classes=150, dropout_ratio=0.0, loss_decode=dict(class_weight=None))
 model = dict(
     data_preprocessor=dict(size=(side, side)), backbone=dict(init_cfg=None), decode_head=head, auxiliary_head=head
 )

@@ -1,0 +1,3 @@
+# The control: pretrain_nsd.py with each voxel said to be where another one of its ROI is.
+_base_ = 'pretrain_nsd.py'
+train_dataloader = dict(dataset=dict(permute_positions=0))

@@ -1,0 +1,3 @@
+# The control: pretrain_nsd.py with each subject's voxels dealt to the ROIs at random.
+_base_ = 'pretrain_nsd.py'
+train_dataloader = dict(dataset=dict(permute_rois=0))

@@ -1,0 +1,46 @@
+"""Figures of voxels as volumes in the subject's own space."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Union
+
+import nibabel as nib
+import numpy as np
+
+from mmnfn.datasets.roi_store import ROIStore
+from mmnfn.engine.whole_file import whole_file
+
+
+def write_voxel_map(store: ROIStore, coordinates: np.ndarray, values: np.ndarray, path: Union[str, Path]) -> Path:
+    """Write one value per voxel as a NIfTI volume of the subject's functional space.
+
+    Args:
+        store: Of the subject.
+        coordinates: (N, 3) mm, voxel centres as a dataset's geometry has them; a voxel may be there twice.
+        values: (N,).
+        path: ``.nii.gz`` to write: float32, NaN outside the N voxels, with the affine of the ROI files.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If the store is no volume, or does not say how large it is, or a coordinate is no voxel centre.
+    """
+    if 'shape' not in store.location:
+        raise ValueError(
+            f'{store.path} ({store.space}) does not say which volume its voxels lie in. Maps are written for stores of '
+            'volumes that tools/prepare_nsd.py of this version made.'
+        )
+    affine, shape = store.location['affine'], tuple(int(n) for n in store.location['shape'])
+    index = (np.asarray(coordinates, float) - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T
+    voxel = np.rint(index).astype(int)
+    if np.abs(index - voxel).max() > 0.05 or (voxel < 0).any() or (voxel >= shape).any():
+        raise ValueError(f'coordinates do not lie in the volume of {store.path}. Are they of this subject?')
+    volume = np.full(shape, np.nan, np.float32)
+    volume[tuple(voxel.T)] = values
+    path = Path(path)
+    with whole_file(path) as temporary:
+        Path(temporary).write_bytes(gzip.compress(nib.Nifti1Image(volume, affine).to_bytes(), mtime=0))
+    return path

@@ -1,0 +1,176 @@
+"""Ridge from image features to voxels, and how well it predicts: Pearson r with its uncertainty."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+from himalaya.backend import set_backend
+from himalaya.kernel_ridge import KernelRidgeCV, MultipleKernelRidgeCV
+from himalaya.ridge import RidgeCV
+
+ALPHAS = tuple(np.logspace(-1, 6, 15))
+BLOCK = 2048
+"""Voxels that are worked on at a time, which bounds the memory of temporary arrays."""
+
+
+def pearson_r(prediction: np.ndarray, response: np.ndarray) -> np.ndarray:
+    """Pearson correlation of each column; NaN where either is constant.
+
+    Args:
+        prediction: (images, V).
+        response: (images, V).
+
+    Returns:
+        (V,) float64.
+    """
+    r = np.full(prediction.shape[1], np.nan)
+    for part in _blocks(len(r)):
+        p, q, varies = _centred(prediction[:, part], response[:, part])
+        with np.errstate(invalid='ignore', divide='ignore'):
+            value = (p * q).sum(0) / np.sqrt((p**2).sum(0) * (q**2).sum(0))
+        r[part] = np.where(varies, value, np.nan)
+    return r
+
+
+def bootstrap_r(prediction: np.ndarray, response: np.ndarray, bootstraps: int, seed: int) -> np.ndarray:
+    """Pearson correlation of each column over images drawn with replacement, the same draws for all columns.
+
+    Args:
+        prediction: (images, V).
+        response: (images, V).
+        bootstraps: Number of drawings.
+        seed: Of the drawings.
+
+    Returns:
+        (bootstraps, V) float32; NaN where either is constant, or was in that drawing.
+    """
+    count = len(prediction)
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), bootstraps) / count
+    resampled = np.full((bootstraps, prediction.shape[1]), np.nan, np.float32)
+    for part in _blocks(prediction.shape[1]):
+        p, q, varies = _centred(prediction[:, part], response[:, part])
+        mean_p, mean_q = draws @ p, draws @ q
+        var_p, var_q = draws @ p**2 - mean_p**2, draws @ q**2 - mean_q**2
+        varies = varies & (var_p > 1e-12 * (p**2).mean(0)) & (var_q > 1e-12 * (q**2).mean(0))
+        with np.errstate(invalid='ignore', divide='ignore'):
+            value = (draws @ (p * q) - mean_p * mean_q) / np.sqrt(var_p * var_q)
+        resampled[:, part] = np.where(varies, value, np.nan)
+    return resampled
+
+
+def _blocks(voxels: int):
+    return (slice(start, start + BLOCK) for start in range(0, voxels, BLOCK))
+
+
+def _centred(prediction: np.ndarray, response: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both in float64 without their means, and whether both vary, (V,)."""
+    varies = (np.ptp(prediction, axis=0) > 0) & (np.ptp(response, axis=0) > 0)
+    centred = [x.astype(np.float64) - x.mean(0, dtype=np.float64) for x in (prediction, response)]
+    return centred[0], centred[1], varies
+
+
+class EncodingResult(NamedTuple):
+    """Outcome of an encoding model.
+
+    Attributes:
+        prediction: (test images, V).
+        r: (V,) raw Pearson r between prediction and response over the test images, NaN for constant voxels.
+        resampled: (bootstraps, V) the same over test images drawn with replacement.
+    """
+
+    prediction: np.ndarray
+    r: np.ndarray
+    resampled: np.ndarray
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean of r over voxels, by bootstrap over test images."""
+        return float(np.std(np.nanmean(self.resampled, axis=1), ddof=1))
+
+
+def fit_encoding_model(
+    train_features: np.ndarray,
+    train_responses: np.ndarray,
+    test_features: np.ndarray,
+    test_responses: np.ndarray,
+    alphas: Sequence[float] = ALPHAS,
+    bands: Optional[Sequence[int]] = None,
+    bootstraps: int = 1000,
+    seed: int = 0,
+) -> EncodingResult:
+    """Ridge regression from features to voxels, regularisation chosen per voxel by 5-fold cross-validation (himalaya).
+
+    Features are z-scored with mean and deviation of the training images, responses lose their training mean. Folds are
+    consecutive fifths of the training images. Work is in float32 unless the features are float64.
+
+    Args:
+        train_features: (n, F). train_responses: (n, V).
+        test_features: (m, F). test_responses: (m, V).
+        alphas: Candidates for the regularisation.
+        bands: Sizes of consecutive groups of features, e.g. one for each stage of a backbone, each of which gets its
+            own regularisation (banded ridge, random search over 20 shares of the bands); None for plain ridge.
+        bootstraps: Number of resamplings of the test images.
+        seed: Of bootstrap and random search.
+
+    Raises:
+        ValueError: If there are fewer than 10 training or 3 test images, or ``bands`` do not add up to F.
+    """
+    if len(train_features) < 10 or len(test_features) < 3:
+        raise ValueError(
+            f'an encoding model needs at least 10 training and 3 test images, found {len(train_features)} and '
+            f'{len(test_features)}.'
+        )
+    if bands is not None and sum(bands) != train_features.shape[1]:
+        raise ValueError(f'bands {tuple(bands)} must add up to the {train_features.shape[1]} features.')
+    set_backend('numpy')
+    dtype = np.float64 if train_features.dtype == np.float64 else np.float32
+    mean, deviation = train_features.mean(0), train_features.std(0)
+    deviation = np.where(deviation > 1e-8, deviation, 1)
+    x, x_test = (((f - mean) / deviation).astype(dtype) for f in (train_features, test_features))
+    offset = train_responses.mean(0, dtype=np.float64).astype(dtype)
+    y = train_responses.astype(dtype) - offset
+    if bands is None:
+        prediction = _plain(x, y, x_test, np.asarray(alphas))
+    else:
+        prediction = _banded(x, y, x_test, np.asarray(alphas), np.cumsum(bands)[:-1], seed)
+    prediction += offset
+    return EncodingResult(
+        prediction,
+        pearson_r(prediction, test_responses),
+        bootstrap_r(prediction, test_responses, bootstraps, seed),
+    )
+
+
+def _plain(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, alphas: np.ndarray) -> np.ndarray:
+    """(m, V) predictions of ridge, in its primal form where there are more images than features."""
+    batches = dict(n_targets_batch=BLOCK, n_alphas_batch=1)
+    if x.shape[1] <= x.shape[0]:
+        model = RidgeCV(alphas=alphas, cv=5, solver_params=batches)
+    else:
+        model = KernelRidgeCV(alphas=alphas, cv=5, solver_params=dict(batches, n_targets_batch_refit=BLOCK))
+    return np.array(model.fit(x, y).predict(x_test))
+
+
+def _banded(
+    x: np.ndarray, y: np.ndarray, x_test: np.ndarray, alphas: np.ndarray, borders: np.ndarray, seed: int
+) -> np.ndarray:
+    """(m, V) predictions of banded ridge."""
+    parts, test_parts = (np.split(f, borders, axis=1) for f in (x, x_test))
+    kernels = np.stack([part @ part.T for part in parts])
+    model = MultipleKernelRidgeCV(
+        kernels='precomputed',
+        solver='random_search',
+        solver_params=dict(
+            n_iter=20,
+            alphas=alphas,
+            n_targets_batch=BLOCK,
+            n_alphas_batch=1,
+            n_targets_batch_refit=BLOCK,
+            progress_bar=False,
+        ),
+        cv=5,
+        random_state=seed,
+    )
+    model.fit(kernels, y)
+    return np.array(model.predict(np.stack([test @ part.T for test, part in zip(test_parts, parts)])))

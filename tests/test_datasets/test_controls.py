@@ -1,0 +1,80 @@
+"""Controls take away what they are named after, and nothing else."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from mmnfn.datasets import ROI_CLASSES, NSDDataset, ROIStore
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs/nfn'
+
+
+def voxels(store, subject=1, **control):
+    """Geometry, voxel indices and ROI number of each place of the voxel axis."""
+    geometry, index = ROIStore(store / f'subj0{subject}.h5').geometry(ROI_CLASSES, 'hilbert', **control)
+    return geometry, index, np.repeat(np.arange(len(ROI_CLASSES)), geometry.roi_sizes)
+
+
+def test_permuted_rois_keep_voxels_and_their_places(store):
+    plain, index, roi = voxels(store)
+    geometry, dealt, dealt_roi = voxels(store, permute_rois=0)
+    assert geometry.roi_sizes == plain.roi_sizes
+    assert sorted(dealt) == sorted(index), 'the same voxels, as often'
+    stored = ROIStore(store / 'subj01.h5').coordinates
+    assert (geometry.coordinates.numpy() == stored[dealt]).all()
+    # a voxel's ROI says no more of its true one than chance: share of voxels that kept theirs
+    true = {name: set(ROIStore(store / 'subj01.h5').roi(name)) for name in ROI_CLASSES}
+    kept = np.mean([voxel in true[ROI_CLASSES[k]] for voxel, k in zip(dealt, dealt_roi)])
+    chance = np.mean([len(true[ROI_CLASSES[k]]) for k in dealt_roi]) / len(set(index))
+    assert kept < chance + 0.1 < 0.9
+
+
+def test_permuted_positions_keep_rois_and_the_places_of_each(store):
+    plain, index, roi = voxels(store)
+    geometry, moved, _ = voxels(store, permute_positions=0)
+    assert geometry.roi_sizes == plain.roi_sizes
+    stored = ROIStore(store / 'subj01.h5').coordinates
+    for k in range(len(ROI_CLASSES)):
+        own = roi == k
+        assert sorted(moved[own]) == sorted(index[own])
+        assert sorted(map(tuple, geometry.coordinates[own].tolist())) == sorted(map(tuple, stored[index[own]].tolist()))
+        # neighbours on the voxel axis are neighbours by the places that are given, and not by the true ones
+        if own.sum() > 50:
+            given, true = (
+                np.linalg.norm(np.diff(x[own], axis=0), axis=1).mean()
+                for x in (geometry.coordinates.numpy(), stored[moved])
+            )
+            assert given < 0.6 * true
+    assert np.mean((geometry.coordinates.numpy() == stored[moved]).all(1)) < 0.1
+
+
+@pytest.mark.parametrize('control', ['permute_rois', 'permute_positions'])
+def test_controls_follow_seed_and_subject_and_reach_the_responses(store, control):
+    first, again, other = (voxels(store, **{control: seed})[1] for seed in (0, 0, 1))
+    assert (first == again).all() and (first != other).any()
+    dataset = NSDDataset(store, [1, 2], 'images_32.h5', split='train', voxel_order='hilbert', **{control: 0})
+    own = ROIStore(store / 'subj01.h5')
+    sample = dataset[3]
+    row = int(np.flatnonzero(own.image_id == sample['image_id'])[0])
+    assert (sample['responses'] == own.responses[row][first]).all()
+    assert (sample['noise_ceiling'].numpy() == own.noise_ceiling[first]).all()
+    assert (sample['ncsnr'].numpy() == own.ncsnr[first]).all()
+
+
+@pytest.mark.parametrize(
+    'name, change',
+    [
+        ('shuffled', dict(shuffle_pairs=0)),
+        ('permuted-rois', dict(permute_rois=0)),
+        ('permuted-positions', dict(permute_positions=0)),
+    ],
+)
+def test_configs_change_the_training_data_alone(name, change):
+    main, control = (
+        Config.fromfile(CONFIGS / f'{stem}.py').to_dict() for stem in ('pretrain_nsd', f'pretrain_nsd_{name}')
+    )
+    dataset = control['train_dataloader']['dataset']
+    assert {key: dataset.pop(key) for key in change} == change
+    assert control == main
