@@ -2,8 +2,8 @@
 
 Images, features and voxels of one subject, made small in all three by ``--scale``; 15 candidates for the
 regularisation, chosen per voxel. Baseline in this process: ``sklearn.linear_model.RidgeCV(alpha_per_target=True)``,
-leave-one-out. Two threads. ``--peak`` instead fits 10,000 images × 45,000 voxels once and prints the peak memory of that process, of which
-responses and predictions are a part.
+leave-one-out. Two threads. ``--peak`` instead fits 10,000 images × 45,000 voxels once and prints the peak
+memory of that process, of which responses and predictions are a part.
 
 Example:
     python benchmarks/encoding.py --json encoding.json

@@ -11,8 +11,14 @@ from sklearn.model_selection import KFold
 from sklearn.preprocessing import StandardScaler
 
 from mmnfn.datasets import NSDDataset, NSDLayout, ROIStore
-from mmnfn.evaluation import EncodingMetric, bootstrap_r, fit_encoding_model, pearson_r, write_voxel_map
-from mmnfn.evaluation import encoding_model as module
+from mmnfn.evaluation import (
+    EncodingMetric,
+    bootstrap_r,
+    encoding_model as module,
+    fit_encoding_model,
+    pearson_r,
+    write_voxel_map,
+)
 from mmnfn.structures import SubjectGeometry
 
 
