@@ -46,7 +46,7 @@ class BuildWithMim(build_py):
         """Pairs of a source file and its place in the build directory."""
         target = Path(self.build_lib) / 'mmnfn' / '.mim'
         files = [ROOT / 'model-index.yml']
-        for folder in ('configs', 'tools'):
+        for folder in ('configs', 'studies', 'tools'):
             files += sorted(path for path in (ROOT / folder).rglob('*') if path.suffix in self.SUFFIXES)
         files = [path for path in files if ROOT / 'tools' / 'dev' not in path.parents]
         return [(path, target / path.relative_to(ROOT)) for path in files if path.is_file()]
@@ -108,6 +108,7 @@ setup(
         # ftfy and regex are imported by mmsegmentation, but not among its requirements.
         'downstream': ['mmdet>=3.3.0,<4', 'mmsegmentation>=1.2.2,<2', 'ftfy', 'regex'],
         'clip': ['open_clip_torch'],  # the caption baseline
+        'study': ['submitit'],  # studies through Slurm
         'report': ['nilearn', 'grad-cam'],
         'test': ['pytest>=7', 'ruff'],
     },

@@ -34,6 +34,7 @@ def test_mim_files_are_in_the_wheel(built):
     mim = built / '.mim'
     assert (mim / 'model-index.yml').is_file()
     assert (mim / 'tools' / 'train.py').is_file()
+    assert relative_files(mim / 'studies', '.yml') == relative_files(ROOT / 'studies', '.yml')
     assert not (mim / 'tools' / 'dev').exists()
     assert relative_files(mim / 'configs', '.py', '.yml') == relative_files(ROOT / 'configs', '.py', '.yml')
 

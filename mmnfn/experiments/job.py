@@ -1,0 +1,195 @@
+"""One step of a study: commands, what they need, and what became of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional, Tuple
+
+from mmnfn.engine.provenance import source_revision
+from mmnfn.engine.whole_file import whole_file
+
+RECORD = 'job.json'
+LOG = 'job.log'
+PROCESS = 'job.pid'
+LAST_CHECKPOINT = re.compile(r'^\{last_checkpoint:(.+)\}$')
+
+
+class Job(NamedTuple):
+    """A step of a study.
+
+    Attributes:
+        name: Unique in the study, e.g. ``'swin-micro/nfn/seed0/detect'``.
+        folder: Where it works and keeps its record and its log.
+        commands: Run one after another; an argument ``{last_checkpoint:FOLDER}`` is replaced by the checkpoint that
+            ``FOLDER/last_checkpoint`` names when the command starts.
+        needs: Names of jobs that must be done before.
+        outputs: Files that are there when it is done.
+        labels: What it is of: ``backbone``, ``row``, ``seed``, ``task``.
+        settings: Text of everything that its result depends on besides the commands, e.g. of its config.
+    """
+
+    name: str
+    folder: Path
+    commands: Tuple[Tuple[str, ...], ...]
+    needs: Tuple[str, ...]
+    outputs: Tuple[Path, ...]
+    labels: Dict[str, str]
+    settings: str = ''
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when commands or settings do."""
+        commands = [['python' if part == sys.executable else part for part in command] for command in self.commands]
+        content = json.dumps([commands, self.settings])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def record(self) -> Optional[Record]:
+        """What is known of it, or None if it never started."""
+        path = self.folder / RECORD
+        return Record(**json.loads(path.read_text())) if path.is_file() else None
+
+    def state(self) -> str:
+        """``'new'``, ``'done'``, ``'failed'``, ``'interrupted'``, or ``'stale'`` if it was done with other settings."""
+        record = self.record()
+        if record is None:
+            return 'new'
+        if record.fingerprint != self.fingerprint:
+            return 'stale'
+        if record.status == 'done' and not all(path.is_file() for path in self.outputs):
+            return 'interrupted'
+        return 'interrupted' if record.status == 'running' else record.status
+
+
+class Record(NamedTuple):
+    """What is kept of a job.
+
+    Attributes:
+        name, labels, fingerprint, commands: Of the job.
+        status: ``'running'``, ``'done'`` or ``'failed'``.
+        started, seconds: When it started last (UTC), and how long it took, all its starts together.
+        host, revision: Machine, and git revision of the code.
+        message: Why it failed.
+    """
+
+    name: str
+    labels: Dict[str, str]
+    fingerprint: str
+    commands: List[List[str]]
+    status: str
+    started: str
+    seconds: float
+    host: str
+    revision: Optional[str]
+    message: str = ''
+
+    def write(self, folder: Path) -> None:
+        """Replace the record in a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(folder / RECORD) as temporary:
+            Path(temporary).write_text(json.dumps(self._asdict(), indent=1))
+
+
+def run_job(job: Job) -> Record:
+    """Run a job's commands in this process's place; its record and log are in its folder.
+
+    Trainings are started with ``--resume``, so a job that was killed goes on where it was.
+
+    Returns:
+        The record, ``'done'`` or ``'failed'``.
+    """
+    _end_leftover(job.folder / PROCESS)
+    before = job.record()
+    spent = before.seconds if before is not None and before.fingerprint == job.fingerprint else 0.0
+    record = Record(
+        job.name,
+        job.labels,
+        job.fingerprint,
+        [list(command) for command in job.commands],
+        'running',
+        time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
+        spent,
+        platform.node(),
+        source_revision(),
+    )
+    record.write(job.folder)
+    start = time.monotonic()
+    message = ''
+    with open(job.folder / LOG, 'a', encoding='utf-8') as log:
+        for command in job.commands:
+            message = _run(command, log, job.folder / PROCESS)
+            if message:
+                break
+    missing = [str(path) for path in job.outputs if not path.is_file()]
+    if not message and missing:
+        message = f'the commands ended well, but {missing[0]} is not there'
+    record = record._replace(
+        status='failed' if message else 'done', seconds=spent + time.monotonic() - start, message=message
+    )
+    record.write(job.folder)
+    return record
+
+
+def _run(command: Tuple[str, ...], log, process_file: Path) -> str:
+    """Run one command, whose process id is in a file meanwhile; returns why it failed, or ''."""
+    try:
+        arguments = [_filled_in(argument) for argument in command]
+    except FileNotFoundError as error:
+        return str(error)
+    log.write(f'$ {" ".join(arguments)}\n')
+    log.flush()
+    # a session of its own, so that a launcher's children end with it
+    process = subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    process_file.write_text(str(process.pid))
+    try:
+        code = process.wait()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+        raise
+    finally:
+        process_file.unlink()
+    if code == 0:
+        return ''
+    return f'exit code {code} of: {" ".join(arguments)}; see {log.name}'
+
+
+def _end_leftover(process_file: Path) -> None:
+    """End the processes that a killed runner left behind, before their job is started again beside them.
+
+    The file is there only if the runner was killed. Its number is that of a session, and it is believed only if a
+    process of that number works in the job's folder by its command line.
+    """
+    if not process_file.is_file():
+        return
+    number = int(process_file.read_text() or 0)
+    try:
+        command = Path(f'/proc/{number}/cmdline').read_bytes().decode(errors='replace')
+    except OSError:
+        command = ''
+    if str(process_file.parent) in command:
+        os.killpg(number, signal.SIGKILL)
+    process_file.unlink()
+
+
+def _filled_in(argument: str) -> str:
+    match = LAST_CHECKPOINT.match(argument)
+    if match is None:
+        return argument
+    pointer = Path(match[1]) / 'last_checkpoint'
+    if not pointer.is_file():
+        raise FileNotFoundError(f'{pointer} is not there: the training before has left no checkpoint')
+    return pointer.read_text().strip()
+
+
+def python(script: Path, *arguments: object) -> Tuple[str, ...]:
+    """Command line of a script of ``tools/``."""
+    return (sys.executable, str(script), *map(str, arguments))

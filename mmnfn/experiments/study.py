@@ -1,0 +1,228 @@
+"""From a study's file to its jobs: pretrain → transfer → test, for every row and seed."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple, Union
+
+import yaml
+from mmengine.config import Config
+
+from .job import Job, python
+
+KEYS = {
+    'study': ('name', 'work_dir', 'seeds', 'processes', 'backbones', 'tables', 'slurm'),
+    'backbone': ('pretrain', 'transfer'),
+    'pretrain': ('config', 'random', 'checkpoint', 'options', 'processes', 'transfer'),
+    'transfer': ('config', 'options', 'processes', 'train'),
+}
+
+
+class Study(NamedTuple):
+    """A study, expanded.
+
+    Attributes:
+        name: Title.
+        path: Its file.
+        work_dir: Where jobs work.
+        seeds: Of every training.
+        jobs: In an order in which they can run.
+        content: The file's content, e.g. ``tables`` for the report and ``slurm`` for the launcher.
+    """
+
+    name: str
+    path: Path
+    work_dir: Path
+    seeds: Tuple[int, ...]
+    jobs: Tuple[Job, ...]
+    content: Dict[str, Any]
+
+
+def read_study(path: Union[str, Path], root: Path, work_dir: Union[str, Path, None] = None) -> Study:
+    """Read a study and expand it into jobs.
+
+    A study is a YAML file::
+
+        name: Table 1, micro
+        work_dir: work_dirs/studies/table1_micro
+        seeds: [0, 1, 2]
+        processes: 2                                  # of each training; a row or a column may say otherwise
+        backbones:
+          swin-micro:
+            pretrain:                                 # the rows of a table; one of config, random, checkpoint
+              random: {random: configs/demo/pretrain.py}
+              nfn: {config: configs/demo/pretrain.py}
+              shuffled: {config: configs/demo/pretrain.py, options: {train_dataloader.dataset.shuffle_pairs: '{seed}'}}
+              imagenet: {checkpoint: swin_small.pth}
+            transfer:                                 # the columns
+              detect: {config: configs/demo/mask-rcnn_micro_fpn_demo.py}
+              encode: {config: configs/demo/encoding.py, train: false}
+
+    ``options`` are those of ``--cfg-options``, and ``{seed}`` in them is the seed. ``transfer`` of a row names the
+    columns that it is for, all by default; a row with a ``config`` is also tested by it (retrieval). Paths start from
+    the repository, or from the current folder.
+
+    Args:
+        path: The file.
+        root: The repository, or the folder ``.mim`` of the installed package: where ``tools`` and ``configs`` are.
+        work_dir: Instead of the file's own.
+
+    Raises:
+        FileNotFoundError: There is no such file, or a config that it names.
+        ValueError: It is no study; the message names the entry.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'STUDY: there is no file {str(path)!r}.')
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f'STUDY: {path} is no YAML: {error}') from error
+    _check(content, 'study', str(path))
+    for key in ('name', 'work_dir', 'seeds', 'backbones'):
+        if not content.get(key):
+            raise ValueError(f'STUDY: {path} has no {key}.')
+    if not isinstance(content['seeds'], list) or not all(isinstance(seed, int) for seed in content['seeds']):
+        raise ValueError(f'STUDY: seeds in {path} must be a list of whole numbers, but is {content["seeds"]!r}.')
+    work_dir = Path(work_dir or content['work_dir']).absolute()
+    expansion = _Expansion(path, root, work_dir, content)
+    jobs = tuple(job for name, backbone in content['backbones'].items() for job in expansion.backbone(name, backbone))
+    return Study(content['name'], path, work_dir, tuple(content['seeds']), jobs, content)
+
+
+def _check(node: Any, kind: str, where: str) -> None:
+    """Raise a ValueError for a node that is no dict, or has an unknown key."""
+    if not isinstance(node, Mapping):
+        raise ValueError(f'STUDY: {where} must be a mapping with {", ".join(KEYS[kind])}, but is {node!r}.')
+    for key in node:
+        if key not in KEYS[kind]:
+            near = difflib.get_close_matches(str(key), KEYS[kind], 1)
+            raise ValueError(
+                f'STUDY: {where} has an unknown entry {key!r}'
+                + (f'; is {near[0]!r} meant?' if near else f'; it can have {", ".join(KEYS[kind])}.')
+            )
+
+
+class _Expansion:
+    """Makes the jobs of one study."""
+
+    def __init__(self, path: Path, root: Path, work_dir: Path, content: Mapping):
+        self.path, self.root, self.work_dir = path, root, work_dir
+        self.seeds: Sequence[int] = content['seeds']
+        self.processes = content.get('processes', 1)
+        self._texts: Dict[Path, str] = {}
+
+    def backbone(self, name: str, node: Any) -> Iterator[Job]:
+        """Jobs of all rows with one backbone."""
+        where = f'{self.path}, backbones.{name}'
+        _check(node, 'backbone', where)
+        rows, transfers = node.get('pretrain') or {}, node.get('transfer') or {}
+        for kind, entries in (('pretrain', rows), ('transfer', transfers)):
+            for entry, content in entries.items():
+                _check(content, kind, f'{where}.{kind}.{entry}')
+        for row, content in rows.items():
+            wanted = content.get('transfer', list(transfers))
+            unknown = [task for task in wanted if task not in transfers]
+            if unknown:
+                raise ValueError(f'STUDY: {where}.pretrain.{row}.transfer names {unknown[0]!r}, which is no transfer.')
+            for seed in self.seeds:
+                yield from self._row(name, row, content, seed, {task: transfers[task] for task in wanted}, where)
+
+    def _row(self, backbone: str, row: str, node: Mapping, seed: int, transfers: Mapping, where: str) -> Iterator[Job]:
+        """Pretraining of one row and seed, then its transfers."""
+        start = [key for key in ('config', 'random', 'checkpoint') if key in node]
+        if len(start) != 1:
+            raise ValueError(f'STUDY: {where}.pretrain.{row} needs one of config, random and checkpoint, has {start}.')
+        prefix = f'{backbone}/{row}/seed{seed}'
+        labels = dict(backbone=backbone, row=row, seed=str(seed))
+        folder = self.work_dir / prefix / 'pretrain'
+        weights, needs = folder / 'backbone_latest.pth', (f'{prefix}/pretrain',)
+        options = self._options(node, seed)
+        if start == ['checkpoint']:
+            weights, needs = node['checkpoint'], ()
+        elif start == ['random']:
+            script, config = self.root / 'tools/model_converters/export_backbone.py', self._config(node['random'])
+            command = python(script, '--random', config, weights, '--seed', seed, *self._cfg_options(options))
+            yield Job(
+                needs[0], folder, (command,), (), (weights,), dict(labels, task='pretrain'), self._settings(config)
+            )
+        else:
+            config = self._config(node['config'])
+            commands = (
+                self._train(node, config, folder, {**options, 'randomness.seed': seed}),
+                self._test(config, f'{{last_checkpoint:{folder}}}', folder, options),
+            )
+            outputs = (weights, folder / 'metrics.json')
+            yield Job(needs[0], folder, commands, (), outputs, dict(labels, task='pretrain'), self._settings(config))
+        for task, transfer in transfers.items():
+            yield self._transfer(prefix, task, transfer, seed, weights, needs, labels)
+
+    def _transfer(
+        self,
+        prefix: str,
+        task: str,
+        node: Mapping,
+        seed: int,
+        weights: Union[str, Path],
+        needs: Tuple[str, ...],
+        labels: Mapping,
+    ) -> Job:
+        """Training and test of one task from one backbone; or the test alone, of the backbone itself."""
+        if 'config' not in node:
+            raise ValueError(f'STUDY: {self.path} has a transfer {task!r} without config.')
+        folder, config, options = self.work_dir / prefix / task, self._config(node['config']), self._options(node, seed)
+        if node.get('train', True):
+            training = {'model.backbone.init_cfg.checkpoint': weights, **options, 'randomness.seed': seed}
+            commands = [
+                self._train(node, config, folder, training),
+                self._test(config, f'{{last_checkpoint:{folder}}}', folder, options),
+            ]
+        else:
+            commands = [self._test(config, weights, folder, options)]
+        return Job(
+            f'{prefix}/{task}',
+            folder,
+            tuple(commands),
+            needs,
+            (folder / 'metrics.json',),
+            dict(labels, task=task),
+            self._settings(config),
+        )
+
+    def _train(self, node: Mapping, config: Path, folder: Path, options: Mapping) -> Tuple[str, ...]:
+        flags = ['--work-dir', str(folder), '--resume', 'auto', *self._cfg_options(options)]
+        processes = node.get('processes', self.processes)
+        if processes > 1:
+            return ('bash', str(self.root / 'tools/dist_train.sh'), str(config), str(processes), *flags)
+        return python(self.root / 'tools/train.py', config, *flags)
+
+    def _test(self, config: Path, checkpoint: Union[str, Path], folder: Path, options: Mapping) -> Tuple[str, ...]:
+        flags = ['--work-dir', folder / 'test', '--out', folder / 'metrics.json', *self._cfg_options(options)]
+        return python(self.root / 'tools/test.py', config, checkpoint, *flags)
+
+    @staticmethod
+    def _options(node: Mapping, seed: int) -> Dict[str, Any]:
+        options = node.get('options') or {}
+        return {key: value.format(seed=seed) if isinstance(value, str) else value for key, value in options.items()}
+
+    @staticmethod
+    def _cfg_options(options: Mapping) -> List[str]:
+        if not options:
+            return []
+        return ['--cfg-options', *(f'{key}={str(value).replace(" ", "")}' for key, value in options.items())]
+
+    def _config(self, name: str) -> Path:
+        """A config's path, from the repository or from the current folder."""
+        for path in (self.root / name, Path(name)):
+            if path.is_file():
+                return path.absolute()
+        raise FileNotFoundError(
+            f'STUDY: {self.path} names the config {name!r}, which is neither in {self.root} nor here.'
+        )
+
+    def _settings(self, config: Path) -> str:
+        """Everything that a config says, with what it inherits."""
+        if config not in self._texts:
+            self._texts[config] = Config.fromfile(config, import_custom_modules=False).pretty_text
+        return self._texts[config]

@@ -1,0 +1,290 @@
+"""Studies expand as written, run in order, skip what is done, and go on after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from mmnfn.experiments import launch, read_study
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN = """
+import argparse, json, os, sys, time
+from pathlib import Path
+parser = argparse.ArgumentParser()
+parser.add_argument('config')
+parser.add_argument('--work-dir')
+parser.add_argument('--resume')
+parser.add_argument('--cfg-options', nargs='*', default=[])
+args = parser.parse_args()
+folder = Path(args.work_dir)
+with open(os.environ['TOY_LOG'], 'a') as log:
+    log.write(f'train {folder.parent.parent.name} {folder.parent.name} {folder.name} {" ".join(args.cfg_options)}\\n')
+if 'fail' in folder.parts:
+    sys.exit(3)
+if os.environ.get('TOY_SLEEP') and not (folder / 'slept').exists():
+    (folder / 'slept').touch()
+    time.sleep(60)
+(folder / 'epoch_1.pth').write_text('weights')
+(folder / 'backbone_latest.pth').write_text('weights')
+(folder / 'last_checkpoint').write_text(str(folder / 'epoch_1.pth'))
+"""
+TEST = """
+import argparse, json, os
+from pathlib import Path
+parser = argparse.ArgumentParser()
+parser.add_argument('config')
+parser.add_argument('checkpoint')
+parser.add_argument('--work-dir')
+parser.add_argument('--out')
+parser.add_argument('--cfg-options', nargs='*', default=[])
+args = parser.parse_args()
+assert Path(args.checkpoint).read_text() == 'weights'
+with open(os.environ['TOY_LOG'], 'a') as log:
+    log.write(f'test {args.checkpoint}\\n')
+Path(args.out).write_text(json.dumps(dict(score=1.0)))
+"""
+READ = """
+from pathlib import Path
+from rich.console import Console
+from mmnfn.experiments import launch, read_study
+from mmnfn.experiments.job import run_job
+study = read_study({study!r}, Path({root!r}), {work!r})
+"""
+STUDY = dict(
+    name='toy',
+    work_dir='unused',
+    seeds=[0, 5],
+    backbones=dict(
+        swin=dict(
+            pretrain=dict(
+                nfn=dict(config='configs/pretrain.py', options={'data.shuffle': '{seed}'}),
+                given=dict(checkpoint='given.pth', transfer=['encode']),
+            ),
+            transfer=dict(
+                detect=dict(config='configs/detect.py'), encode=dict(config='configs/encode.py', train=False)
+            ),
+        )
+    ),
+)
+
+
+@pytest.fixture()
+def toy(tmp_path, monkeypatch):
+    """A repository of toy tools, and a function that reads a study in it."""
+    root = tmp_path / 'root'
+    for folder in ('tools', 'configs'):
+        (root / folder).mkdir(parents=True)
+    (root / 'tools/train.py').write_text(TRAIN)
+    (root / 'tools/test.py').write_text(TEST)
+    for name in ('pretrain', 'detect', 'encode'):
+        (root / f'configs/{name}.py').write_text(f'name = {name!r}\n')
+    (tmp_path / 'given.pth').write_text('weights')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('TOY_LOG', str(tmp_path / 'log'))
+
+    def read(**changes):
+        (tmp_path / 'study.yml').write_text(yaml.safe_dump({**STUDY, **changes}, sort_keys=False))
+        return read_study(tmp_path / 'study.yml', root, tmp_path / 'work')
+
+    return read
+
+
+def log():
+    return Path('log').read_text().splitlines() if Path('log').exists() else []
+
+
+def run(study, **selection):
+    jobs = launch.pending(launch.select(study, **selection))
+    return launch.run_locally(study, jobs, Console(file=open(os.devnull, 'w')))
+
+
+def test_expansion(toy):
+    study = toy()
+    assert [job.name for job in study.jobs] == [
+        'swin/nfn/seed0/pretrain',
+        'swin/nfn/seed0/detect',
+        'swin/nfn/seed0/encode',
+        'swin/nfn/seed5/pretrain',
+        'swin/nfn/seed5/detect',
+        'swin/nfn/seed5/encode',
+        'swin/given/seed0/encode',
+        'swin/given/seed5/encode',
+    ]
+    pretrain, detect, encode = study.jobs[3:6]
+    assert pretrain.labels == dict(backbone='swin', row='nfn', seed='5', task='pretrain') and pretrain.needs == ()
+    assert pretrain.commands[0][-3:] == ('--cfg-options', 'data.shuffle=5', 'randomness.seed=5')
+    assert detect.needs == encode.needs == ('swin/nfn/seed5/pretrain',)
+    weights = f'{pretrain.folder}/backbone_latest.pth'
+    assert f'model.backbone.init_cfg.checkpoint={weights}' in detect.commands[0]
+    assert len(encode.commands) == 1 and encode.commands[0][3] == weights
+    assert study.jobs[-1].needs == () and study.jobs[-1].commands[0][3] == 'given.pth'
+
+
+def test_a_run_does_everything_once(toy):
+    study = toy()
+    assert set(run(study).values()) == {'done'}
+    lines = log()
+    assert sum(line.startswith('train') for line in lines) == 4 and sum(line.startswith('test') for line in lines) == 8
+    assert lines[0] == 'train nfn seed0 pretrain data.shuffle=0 randomness.seed=0'
+    record = study.jobs[0].record()
+    assert record.status == 'done' and record.labels['row'] == 'nfn' and record.seconds > 0
+    assert '$ ' in (study.jobs[0].folder / 'job.log').read_text()
+    assert json.loads((study.jobs[1].folder / 'metrics.json').read_text()) == dict(score=1.0)
+    assert run(study) == {} and log() == lines
+    (study.jobs[1].folder / 'metrics.json').unlink()
+    assert run(study) == {'swin/nfn/seed0/detect': 'done'}
+
+
+def test_a_failure_blocks_what_needs_it_and_nothing_else(toy):
+    rows = dict(fail=dict(config='configs/pretrain.py'), **STUDY['backbones']['swin']['pretrain'])
+    study = toy(seeds=[0], backbones=dict(swin=dict(STUDY['backbones']['swin'], pretrain=rows)))
+    states = run(study)
+    assert states['swin/fail/seed0/pretrain'] == 'failed' and states['swin/fail/seed0/detect'] == 'blocked'
+    assert {state for name, state in states.items() if 'fail' not in name} == {'done'}
+    record = study.jobs[0].record()
+    assert record.status == 'failed' and 'exit code 3 of: ' in record.message and 'job.log' in record.message
+
+
+def test_other_settings_are_not_taken_for_done(toy, tmp_path):
+    run(toy())
+    (tmp_path / 'root/configs/detect.py').write_text("name = 'detect'\nlr = 2\n")
+    study = toy()
+    assert [job.name for job in study.jobs if job.state() == 'stale'] == [
+        'swin/nfn/seed0/detect',
+        'swin/nfn/seed5/detect',
+    ]
+    with pytest.raises(ValueError, match='2 jobs were done with other settings, e.g. swin/nfn/seed0/detect'):
+        launch.pending(study.jobs)
+    assert [job.name for job in launch.pending(study.jobs, redo=True)] == [
+        'swin/nfn/seed0/detect',
+        'swin/nfn/seed5/detect',
+    ]
+    assert not study.jobs[1].folder.exists()
+
+
+def test_a_killed_run_goes_on(toy, tmp_path):
+    study = toy(seeds=[0])
+    code = READ.format(study=str(tmp_path / 'study.yml'), root=str(tmp_path / 'root'), work=str(tmp_path / 'work'))
+    code += 'launch.run_locally(study, study.jobs, Console())'
+    process = subprocess.Popen([sys.executable, '-c', code], env=dict(os.environ, TOY_SLEEP='1'), cwd=tmp_path)
+    for _ in range(600):
+        if (study.jobs[0].folder / 'slept').exists():
+            break
+        time.sleep(0.1)
+    with pytest.raises(BlockingIOError, match='is being run by another process'):
+        launch.run_locally(study, study.jobs, Console(quiet=True))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert study.jobs[0].state() == 'interrupted'
+    child = int((study.jobs[0].folder / 'job.pid').read_text())
+    assert Path(f'/proc/{child}').exists(), 'the training goes on without its runner'
+    assert set(run(study).values()) == {'done'} and len(log()) > 5
+    status = Path(f'/proc/{child}/stat')
+    assert not status.exists() or status.read_text().split()[2] == 'Z', 'it was ended before the job started again'
+
+
+def test_interrupt_ends_the_children(toy, tmp_path, monkeypatch):
+    """Ctrl-C must not leave a training behind."""
+    study = toy(seeds=[0])
+    monkeypatch.setenv('TOY_SLEEP', '1')
+    code = READ.format(study=str(tmp_path / 'study.yml'), root=str(tmp_path / 'root'), work=str(tmp_path / 'work'))
+    code += 'run_job(study.jobs[0])'
+    process = subprocess.Popen([sys.executable, '-c', code], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        if (study.jobs[0].folder / 'slept').exists():
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) != 0
+    left = subprocess.run(['pgrep', '-f', str(tmp_path / 'root/tools/train.py')], capture_output=True, text=True)
+    assert left.stdout == ''
+
+
+def test_commands_by_hand(toy, tmp_path):
+    study = toy(seeds=[0])
+    script = '\n'.join(['set -e', *launch.command_lines(study.jobs)])
+    for job in study.jobs:
+        job.folder.mkdir(parents=True)
+    subprocess.run(['bash', '-c', script], check=True, cwd=tmp_path)
+    assert all(path.is_file() for job in study.jobs for path in job.outputs)
+
+
+def test_submitit(toy):
+    pytest.importorskip('submitit')
+    study = toy(seeds=[0], slurm=dict(timeout_min=5))
+    ids = launch.submit(study, study.jobs, cluster='debug')
+    assert [name for name, _ in ids] == [job.name for job in study.jobs]
+    assert all(job.state() == 'done' for job in study.jobs)
+    (study.jobs[0].folder / 'epoch_1.pth').write_text('other')
+    with pytest.raises(RuntimeError, match='swin/nfn/seed0/pretrain: exit code 1'):
+        launch.run_or_raise(study.jobs[0]._replace(commands=(study.jobs[0].commands[1],)))
+
+
+def test_slurm_jobs_wait_for_what_they_need(toy, monkeypatch):
+    submitit = pytest.importorskip('submitit')
+    asked = []
+
+    class Executor:
+        def __init__(self, folder, cluster):
+            assert cluster == 'slurm'
+
+        def update_parameters(self, **parameters):
+            asked.append(parameters)
+
+        def submit(self, function, job):
+            return type('Submitted', (), dict(job_id=f'{100 + len(asked)}'))
+
+    monkeypatch.setattr(submitit, 'AutoExecutor', Executor)
+    study = toy(seeds=[0], slurm=dict(slurm_partition='gpu', slurm_additional_parameters=dict(qos='low')))
+    launch.submit(study, study.jobs)
+    assert [p['slurm_partition'] for p in asked] == ['gpu'] * 4 and asked[0]['name'] == 'swin_nfn_seed0_pretrain'
+    assert [p['slurm_additional_parameters'].get('dependency') for p in asked] == [
+        None,
+        'afterok:101',
+        'afterok:101',
+        None,
+    ]
+    assert asked[1]['slurm_additional_parameters']['qos'] == 'low'
+
+
+@pytest.mark.parametrize(
+    'changes, words',
+    [
+        (dict(seeds=3), 'seeds in .* must be a list of whole numbers, but is 3'),
+        (dict(backbones={}), 'has no backbones'),
+        (dict(seed=[1]), "unknown entry 'seed'; is 'seeds' meant"),
+        (dict(backbones=dict(a=dict(pretrain=dict(b={})))), 'a.pretrain.b needs one of config, random and checkpoint'),
+        (dict(backbones=dict(a=dict(pretrain=dict(b=dict(config='c.py'))))), "names the config 'c.py'"),
+        (
+            dict(backbones=dict(a=dict(pretrain=dict(b=dict(checkpoint='c', transfer=['x']))))),
+            "a.pretrain.b.transfer names 'x', which is no transfer",
+        ),
+        (dict(backbones=dict(a=dict(pretrain=dict(b='c')))), 'a.pretrain.b must be a mapping'),
+    ],
+)
+def test_wrong_studies_are_named(toy, changes, words):
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        toy(**changes)
+
+
+def test_wrong_selection_is_named(toy):
+    with pytest.raises(ValueError, match="--only: no job of .* has 'xyz' in its name; the first is swin/nfn"):
+        launch.select(toy(), 'xyz')
+    assert [job.name for job in launch.select(toy(), 'seed5/detect')] == [
+        'swin/nfn/seed5/pretrain',
+        'swin/nfn/seed5/detect',
+    ]
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'studies').glob('*.yml')), ids=lambda path: path.stem)
+def test_shipped_studies_expand(path):
+    study = read_study(path, ROOT)
+    assert len({job.name for job in study.jobs}) == len(study.jobs) > 0

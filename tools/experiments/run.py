@@ -1,0 +1,70 @@
+"""Run a study: pretrain, transfer and test for every row and seed. What is done is skipped, what was killed goes on.
+
+Example:
+    python tools/experiments/run.py studies/table1_micro.yml
+    python tools/experiments/run.py studies/table1.yml --launcher slurm
+    python tools/experiments/run.py studies/table1.yml --launcher print > commands.sh
+"""
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+
+from mmnfn.engine.run_config import report_error
+from mmnfn.experiments import launch, read_study
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def parse_args(argv=None):
+    """Command line arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('study', metavar='STUDY.yml', help='the study; the shipped ones are in studies/')
+    parser.add_argument('--work-dir', help="folder of all jobs; default the study's own")
+    parser.add_argument(
+        '--launcher',
+        choices=('local', 'slurm', 'print'),
+        default='local',
+        help='one job after another here, through Slurm (submitit), or as commands on the terminal',
+    )
+    parser.add_argument('--only', default='', metavar='TEXT', help='jobs with TEXT in their name, and what they need')
+    parser.add_argument('--status', action='store_true', help='say what is done, and run nothing')
+    parser.add_argument('--redo', action='store_true', help='run jobs anew that were done with other settings')
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    """Run; returns the exit code: 0 if all jobs are done (or submitted), 1 if some are not, 2 for wrong input."""
+    args = parse_args(argv)
+    console = Console(soft_wrap=True)
+    try:
+        study = read_study(args.study, ROOT, args.work_dir)
+        jobs = launch.select(study, args.only)
+        if args.status:
+            for job in jobs:
+                console.print(f'{job.state():12} {job.name}', highlight=False)
+            counts = Counter(job.state() for job in jobs)
+            console.print(', '.join(f'{count} {state}' for state, count in counts.items()), highlight=False)
+            return 0 if set(counts) == {'done'} else 1
+        todo = launch.pending(jobs, args.redo)
+        if args.launcher == 'print':
+            print('\n'.join(launch.command_lines(todo)))
+            return 0
+        if args.launcher == 'slurm':
+            for name, number in launch.submit(study, todo):
+                console.print(f'{number}  {name}', highlight=False)
+            return 0
+        states = launch.run_locally(study, todo, console)
+    except (FileNotFoundError, ValueError, ImportError, BlockingIOError) as error:
+        return report_error('run.py', error)
+    counts = Counter(states.values())
+    counts['done before'] = len(jobs) - len(todo)
+    console.print(', '.join(f'{count} {state}' for state, count in counts.items() if count), highlight=False)
+    return 0 if set(states.values()) <= {'done'} else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
