@@ -1,0 +1,122 @@
+"""Tables of a study: means, differences and what is missing, by hand."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+import yaml
+
+from mmnfn.experiments import read_study
+from mmnfn.experiments.job import Record
+from mmnfn.experiments.results import Summary, figures_of, formatted, paired_difference, summarise
+from mmnfn.visualization.study_tables import comma_separated, make_table, markdown, read_tables
+
+ROOT = Path(__file__).resolve().parents[2]
+VALUES = {
+    'random': {0: 0.20, 1: 0.30, 2: 0.25},
+    'nfn': {0: 0.26, 1: 0.34, 2: 0.33},
+    'nfn-shuffled': {0: 0.24, 1: 0.33},  # one seed is missing
+}
+
+
+@pytest.fixture()
+def study(tmp_path):
+    """A study whose test jobs are done, but for one; no paper has its backbone."""
+    (tmp_path / 'configs').mkdir()
+    (tmp_path / 'configs/a.py').write_text('a = 1\n')
+    column = dict(task='encode', metric='encoding/pcc', scale=100)
+    content = dict(
+        name='toy',
+        work_dir=str(tmp_path / 'work'),
+        seeds=[0, 1, 2],
+        backbones={
+            'micro': dict(
+                pretrain={row: dict(checkpoint='x.pth') for row in VALUES},
+                transfer=dict(encode=dict(config='configs/a.py', train=False)),
+            )
+        },
+        tables=[dict(title='Toy', columns=dict(PCC=column))],
+    )
+    (tmp_path / 'study.yml').write_text(yaml.safe_dump(content, sort_keys=False))
+    study = read_study(tmp_path / 'study.yml', tmp_path)
+    for job in study.jobs:
+        value = VALUES[job.labels['row']].get(int(job.labels['seed']))
+        if value is not None:
+            record = Record(job.name, job.labels, job.fingerprint, [], 'done', '', 1.0, '', None)
+            record.write(job.folder)
+            (job.folder / 'metrics.json').write_text(json.dumps({'encoding/pcc': value}))
+    return study
+
+
+def test_figures_are_those_of_finished_jobs(study):
+    for row, values in VALUES.items():
+        assert figures_of(study, 'micro', row, 'encode', 'encoding/pcc') == values
+    assert figures_of(study, 'micro', 'nfn', 'detect', 'encoding/pcc') == {}
+    with pytest.raises(ValueError, match="metrics.json has no 'mIoU'; it has encoding/pcc"):
+        figures_of(study, 'micro', 'nfn', 'encode', 'mIoU')
+
+
+def test_means_and_differences():
+    summary = summarise(VALUES['nfn'], 3)
+    assert summary[:2] == (pytest.approx(0.31), pytest.approx(np.std([0.26, 0.34, 0.33], ddof=1)))
+    assert formatted(summary, 100) == '31.0 ± 4.4'
+    assert formatted(summarise(VALUES['nfn-shuffled'], 3), 100) == '28.5 ± 6.4 (2 of 3 seeds)'
+    assert formatted(summarise({}, 3)) == 'missing' and formatted(Summary(0.5, float('nan'), 1, 0)) == '0.5'
+    difference = paired_difference(VALUES['nfn'], VALUES['random'])
+    pairs = scipy.stats.ttest_rel([0.26, 0.34, 0.33], [0.20, 0.30, 0.25]).confidence_interval(0.95)
+    assert difference == (pytest.approx(0.06), pytest.approx(pairs.low), pytest.approx(pairs.high), 3)
+    assert paired_difference(VALUES['nfn'], VALUES['nfn-shuffled']).count == 2
+    one = paired_difference({0: 1.0}, {0: 0.5, 1: 3.0})
+    assert one.mean == 0.5 and np.isnan(one.low) and paired_difference({0: 1.0}, {1: 1.0}).count == 0
+    assert summarise({0: 1.0, 1: float('nan')}, 2).count == 1, 'NaN is no value'
+
+
+def test_table(study):
+    ((title, rows, columns),) = read_tables(study)
+    table = make_table(study, title, rows, columns)
+    assert table.head == ('backbone', 'weights', 'PCC')
+    assert table.rows[0] == ('micro', 'random', '25.0 ± 5.0')
+    assert table.rows[2] == ('micro', 'nfn-shuffled', '28.5 ± 6.4 (2 of 3 seeds)')
+    assert [line[1] for line in table.differences] == ['nfn − random', 'nfn − nfn-shuffled', 'nfn-shuffled − random']
+    assert table.differences[0][2] == '+6.0 [+1.0, +11.0]'
+    text = markdown(table, ['PCC'], 3)
+    assert '| micro | nfn | 31.0 ± 4.4 |' in text and 'Paired differences by seed' in text
+    lines = list(csv.DictReader(io.StringIO(comma_separated(study, rows, columns))))
+    assert len(lines) == 8
+    assert {(line['weights'], int(line['seed'])): float(line['value']) for line in lines} == {
+        (row, seed): value for row, values in VALUES.items() for seed, value in values.items()
+    }
+
+
+def test_papers_figures_stand_beside_ours(study):
+    content = study.content
+    content['backbones'] = {'convnext-s': content['backbones']['micro']}
+    ((title, rows, columns),) = read_tables(study)
+    table = make_table(study, title, rows, columns)
+    assert table.head[2:] == ('PCC', 'PCC, paper')
+    assert [row[3] for row in table.rows] == ['54.2', '57.4', ''] and table.rows[0][2] == 'missing'
+
+
+@pytest.mark.parametrize(
+    'tables, words',
+    [
+        ([dict(title='a')], 'must have title, columns'),
+        ([dict(columns=dict(a=dict(task='b')))], "columns.a: .*'metric'"),
+        ([dict(columns=dict(a=dict(task='b', metric='c')), rows=['x'])], "names the row 'x', which is not pretrained"),
+    ],
+)
+def test_wrong_tables_are_named(study, tables, words):
+    study.content['tables'] = tables
+    with pytest.raises(ValueError, match=words):
+        read_tables(study)
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'studies').glob('*.yml')), ids=lambda path: path.stem)
+def test_shipped_tables_can_be_made_before_anything_is_done(path, tmp_path):
+    study = read_study(path, ROOT, tmp_path)
+    tables = [make_table(study, *table) for table in read_tables(study)]
+    assert tables and all(cell == 'missing' for table in tables for row in table.rows for cell in row[2:3])
