@@ -114,9 +114,7 @@ def prepare_subject(
                 rois=voxels.rois,
                 ncsnr=ncsnr,
                 noise_ceiling=mixed_noise_ceiling(ncsnr, shown.repeats[shown.is_test]),
-                location=dict(
-                    voxel=voxels.index.astype(np.int16), affine=voxels.affine, shape=np.asarray(voxels.shape, np.int16)
-                ),
+                location=dict(voxel=voxels.index.astype(np.int16), affine=voxels.affine),
                 attributes=dict(
                     beta_version=layout.beta_version,
                     normalization=normalization,

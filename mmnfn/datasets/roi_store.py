@@ -18,7 +18,6 @@ from .voxel_order import order_voxels
 FORMAT_VERSION = 2
 TABLES_BYTES = 4 << 20
 """More than a store needs beside its responses."""
-LOCATIONS = ('voxel', 'affine', 'shape', 'vertex', 'hemisphere')
 REMEDY = 'Make it with tools/prepare_nsd.py (or prepare_algonauts.py).'
 
 
@@ -34,8 +33,8 @@ class StoreTables(NamedTuple):
         coordinates: (V, 3) mm.
         rois: ROI class → ascending indices into the V voxels.
         ncsnr: (V,) and noise_ceiling: (V,) percent of variance of the averaged test responses; NaN if unknown.
-        location: Data sets that say where the voxels are: ``voxel`` (V, 3) x, y, z, ``affine`` and ``shape`` for a
-            volume, ``vertex`` (V,) and ``hemisphere`` (V,) for a surface.
+        location: Data sets that say where the voxels are: ``voxel`` (V, 3) x, y, z and ``affine`` for a volume,
+            ``vertex`` (V,) and ``hemisphere`` (V,) for a surface.
         attributes: Where it all comes from, and how it was processed.
     """
 
@@ -138,8 +137,8 @@ class ROIStore:
         repeats: (images,) presentations that were averaged; 0 where that is not known.
         coordinates: (V, 3) float32, mm.
         ncsnr: (V,) and noise_ceiling: (V,) percent of variance of the averaged test responses; NaN if unknown.
-        location: Where the voxels are: ``voxel`` (V, 3) indices into the volume, its ``affine`` and ``shape``, or
-            ``vertex`` (V,) and ``hemisphere`` (V,) of the surface.
+        location: Where the voxels are: ``voxel`` (V, 3) indices into the volume and ``affine``, or ``vertex`` (V,) and
+            ``hemisphere`` (V,) of the surface.
         trial_row: (trials,) row of the image of each trial, and trial_session: (trials,) its session (1-based); None
             if the store holds no single trials.
         attributes: What the file says of its making.
@@ -161,7 +160,9 @@ class ROIStore:
             self.coordinates = file['coordinates'][()]
             self.ncsnr = file['ncsnr'][()]
             self.noise_ceiling = file['noise_ceiling'][()]
-            self.location = {name: file[name][()] for name in LOCATIONS if name in file}
+            self.location = {
+                name: file[name][()] for name in ('voxel', 'affine', 'vertex', 'hemisphere') if name in file
+            }
             self._rois = {name: file['roi'][name][()] for name in file['roi']}
             self._places = {'responses': _place(file['responses'])}
             self.trial_row = self.trial_session = None

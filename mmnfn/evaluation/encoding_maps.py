@@ -28,12 +28,12 @@ def write_voxel_map(store: ROIStore, coordinates: np.ndarray, values: np.ndarray
     Raises:
         ValueError: If the store is no volume, or does not say how large it is, or a coordinate is no voxel centre.
     """
-    if 'shape' not in store.location:
+    if 'volume_shape' not in store.attributes:
         raise ValueError(
-            f'{store.path} ({store.space}) does not say which volume its voxels lie in. Maps are written for stores of '
-            'volumes that tools/prepare_nsd.py of this version made.'
+            f'{store.path} ({store.space}) does not say which volume its voxels lie in. Maps are written for stores '
+            'that tools/prepare_nsd.py made.'
         )
-    affine, shape = store.location['affine'], tuple(int(n) for n in store.location['shape'])
+    affine, shape = store.location['affine'], tuple(int(n) for n in store.attributes['volume_shape'])
     index = (np.asarray(coordinates, float) - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T
     voxel = np.rint(index).astype(int)
     if np.abs(index - voxel).max() > 0.05 or (voxel < 0).any() or (voxel >= shape).any():
