@@ -41,7 +41,11 @@ def summarize(out: Path, seconds: Dict[str, float]) -> dict:
         summary[name] = {init: encoding[init][f'encoding/{key}'] for init in INITS}
     prefix = 'encoding/pcc_roi_'
     summary['pcc_by_roi'] = {
-        init: {name[len(prefix) :]: value for name, value in encoding[init].items() if name.startswith(prefix)}
+        init: {
+            name[len(prefix) :]: value
+            for name, value in encoding[init].items()
+            if name.startswith(prefix) and not name.endswith(('_low', '_high'))
+        }
         for init in INITS
     }
     for name, (task, key, factor) in TASKS.items():

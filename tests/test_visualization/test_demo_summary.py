@@ -23,6 +23,7 @@ def summary(tmp_path):
             'pcc_se': 0.01,
             'pcc_normalized': 0.4 + 0.1 * k,
             'pcc_roi_streams': 0.2 + 0.1 * k,
+            'pcc_roi_streams_low': 0.1,
         }
         write(f'{init}/encoding/metrics.json', **{f'encoding/{name}': value for name, value in metrics.items()})
         write(f'{init}/detect/metrics.json', **{'coco/bbox_mAP': 0.1 + 0.01 * k, 'coco/segm_mAP': 0.08 + 0.01 * k})
