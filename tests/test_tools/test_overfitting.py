@@ -53,7 +53,7 @@ default_hooks = dict(checkpoint=dict(interval=iterations))
 """
 UPERNET = """
 _base_ = {base!r}
-side, iterations = 224, 400
+side, iterations = 192, 320
 scale = dict(type='Resize', scale=(side, side), keep_ratio=False)
 # A streetlight is a thousandth of a building, and mIoU counts them alike: so does Lovász' loss.
 loss = [dict(type='CrossEntropyLoss'), dict(type='LovaszLoss', reduction='none')]
