@@ -196,7 +196,8 @@ def test_interrupt_ends_the_children(toy, tmp_path, monkeypatch):
     study = toy(seeds=[0])
     monkeypatch.setenv('TOY_SLEEP', '1')
     code = READ.format(study=str(tmp_path / 'study.yml'), root=str(tmp_path / 'root'), work=str(tmp_path / 'work'))
-    code += 'run_job(study.jobs[0])'
+    # a shell starts what it runs in the background with Ctrl-C ignored, and the tests may run there
+    code += 'import signal; signal.signal(signal.SIGINT, signal.default_int_handler); run_job(study.jobs[0])'
     process = subprocess.Popen([sys.executable, '-c', code], cwd=tmp_path, stderr=subprocess.DEVNULL)
     for _ in range(600):
         if (study.jobs[0].folder / 'slept').exists():
