@@ -29,7 +29,7 @@ def get_model(
 
     Args:
         config: Config file or config, of any of the three libraries; or the name of a published model, whose config and
-            weights are then those of its entry in the model index.
+            weights are then those of its entry in the model index. Configs are Python, and are run.
         checkpoint: Training checkpoint or exported backbone; nothing but its tensors is used. None leaves the
             weights as the config initialises them; those of a name are then the published ones.
         device: Where the model is to be.

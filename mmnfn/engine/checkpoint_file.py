@@ -64,7 +64,6 @@ class Checkpoint(NamedTuple):
         state_dict: Its weights, on the CPU.
         meta: Its ``meta`` entry, {} where it has none.
         container: Under which name the weights stand, ``''`` where they are the file's outermost dict.
-        entries: Names of the outermost entries, e.g. ``optimizer`` in a training checkpoint.
         foreign: Names, ``module.name``, that the file wants imported and that no checkpoint of the libraries needs.
     """
 
@@ -72,7 +71,6 @@ class Checkpoint(NamedTuple):
     state_dict: Dict[str, Tensor]
     meta: Dict[str, Any]
     container: str
-    entries: Tuple[str, ...]
     foreign: Tuple[str, ...]
 
     def refuse_foreign(self, argument: str = 'checkpoint') -> Checkpoint:
@@ -248,7 +246,6 @@ def read_checkpoint(path: str, argument: str = 'CHECKPOINT') -> Checkpoint:
         weights,
         {key: value for key, value in meta.items() if _is_plain(value)} if isinstance(meta, Mapping) else {},
         container,
-        tuple(map(str, content)) if container else (),
         tuple(dict.fromkeys(foreign)),
     )
 

@@ -16,7 +16,8 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 
 from .checkpoint_file import read_checkpoint
-from .provenance import dicts, provenance
+from .config_nodes import dicts, literal_config
+from .provenance import provenance
 from .whole_file import whole_file
 
 PREFIX = 'backbone.'
@@ -70,7 +71,7 @@ def backbone_config(cfg: Optional[Mapping]) -> Dict[str, Any]:
     return next((node['backbone'] for node in dicts(model) if isinstance(node.get('backbone'), Mapping)), {})
 
 
-def backbone_meta(cfg: Optional[Config] = None, **fields: Any) -> Dict[str, Any]:
+def backbone_meta(cfg: Optional[Mapping] = None, **fields: Any) -> Dict[str, Any]:
     """Metadata of an export.
 
     Args:
@@ -87,7 +88,7 @@ def backbone_meta(cfg: Optional[Config] = None, **fields: Any) -> Dict[str, Any]
             dict(
                 backbone=backbone,
                 time=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
-                config='' if cfg is None else cfg.pretty_text,
+                config=getattr(cfg, 'pretty_text', ''),
                 **provenance(cfg),
             ),
             **fields,
@@ -120,7 +121,7 @@ def export_checkpoint(path: str, out: str, prefix: str = PREFIX) -> Dict[str, An
     meta = checkpoint.meta
     text = meta.get('cfg') or ''
     known = {key: meta.get(key) for key in ('epoch', 'iter', 'seed')}
-    written = backbone_meta(parsed_config(text), config=text, **known, **meta.get('mmnfn', {}))
+    written = backbone_meta(literal_config(text), config=text, **known, **meta.get('mmnfn', {}))
     save_export(backbone_state(checkpoint.state_dict, prefix, path), written, out)
     return written
 
@@ -151,11 +152,3 @@ def export_random(cfg: Config, out: str, seed: int = 0) -> Dict[str, Any]:
     meta = backbone_meta(cfg, epoch=0, iter=0, seed=seed)
     save_export({PREFIX + key: value.detach().cpu().clone() for key, value in model.state_dict().items()}, meta, out)
     return meta
-
-
-def parsed_config(text: str) -> Optional[Config]:
-    """Config of a checkpoint's config text; None where it imports what is not installed here."""
-    try:
-        return Config.fromstring(text, '.py') if text else None
-    except ImportError:
-        return None

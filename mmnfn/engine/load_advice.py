@@ -23,7 +23,6 @@ class Findings(NamedTuple):
         checkpoint: The file.
         declared: The ``prefix`` of the module's ``init_cfg``, with its dot; None for none.
         found: The prefix under which the module's keys are in the file.
-        loaded: Whether the loader has run.
     """
 
     audit: LoadAudit
@@ -31,11 +30,10 @@ class Findings(NamedTuple):
     checkpoint: Checkpoint
     declared: Optional[str]
     found: str
-    loaded: bool
 
-    def rows(self, *status: str) -> List[Row]:
+    def rows(self, status: str) -> List[Row]:
         """Rows of one status."""
-        return [row for row in self.audit.rows if row.status in status]
+        return [row for row in self.audit.rows if row.status == status]
 
 
 def advice(findings: Findings) -> Optional[str]:
@@ -93,11 +91,14 @@ def _container(findings: Findings) -> Optional[str]:
 def _prefix(findings: Findings) -> Optional[str]:
     found = findings.found
     if _has_own_loader(findings.module):
-        if found or getattr(findings.module, 'convert_weights', True):
-            return None  # MMSegmentation takes both, and the converter adds the prefix
+        # the converter adds the prefix, and MMSegmentation, which has none, takes keys with it and without
+        convert = getattr(findings.module, 'convert_weights', None)
+        if convert or found == 'backbone.' or (convert is None and not found):
+            return None
         return (
-            "MMDetection's Swin takes keys that begin with 'backbone.' only, and in the file they have no prefix. Use "
-            "backbone.type='mmpretrain.SwinTransformer' with pad_small_map=True, whose loader is MMEngine's."
+            f'{type(findings.module).__module__.partition(".")[0]}.SwinTransformer takes keys that begin with '
+            f"'backbone.', and in the file they begin with {found!r}. Use backbone.type='mmpretrain.SwinTransformer' "
+            "with pad_small_map=True, whose loader is MMEngine's and knows prefixes."
         )
     declared = findings.declared or ''
     if declared == found or (not declared and found == 'module.'):
@@ -180,9 +181,8 @@ def _written_with(findings: Findings) -> str:
 
 def _stage_sizes(keys: Iterable[str]) -> Dict[str, int]:
     """Blocks of each stage: how many numbers follow ``stages.2`` or the like."""
-    blocks = {
-        match.groups() for match in (re.match(r'([a-z_]+\.\d+)\.(?:blocks\.)?(\d+)\.', key) for key in keys) if match
-    }
+    block = re.compile(r'(?:backbone\.)?([a-z_]+\.\d+)\.(?:blocks\.)?(\d+)\.')
+    blocks = {match.groups() for match in map(block.match, keys) if match}
     return Counter(stage for stage, _ in sorted(blocks))
 
 

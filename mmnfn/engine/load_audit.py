@@ -231,7 +231,7 @@ def audit_load(
             top = source.partition('.')[0]
             others[top] = others.get(top, 0) + 1
     audit = LoadAudit(name, checkpoint.path, tuple(rows), tuple(left_over), others, None)
-    return audit._replace(problem=advice(Findings(audit, module, checkpoint, declared, found, loaded)))
+    return audit._replace(problem=advice(Findings(audit, module, checkpoint, declared, found)))
 
 
 def _same(tensor: Tensor, value: Tensor) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator, List
+from typing import List
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 
 from .checkpoint_file import read_checkpoint
+from .config_nodes import dicts
 from .hooks.load_audit_hook import pretrained_modules
 from .load_audit import LoadAudit, audit_load
 
@@ -29,8 +30,9 @@ def check_load(cfg: Config, path: str, whole: bool = False) -> List[LoadAudit]:
         FileNotFoundError, ValueError: There is no such checkpoint, it is damaged, or opening it would run code.
     """
     checkpoint = read_checkpoint(path).refuse_foreign('CHECKPOINT')
-    for init_cfg in _pretrained(cfg.model):
-        init_cfg['checkpoint'] = path
+    for node in dicts(cfg.model):
+        if node.get('type') == 'Pretrained' and 'checkpoint' in node:
+            node['checkpoint'] = path
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
         model = MODELS.build(cfg.model)
         loads = [] if whole else list(pretrained_modules(model))
@@ -44,14 +46,3 @@ def check_load(cfg: Config, path: str, whole: bool = False) -> List[LoadAudit]:
         else:
             load_checkpoint(model, path, map_location='cpu')
         return [audit_load(name, module, checkpoint, prefix) for name, module, prefix in modules]
-
-
-def _pretrained(node: Any) -> Iterator[dict]:
-    """Every ``init_cfg`` of a model's config that names a checkpoint."""
-    if isinstance(node, dict):
-        if node.get('type') == 'Pretrained' and 'checkpoint' in node:
-            yield node
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for child in node:
-            yield from _pretrained(child)

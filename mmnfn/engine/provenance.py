@@ -6,7 +6,9 @@ import subprocess
 import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional
+
+from .config_nodes import dicts
 
 LIBRARIES = ('torch', 'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg', 'mmnfn')
 
@@ -47,15 +49,3 @@ def source_revision() -> Optional[str]:
     except (OSError, subprocess.CalledProcessError):
         return None
     return revision + ('+changes' if changes else '')
-
-
-def dicts(node: Any) -> Iterator[Mapping]:
-    """A config node and every dict below it, outermost first."""
-    queue: List[Any] = [node]
-    while queue:
-        node = queue.pop(0)
-        if isinstance(node, Mapping):
-            yield node
-            queue.extend(node.values())
-        elif isinstance(node, (list, tuple)):
-            queue.extend(node)

@@ -13,7 +13,8 @@ import torch
 import yaml
 
 from .checkpoint_file import Checkpoint, read_checkpoint
-from .export import backbone_config, parsed_config, plain
+from .config_nodes import literal_config
+from .export import backbone_config, plain
 from .whole_file import whole_file
 
 COLLECTION = dict(
@@ -85,7 +86,7 @@ def _meta(checkpoint: Checkpoint, text: str) -> Dict[str, Any]:
         dict(
             known,
             config=text,
-            backbone=backbone_config(parsed_config(text)),
+            backbone=backbone_config(literal_config(text)),
             trained=checkpoint.meta.get('time'),
             published=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
             **checkpoint.meta.get('mmnfn', {}),

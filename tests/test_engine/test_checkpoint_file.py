@@ -50,7 +50,6 @@ def test_containers(tmp_path, container, new_format):
     checkpoint = read_checkpoint(path)
     assert_weights(checkpoint)
     assert checkpoint.container == container and checkpoint.foreign == ()
-    assert checkpoint.entries == ((container, 'epoch') if container else ())
 
 
 def test_training_checkpoint(tmp_path):
@@ -69,7 +68,7 @@ def test_training_checkpoint(tmp_path):
     )
     checkpoint = read_checkpoint(tmp_path / 'epoch_2.pth')
     assert_weights(checkpoint)
-    assert checkpoint.foreign == () and checkpoint.entries == ('meta', 'state_dict', 'message_hub', 'optimizer')
+    assert checkpoint.foreign == ()
     assert checkpoint.meta == dict(epoch=2, cfg='model = dict()', versions=['1', '2'])
     assert checkpoint.refuse_foreign() is checkpoint
 

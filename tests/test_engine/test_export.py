@@ -2,6 +2,7 @@
 
 import json
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mmnfn.engine import export
+from mmnfn.engine.config_nodes import literal_config
 from mmnfn.engine.hooks import ExportBackboneHook
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Toy(BaseModel):
@@ -242,3 +246,33 @@ def test_weights_of_a_foreign_file_can_be_taken_out(tmp_path):
     export.export_checkpoint(str(tmp_path / 'foreign.pth'), str(tmp_path / 'out.pth'), prefix='')
     content = load(tmp_path / 'out.pth')
     assert list(content['state_dict']) == ['backbone.a'] and content['meta']['config'] == ''
+
+
+def test_the_config_in_a_checkpoint_is_not_run(tmp_path):
+    """MMEngine would read the text by running it; what is literal in it is still understood."""
+    trace = tmp_path / 'trace'
+    text = f"""
+import os
+os.mkdir({str(trace)!r})
+model = dict(type='A', backbone=dict(type='B', arch={{'x': [1, -2.5, (None, True)]}}, drop=0.1), head=dict(x=os.sep))
+backbone = dict(type='C', run=os.mkdir({str(trace)!r}))
+train_dataloader = dict(dataset=dict(subjects=[1, 2]))
+"""
+    torch.save(dict(state_dict={'backbone.a': torch.ones(2)}, meta=dict(cfg=text)), tmp_path / 'evil.pth')
+    meta = export.export_checkpoint(str(tmp_path / 'evil.pth'), str(tmp_path / 'out.pth'))
+    assert not trace.exists() and meta['config'] == text
+    assert meta['backbone'] == {} and meta['subjects'] == [1, 2], 'a setting that needs running is left out'
+    torch.save(
+        dict(state_dict={'backbone.a': torch.ones(2)}, meta=dict(cfg=text.replace(', head=dict(x=os.sep)', ''))),
+        tmp_path / 'evil.pth',
+    )
+    meta = export.export_checkpoint(str(tmp_path / 'evil.pth'), str(tmp_path / 'out.pth'))
+    assert meta['backbone'] == dict(type='B', arch=dict(x=[1, -2.5, [None, True]]), drop=0.1) and not trace.exists()
+
+
+def test_literal_reading_is_that_of_mmengine():
+    """Of the texts that MMEngine prints, on a shipped config."""
+    cfg = Config.fromfile(ROOT / 'configs/nfn/pretrain_nsd.py')
+    settings = literal_config(cfg.pretty_text)
+    expected = Config.fromstring(cfg.pretty_text, '.py').to_dict()
+    assert settings == expected and settings['model']['backbone']['arch'] == 'small'

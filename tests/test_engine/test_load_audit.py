@@ -130,6 +130,10 @@ class TestSwin:
         audit = check(tmp_path, detector('mmdet'), dict(state_dict=weights(dict(SWIN, **MAPS))))
         assert "type='mmpretrain.SwinTransformer' with pad_small_map=True" in audit.problem
 
+    def test_another_prefix_into_mmdetections_loader(self, tmp_path):
+        audit = check(tmp_path, detector('mmdet'), dict(state_dict=prefixed(weights(dict(SWIN, **MAPS)), 'tower.')))
+        assert "in the file they begin with 'tower.'" in audit.problem
+
     def test_microsoft_format(self, tmp_path):
         content = microsoft(weights(SWIN))
         audit = check(tmp_path, dict(detector('mmdet'), convert_weights=True), content)
@@ -229,7 +233,7 @@ def test_values_are_compared_and_not_keys():
     state = {key: value.clone() for key, value in module.state_dict().items() if 'num_batches' not in key}
     from mmnfn.engine.checkpoint_file import Checkpoint
 
-    checkpoint = Checkpoint('f.pth', state, {}, 'state_dict', (), ())
+    checkpoint = Checkpoint('f.pth', state, {}, 'state_dict', ())
     assert audit_load('it', module, checkpoint).problem is None
     state['1.running_var'][1] += 1e-6
     audit = audit_load('it', module, checkpoint)

@@ -165,8 +165,30 @@ def test_load_from_needs_the_backbone_and_leaves_the_rest_free(tmp_path, export)
     assert f'backbone: 4 of 4 tensors loaded from {export[0]}' in log(tmp_path)
     path = str(tmp_path / 'less.pth')
     torch.save({key: value for key, value in export[1].items() if 'second' not in key}, path)
-    with pytest.raises(LoadAuditError, match=r'it lacks 2 tensors \(second.weight, second.bias\)'):
+    with pytest.raises(LoadAuditError, match=r'it lacks 2 tensors \(backbone.second.weight, backbone.second.bias\)'):
         make(tmp_path, Toy(), load_from=path).train()
+
+
+def test_load_from_does_not_go_through_the_backbones_own_loader(tmp_path):
+    """A whole MMDetection checkpoint fits, whatever convert_weights says: it is for files of Microsoft's alone."""
+    pytest.importorskip('mmdet')
+    from mmdet.models import SwinTransformer
+
+    sizes = dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 4], window_size=2, pretrain_img_size=32)
+    whole = Toy()
+    whole.backbone = SwinTransformer(**sizes)
+    path = str(tmp_path / 'whole.pth')
+    torch.save(dict(state_dict=whole.state_dict()), path)
+    model = Toy()
+    model.backbone = SwinTransformer(**sizes, convert_weights=True)
+    runner = make(tmp_path, model, load_from=path)
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    runner.load_or_resume()
+    LoadAuditHook().before_train(runner)
+    with torch.no_grad():
+        model.backbone.norm3.weight.add_(1)
+    with pytest.raises(LoadAuditError, match=r'other values \(backbone.norm3.weight\)'):
+        LoadAuditHook().before_train(runner)
 
 
 def test_a_resumed_run_is_not_held_to_what_it_once_started_from(tmp_path, export):

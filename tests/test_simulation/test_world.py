@@ -110,6 +110,20 @@ def test_noise_is_what_ncsnr_says(layout, truth):
     assert np.allclose(group['noise_ceiling_n3'][()][good], ceiling)
 
 
+def test_signal_to_noise_is_scaled_and_nothing_else(tmp_path):
+    small = dict(subjects=1, sessions=(1,), seed=5, voxel_mm=8.0, stimulus_size=32, workers=1)
+    found = {}
+    for snr in (1.0, 100.0):
+        simulate(tmp_path / f'{snr:.0f}', WorldConfig(**small, snr=snr))
+        with h5py.File(tmp_path / f'{snr:.0f}/truth.h5') as file:
+            found[snr] = {name: file['subj01'][name][()] for name in ('ncsnr', 'responses', 'noise_ceiling_n1')}
+    assert np.allclose(found[100.0]['ncsnr'], 100 * found[1.0]['ncsnr'])
+    assert (found[100.0]['responses'] == found[1.0]['responses']).all()
+    assert found[100.0]['noise_ceiling_n1'].min() > 99 > found[1.0]['noise_ceiling_n1'].max()
+    with pytest.raises(ValueError, match='snr is 0; it must lie between'):
+        simulate(tmp_path / 'none', WorldConfig(**small, snr=0))
+
+
 def test_the_same_seed_gives_identical_files(tmp_path):
     config = WorldConfig(
         subjects=1,

@@ -67,9 +67,10 @@ class LoadAuditHook(Hook):
             return
         model = _model(runner)
         if runner._has_loaded:
-            part = 'backbone' if hasattr(model, 'backbone') else 'model'
-            module, prefix = (model.backbone, 'backbone.') if part == 'backbone' else (model, None)
-            loads = [(part, module, dict(checkpoint=runner._load_from, prefix=prefix))]
+            loads = [('model', model, dict(checkpoint=runner._load_from))]
+            if hasattr(model, 'backbone'):
+                # in a module of its own, as MMEngine loaded it: by the keys of the model, not by the backbone's loader
+                loads = [('backbone', nn.ModuleDict(dict(backbone=model.backbone)), loads[0][2])]
         else:
             loads = list(pretrained_modules(model))
         self._audit(runner, loads)
