@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mmnfn.datasets.roi_store import FORMAT_VERSION
+from mmnfn.engine.launch import child_environment
 from mmnfn.visualization.demo_figure import draw_demo_figure
 from mmnfn.visualization.demo_summary import INITS, print_summary, summarize
 
@@ -68,15 +69,7 @@ class Chain:
             Failed: If it exits with an error, with the end of its output.
         """
         log = OUT / 'logs' / f'{title.replace(" ", "_")}.log'
-        # glibc gives large blocks back to the system at each free, which costs a third of a training step.
-        env = dict(
-            os.environ,
-            PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
-            PYTHONPATH=str(ROOT),
-            PYTHONUNBUFFERED='1',
-            MALLOC_MMAP_THRESHOLD_='4294967296',
-            MALLOC_TRIM_THRESHOLD_='8589934592',
-        )
+        env = child_environment(dict(PYTHONPATH=str(ROOT), PYTHONUNBUFFERED='1'))
         if processes == 1:
             env['OMP_NUM_THREADS'] = '1'
         start = time.monotonic()
@@ -226,7 +219,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     try:
         with chain.progress:
             simulate(chain)
-            pretrain(chain, epochs=10)
+            pretrain(chain, epochs=8)
             transfer(chain, INITS)
             retrieval(chain)
     except Failed as error:

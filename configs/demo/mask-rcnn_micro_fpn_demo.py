@@ -4,7 +4,7 @@ _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     '../_base_/runtimes/mmdet.py',
 ]
-max_iters = 300
+max_iters = 240
 data_root = 'data/sim/coco/'
 checkpoint = 'work_dirs/pretrain/backbone_latest.pth'
 

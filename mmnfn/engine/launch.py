@@ -12,7 +12,9 @@ import datetime
 import logging
 import os
 import subprocess
-from typing import Any, Dict, NamedTuple, Optional
+import sys
+from pathlib import Path
+from typing import Any, Dict, Mapping, NamedTuple, Optional
 
 import torch
 import torch.distributed as torch_dist
@@ -114,6 +116,17 @@ def limit_threads(local_world_size: int) -> int:
         os.environ['OMP_NUM_THREADS'] = str(threads)
         torch.set_num_threads(threads)
     return torch.get_num_threads()
+
+
+def child_environment(variables: Optional[Mapping[str, str]] = None) -> Dict[str, str]:
+    """Environment of a training started from here: this process's own, its Python first on the path, and ``variables``.
+
+    glibc gives large blocks back to the system at each free, which costs a third of a training step on a CPU; unless
+    the user says otherwise it does not here.
+    """
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ.get("PATH", "")}'
+    memory = dict(MALLOC_MMAP_THRESHOLD_='4294967296', MALLOC_TRIM_THRESHOLD_='8589934592')
+    return {**memory, **os.environ, 'PATH': path, **(variables or {})}
 
 
 def _master_address() -> str:

@@ -12,8 +12,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from threading import Event
+from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
+from mmnfn.engine.launch import child_environment
 from mmnfn.engine.provenance import source_revision
 from mmnfn.engine.whole_file import whole_file
 
@@ -98,15 +100,27 @@ class Record(NamedTuple):
             Path(temporary).write_text(json.dumps(self._asdict(), indent=1))
 
 
-def run_job(job: Job) -> Record:
-    """Run a job's commands in this process's place; its record and log are in its folder.
+class Interrupted(RuntimeError):
+    """A job was stopped from outside."""
+
+
+def run_job(job: Job, environment: Optional[Mapping[str, str]] = None, stop: Optional[Event] = None) -> Record:
+    """Run a job's commands; its record and log are in its folder.
 
     Trainings are started with ``--resume``, so a job that was killed goes on where it was.
 
+    Args:
+        job: The job.
+        environment: Variables of its commands besides this process's own.
+        stop: When it is set, the end of a command is that of the job, which stays ``'interrupted'``.
+
     Returns:
         The record, ``'done'`` or ``'failed'``.
+
+    Raises:
+        Interrupted: ``stop`` was set.
     """
-    _end_leftover(job.folder / PROCESS)
+    end_processes(job)
     before = job.record()
     spent = before.seconds if before is not None and before.fingerprint == job.fingerprint else 0.0
     record = Record(
@@ -125,7 +139,9 @@ def run_job(job: Job) -> Record:
     message = ''
     with open(job.folder / LOG, 'a', encoding='utf-8') as log:
         for command in job.commands:
-            message = _run(command, log, job.folder / PROCESS)
+            message = _run(command, log, job.folder / PROCESS, child_environment(environment))
+            if stop is not None and stop.is_set():
+                raise Interrupted(job.name)
             if message:
                 break
     missing = [str(path) for path in job.outputs if not path.is_file()]
@@ -138,7 +154,7 @@ def run_job(job: Job) -> Record:
     return record
 
 
-def _run(command: Tuple[str, ...], log, process_file: Path) -> str:
+def _run(command: Tuple[str, ...], log, process_file: Path, environment: Mapping[str, str]) -> str:
     """Run one command, whose process id is in a file meanwhile; returns why it failed, or ''."""
     try:
         arguments = [_filled_in(argument) for argument in command]
@@ -147,7 +163,7 @@ def _run(command: Tuple[str, ...], log, process_file: Path) -> str:
     log.write(f'$ {" ".join(arguments)}\n')
     log.flush()
     # a session of its own, so that a launcher's children end with it
-    process = subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    process = subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=environment)
     process_file.write_text(str(process.pid))
     try:
         code = process.wait()
@@ -156,28 +172,27 @@ def _run(command: Tuple[str, ...], log, process_file: Path) -> str:
         process.wait()
         raise
     finally:
-        process_file.unlink()
+        process_file.unlink(missing_ok=True)
     if code == 0:
         return ''
     return f'exit code {code} of: {" ".join(arguments)}; see {log.name}'
 
 
-def _end_leftover(process_file: Path) -> None:
-    """End the processes that a killed runner left behind, before their job is started again beside them.
+def end_processes(job: Job) -> None:
+    """End the processes of a job, e.g. those that a killed runner left behind, which else would run beside new ones.
 
-    The file is there only if the runner was killed. Its number is that of a session, and it is believed only if a
-    process of that number works in the job's folder by its command line.
+    The number of the processes' session is in a file while they run. It is believed only if a process of that number
+    works in the job's folder by its command line.
     """
-    if not process_file.is_file():
-        return
-    number = int(process_file.read_text() or 0)
+    process_file = job.folder / PROCESS
     try:
+        number = int(process_file.read_text() or 0)
         command = Path(f'/proc/{number}/cmdline').read_bytes().decode(errors='replace')
+        if str(job.folder) in command:
+            os.killpg(number, signal.SIGKILL)
     except OSError:
-        command = ''
-    if str(process_file.parent) in command:
-        os.killpg(number, signal.SIGKILL)
-    process_file.unlink()
+        pass
+    process_file.unlink(missing_ok=True)
 
 
 def _filled_in(argument: str) -> str:

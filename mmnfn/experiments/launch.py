@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shlex
 import shutil
+import threading
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Dict, Iterator, List, Sequence, Tuple
 
+import torch
 from rich.console import Console
 
-from .job import LAST_CHECKPOINT, Job, run_job
+from mmnfn.engine.launch import available_cores
+
+from .job import LAST_CHECKPOINT, Job, end_processes, run_job
 from .study import Study
 
 
@@ -51,31 +57,77 @@ def pending(jobs: Sequence[Job], redo: bool = False) -> List[Job]:
     return [job for job in jobs if job.state() != 'done']
 
 
-def run_locally(study: Study, jobs: Sequence[Job], console: Console) -> Dict[str, str]:
-    """Run jobs one after another on this machine; those whose needs failed are left out.
+def run_locally(study: Study, jobs: Sequence[Job], console: Console, workers: int = 1) -> Dict[str, str]:
+    """Run jobs on this machine; those whose needs failed are left out.
+
+    Args:
+        study: The study.
+        jobs: What is to be run, in an order in which they can run.
+        console: Where to report.
+        workers: How many jobs run at the same time. Cores and GPUs are divided among them.
 
     Returns:
         Name of each job → ``'done'``, ``'failed'`` or ``'blocked'``.
 
     Raises:
         BlockingIOError: The same study is being run in the same folder by another process.
+        ValueError: There are GPUs, but fewer than ``workers``.
     """
     states: Dict[str, str] = {}
     done = {job.name for job in study.jobs if job.state() == 'done'}
-    with _lock(study.work_dir):
-        for number, job in enumerate(jobs, 1):
-            if not done.issuperset(job.needs):
-                states[job.name] = 'blocked'
-                console.print(f'[{number}/{len(jobs)}] {job.name}: left out, because {job.needs[0]} is not done')
-                continue
-            console.print(f'[{number}/{len(jobs)}] {job.name} …', highlight=False)
-            record = run_job(job)
-            states[job.name] = record.status
-            if record.status == 'done':
-                done.add(job.name)
-            text = f'{record.status} in {record.seconds:.0f} s' + (f': {record.message}' if record.message else '')
-            console.print(f'[{number}/{len(jobs)}] {job.name} {text}', highlight=False)
+    numbers = {job.name: f'[{number}/{len(jobs)}] {job.name}' for number, job in enumerate(jobs, 1)}
+    waiting, free = list(jobs), divided_machine(workers)
+    running: Dict[Future, Tuple[Job, Dict[str, str]]] = {}
+    stop = threading.Event()
+    with _lock(study.work_dir), ThreadPoolExecutor(workers) as pool:
+        try:
+            while waiting or running:
+                for job in list(waiting):
+                    lacking = set(job.needs) - done
+                    if not lacking.isdisjoint(states) or not lacking.issubset(numbers):
+                        states[job.name] = 'blocked'
+                        console.print(f'{numbers[job.name]}: left out, because {job.needs[0]} is not done')
+                    elif free and not lacking:
+                        console.print(f'{numbers[job.name]} …', highlight=False)
+                        environment = free.pop()
+                        running[pool.submit(run_job, job, environment, stop)] = job, environment
+                    else:
+                        continue
+                    waiting.remove(job)
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    job, environment = running.pop(future)
+                    free.append(environment)
+                    record = future.result()
+                    states[job.name] = record.status
+                    done.update([job.name] if record.status == 'done' else [])
+                    text = f'{record.status} in {record.seconds:.0f} s' + (record.message and f': {record.message}')
+                    console.print(f'{numbers[job.name]} {text}', highlight=False)
+        except BaseException:
+            stop.set()
+            for job, _ in running.values():
+                end_processes(job)
+            raise
     return states
+
+
+def divided_machine(workers: int) -> List[Dict[str, str]]:
+    """Environment variables of each of several jobs that run at the same time.
+
+    Raises:
+        ValueError: There are GPUs, but fewer than ``workers``.
+    """
+    if workers == 1:
+        return [{}]
+    gpus = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, range(torch.cuda.device_count()))))
+    numbers = [number for number in gpus.split(',') if number]
+    if 0 < len(numbers) < workers:
+        raise ValueError(f'--jobs {workers}: there are only {len(numbers)} GPUs ({gpus}); give at most as many jobs.')
+    threads = os.environ.get('OMP_NUM_THREADS', str(max(1, available_cores() // workers)))
+    shares: List[Dict[str, str]] = [dict(OMP_NUM_THREADS=threads) for _ in range(workers)]
+    if numbers:
+        for number, share in enumerate(shares):
+            share['CUDA_VISIBLE_DEVICES'] = ','.join(numbers[number::workers])
+    return shares
 
 
 def submit(study: Study, jobs: Sequence[Job], cluster: str = 'slurm') -> List[Tuple[str, str]]:

@@ -13,7 +13,7 @@ from .job import Job, python
 
 KEYS = {
     'study': ('name', 'work_dir', 'seeds', 'processes', 'backbones', 'tables', 'slurm'),
-    'backbone': ('pretrain', 'transfer'),
+    'backbone': ('pretrain', 'transfer', 'paper'),
     'pretrain': ('config', 'random', 'checkpoint', 'options', 'processes', 'transfer'),
     'transfer': ('config', 'options', 'processes', 'train'),
 }
@@ -61,7 +61,9 @@ def read_study(path: Union[str, Path], root: Path, work_dir: Union[str, Path, No
 
     ``options`` are those of ``--cfg-options``, and ``{seed}`` in them is the seed. ``transfer`` of a row names the
     columns that it is for, all by default; a row with a ``config`` is also tested by it (retrieval). Paths start from
-    the repository, or from the current folder.
+    the repository, or from the current folder. Entries whose name starts with ``x-`` are for YAML's anchors. ``paper``
+    of a backbone names the one of the paper whose figures stand beside its own. Studies that share a ``work_dir`` share
+    their jobs of the same name.
 
     Args:
         path: The file.
@@ -96,7 +98,7 @@ def _check(node: Any, kind: str, where: str) -> None:
     if not isinstance(node, Mapping):
         raise ValueError(f'STUDY: {where} must be a mapping with {", ".join(KEYS[kind])}, but is {node!r}.')
     for key in node:
-        if key not in KEYS[kind]:
+        if key not in KEYS[kind] and not str(key).startswith('x-'):
             near = difflib.get_close_matches(str(key), KEYS[kind], 1)
             raise ValueError(
                 f'STUDY: {where} has an unknown entry {key!r}'

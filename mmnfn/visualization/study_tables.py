@@ -10,17 +10,30 @@ from mmnfn.experiments.results import figures_of, formatted, formatted_differenc
 from mmnfn.experiments.study import Study
 
 REFERENCES = ('random', 'nfn-shuffled')
-"""Rows that every other row is compared with, where a table has them."""
+"""Rows that every other row is compared with, where a table has them and does not say otherwise."""
 
+_BOXES_AND_MASKS = ('APbox', 'AP50box', 'AP75box', 'APsegm', 'AP50segm', 'AP75segm')
 # Of the paper (Lang, Fang and Su, 2025), by backbone, row and column; APs and mIoU in percent, PCC times 100. Those of
 # its random and CLIP rows are derived from differences that its text states.
 PAPER: Dict[Tuple[str, str], Dict[str, str]] = {
-    ('swin-s', 'random'): dict(APbox='41.4', APsegm='38.5'),
-    ('swin-s', 'clip'): dict(APbox='42.0', APsegm='39.3'),
-    ('swin-s', 'nfn'): dict(APbox='43.7 ± 0.3', APsegm='43.2 ± 0.3'),
-    ('convnext-s', 'random'): dict(APbox='42.7', APsegm='39.9', mIoU='39.2', PCC='54.2'),
-    ('convnext-s', 'clip'): dict(APbox='42.9', APsegm='40.9', mIoU='41.3', PCC='55.7'),
-    ('convnext-s', 'nfn'): dict(APbox='45.2 ± 0.2', APsegm='44.1 ± 0.3', mIoU='42.9', PCC='57.4'),
+    ('swin-s', 'random'): dict(zip(_BOXES_AND_MASKS, ('41.4', '63.5', '45.6', '38.5', '60.9', '41.4'))),
+    ('swin-s', 'clip'): dict(zip(_BOXES_AND_MASKS, ('42.0', '64.7', '46.1', '39.3', '61.4', '42.0'))),
+    ('swin-s', 'nfn'): dict(
+        zip(_BOXES_AND_MASKS, ('43.7 ± 0.3', '65.9 ± 0.6', '47.5 ± 0.4', '43.2 ± 0.3', '64.1 ± 0.6', '43.4 ± 0.3'))
+    ),
+    ('convnext-s', 'random'): dict(
+        zip(_BOXES_AND_MASKS, ('42.7', '65.5', '46.0', '39.9', '62.3', '42.1')), mIoU='39.2', PCC='54.2'
+    ),
+    ('convnext-s', 'clip'): dict(
+        zip(_BOXES_AND_MASKS, ('42.9', '66.2', '46.3', '40.9', '63.1', '43.1')), mIoU='41.3', PCC='55.7'
+    ),
+    ('convnext-s', 'nfn'): dict(
+        zip(_BOXES_AND_MASKS, ('45.2 ± 0.2', '68.3 ± 0.3', '50.1 ± 0.3', '44.1 ± 0.3', '65.1 ± 0.4', '45.4 ± 0.5')),
+        mIoU='42.9',
+        PCC='57.4',
+    ),
+    ('convnext-s', 'nfn-1d'): dict(APbox='41.8', APsegm='41.7'),
+    ('convnext-s', 'nfn-no-guidance'): dict(APbox='42.6', mIoU='41.8'),
 }
 
 
@@ -41,33 +54,56 @@ class Column(NamedTuple):
     digits: int = 1
 
 
+class Layout(NamedTuple):
+    """What a table of a study is to have.
+
+    Attributes:
+        title: Its heading.
+        rows: Names of rows.
+        columns: Figures.
+        references: Rows that the others are compared with.
+    """
+
+    title: str
+    rows: Tuple[str, ...]
+    columns: Tuple[Column, ...]
+    references: Tuple[str, ...]
+
+
 class Table(NamedTuple):
     """A table, ready to be written.
 
     Attributes:
         title: Its heading.
+        seeds: Number of seeds of the study.
         head: Column headings.
         rows: Texts, as many as headings each.
-        differences: The same, of the paired differences.
+        difference_head: Column headings of the differences.
+        differences: Texts of the paired differences.
     """
 
     title: str
+    seeds: int
     head: Tuple[str, ...]
     rows: List[Tuple[str, ...]]
+    difference_head: Tuple[str, ...]
     differences: List[Tuple[str, ...]]
 
 
-def read_tables(study: Study) -> List[Tuple[str, List[str], List[Column]]]:
-    """Titles, rows and columns of the tables that a study's file asks for.
+def read_layouts(study: Study) -> List[Layout]:
+    """The tables that a study's file asks for.
 
     Raises:
         ValueError: A table lacks an entry, or has a wrong one.
     """
-    tables = []
+    layouts = []
     for number, node in enumerate(study.content.get('tables') or [], 1):
         where = f'{study.path}, tables, number {number}'
-        if not isinstance(node, Mapping) or set(node) - {'title', 'rows', 'columns'} or not node.get('columns'):
-            raise ValueError(f'STUDY: {where} must have title, columns and, if not all are meant, rows.')
+        known = {'title', 'rows', 'columns', 'references'}
+        if not isinstance(node, Mapping) or set(node) - known or not node.get('columns'):
+            raise ValueError(
+                f'STUDY: {where} must have title, columns and, if not all are meant, rows; references are optional.'
+            )
         columns = []
         for name, content in node['columns'].items():
             try:
@@ -76,67 +112,72 @@ def read_tables(study: Study) -> List[Tuple[str, List[str], List[Column]]]:
                 raise ValueError(
                     f'STUDY: {where}, columns.{name}: {error}. It has task, metric, scale, digits.'
                 ) from error
-        rows = node.get('rows') or _rows(study)
-        unknown = [row for row in rows if row not in _rows(study)]
+        rows, references = node.get('rows') or _rows(study), node.get('references') or REFERENCES
+        unknown = [row for row in [*rows, *(node.get('references') or [])] if row not in _rows(study)]
         if unknown:
             raise ValueError(f'STUDY: {where} names the row {unknown[0]!r}, which is not pretrained.')
-        tables.append((node.get('title', f'Table {number}'), list(rows), columns))
-    return tables
+        layouts.append(Layout(node.get('title', f'Table {number}'), tuple(rows), tuple(columns), tuple(references)))
+    return layouts
 
 
-def make_table(study: Study, title: str, rows: Sequence[str], columns: Sequence[Column]) -> Table:
+def make_table(study: Study, layout: Layout) -> Table:
     """Mean ± s.d. over seeds of every row, the paper's figures beside them where there are any, and differences."""
-    backbones = list(study.content['backbones'])
-    paper = any(column.name in PAPER.get((b, row), {}) for b in backbones for row in rows for column in columns)
-    head = ['backbone', 'weights'] + [
-        name for c in columns for name in ([c.name, f'{c.name}, paper'] if paper else [c.name])
-    ]
+    backbones, columns = study.content['backbones'], layout.columns
+    paper = {
+        name: {row: PAPER.get((node.get('paper', name), row), {}) for row in layout.rows}
+        for name, node in backbones.items()
+    }
+    shown = {c.name for c in columns if any(c.name in figures for rows in paper.values() for figures in rows.values())}
+    head = ['backbone', 'weights']
+    for column in columns:
+        head += [column.name, f'{column.name}, paper'] if column.name in shown else [column.name]
     body, differences = [], []
-    for backbone in backbones:
+    for backbone, node in backbones.items():
         found = {
             row: [figures_of(study, backbone, row, c.task, c.metric) for c in columns]
-            for row in rows
-            if row in (study.content['backbones'][backbone].get('pretrain') or {})
+            for row in layout.rows
+            if row in (node.get('pretrain') or {})
         }
         for row, figures in found.items():
             texts = []
             for column, by_seed in zip(columns, figures):
                 texts.append(formatted(summarise(by_seed, len(study.seeds)), column.scale, column.digits))
-                if paper:
-                    texts.append(PAPER.get((backbone, row), {}).get(column.name, ''))
+                if column.name in shown:
+                    texts.append(paper[backbone][row].get(column.name, ''))
             body.append((backbone, row, *texts))
-            for reference in REFERENCES:
-                if reference != row and reference in found and row != 'random':
+            for reference in layout.references:
+                if reference in found and row not in (reference, layout.references[0]):
                     pairs = zip(columns, figures, found[reference])
                     texts = [formatted_difference(paired_difference(a, b), c.scale, c.digits) for c, a, b in pairs]
                     differences.append((backbone, f'{row} − {reference}', *texts))
-    return Table(title, tuple(head), body, differences)
+    difference_head = ('backbone', 'difference', *(column.name for column in columns))
+    return Table(layout.title, len(study.seeds), tuple(head), body, difference_head, differences)
 
 
-def markdown(table: Table, names: Sequence[str], seeds: int) -> str:
-    """A table and its differences for a Markdown file; ``names`` are the columns' headings."""
+def markdown(table: Table) -> str:
+    """A table and its differences for a Markdown file."""
     lines = [
         f'## {table.title}',
         '',
-        f'Mean ± standard deviation over {seeds} seeds.',
+        f'Mean ± standard deviation over {table.seeds} seeds.',
         '',
         *_grid(table.head, table.rows),
     ]
     if table.differences:
-        head = ('backbone', 'difference', *names)
-        lines += ['', 'Paired differences by seed, with 95% intervals (t):', '', *_grid(head, table.differences)]
+        lines += ['', 'Paired differences by seed, with 95% intervals (t):', '']
+        lines += _grid(table.difference_head, table.differences)
     return '\n'.join(lines)
 
 
-def comma_separated(study: Study, rows: Sequence[str], columns: Sequence[Column]) -> str:
+def comma_separated(study: Study, layout: Layout) -> str:
     """Every single figure of a table: one line for each backbone, row, seed and column, not scaled."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator='\n')
     writer.writerow(['backbone', 'weights', 'seed', 'column', 'metric', 'value'])
     for backbone, content in study.content['backbones'].items():
-        for row in rows:
+        for row in layout.rows:
             if row in (content.get('pretrain') or {}):
-                for column in columns:
+                for column in layout.columns:
                     for seed, value in figures_of(study, backbone, row, column.task, column.metric).items():
                         writer.writerow([backbone, row, seed, column.name, column.metric, repr(value)])
     return stream.getvalue()

@@ -101,9 +101,9 @@ def log():
     return Path('log').read_text().splitlines() if Path('log').exists() else []
 
 
-def run(study, **selection):
+def run(study, workers=1, **selection):
     jobs = launch.pending(launch.select(study, **selection))
-    return launch.run_locally(study, jobs, Console(file=open(os.devnull, 'w')))
+    return launch.run_locally(study, jobs, Console(file=open(os.devnull, 'w')), workers)
 
 
 def test_expansion(toy):
@@ -141,6 +141,34 @@ def test_a_run_does_everything_once(toy):
     assert run(study) == {} and log() == lines
     (study.jobs[1].folder / 'metrics.json').unlink()
     assert run(study) == {'swin/nfn/seed0/detect': 'done'}
+
+
+def test_jobs_beside_each_other(toy, monkeypatch, tmp_path):
+    """Two at a time, none before what it needs, and with the machine divided."""
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,5,6')
+    monkeypatch.setenv('OMP_NUM_THREADS', '3')
+    waits = "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['OMP_NUM_THREADS']); time.sleep(1)\n"
+    for script in ('train', 'test'):
+        with open(tmp_path / f'root/tools/{script}.py', 'a') as file:
+            file.write(waits)
+    study = toy()
+    assert set(run(study, workers=2).values()) == {'done'}
+    texts = [(job.folder / 'job.log').read_text() for job in study.jobs]
+    shares = {line for text in texts for line in text.splitlines() if line[0].isdigit()}
+    assert shares == {'4,6 3', '5 3'}, 'one after another, all would have the same share'
+    lines = [line.split() for line in log()]
+    for seed in ('seed0', 'seed5'):
+        order = [line[3] for line in lines if line[:3] == ['train', 'nfn', seed]]
+        assert order == ['pretrain', 'detect']
+    with pytest.raises(ValueError, match='--jobs 4: there are only 3 GPUs'):
+        launch.divided_machine(4)
+
+
+def test_cores_are_divided_where_there_are_no_gpus(monkeypatch):
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    monkeypatch.setattr(launch, 'available_cores', lambda: 8)
+    assert launch.divided_machine(3) == [dict(OMP_NUM_THREADS='2')] * 3 and launch.divided_machine(1) == [{}]
 
 
 def test_a_failure_blocks_what_needs_it_and_nothing_else(toy):
@@ -191,13 +219,14 @@ def test_a_killed_run_goes_on(toy, tmp_path):
     assert not status.exists() or status.read_text().split()[2] == 'Z', 'it was ended before the job started again'
 
 
-def test_interrupt_ends_the_children(toy, tmp_path, monkeypatch):
+@pytest.mark.parametrize('call', ['run_job(study.jobs[0])', 'launch.run_locally(study, study.jobs, Console(), 2)'])
+def test_interrupt_ends_the_children(toy, tmp_path, monkeypatch, call):
     """Ctrl-C must not leave a training behind."""
     study = toy(seeds=[0])
     monkeypatch.setenv('TOY_SLEEP', '1')
     code = READ.format(study=str(tmp_path / 'study.yml'), root=str(tmp_path / 'root'), work=str(tmp_path / 'work'))
     # a shell starts what it runs in the background with Ctrl-C ignored, and the tests may run there
-    code += 'import signal; signal.signal(signal.SIGINT, signal.default_int_handler); run_job(study.jobs[0])'
+    code += 'import signal; signal.signal(signal.SIGINT, signal.default_int_handler); ' + call
     process = subprocess.Popen([sys.executable, '-c', code], cwd=tmp_path, stderr=subprocess.DEVNULL)
     for _ in range(600):
         if (study.jobs[0].folder / 'slept').exists():
@@ -205,6 +234,7 @@ def test_interrupt_ends_the_children(toy, tmp_path, monkeypatch):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) != 0
+    assert study.jobs[0].state() == 'interrupted'
     left = subprocess.run(['pgrep', '-f', str(tmp_path / 'root/tools/train.py')], capture_output=True, text=True)
     assert left.stdout == ''
 

@@ -1,7 +1,6 @@
 """Without noise, training comes close to what knowing the true tuning would give; about 20 minutes on two cores."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from mmnfn.datasets import NSDDataset, NSDLayout
 from mmnfn.datasets.preparation import prepare
+from mmnfn.engine.launch import child_environment
 from mmnfn.simulation.world import WorldConfig, simulate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +53,6 @@ def test_retrieval_reaches_nine_tenths_of_the_oracle(clean_world, tmp_path):
     options += [f'{kind}_dataloader.dataset.subjects=[1]' for kind in ('train', 'val', 'test')]
     options += ['train_dataloader.batch_size=64', f'train_cfg.max_epochs={EPOCHS}', f'param_scheduler.1.end={EPOCHS}']
     options += ['default_hooks.checkpoint.interval=1']
-    environment = dict(os.environ, MALLOC_MMAP_THRESHOLD_='4294967296', MALLOC_TRIM_THRESHOLD_='8589934592')
     for arguments in (
         ['train.py', ROOT / 'configs/demo/pretrain.py', '--no-validate'],
         [
@@ -65,7 +64,7 @@ def test_retrieval_reaches_nine_tenths_of_the_oracle(clean_world, tmp_path):
         ],
     ):
         command = [sys.executable, ROOT / 'tools' / arguments[0], *arguments[1:], '--work-dir', tmp_path]
-        subprocess.run([*map(str, command), '--cfg-options', *options], check=True, env=environment)
+        subprocess.run([*map(str, command), '--cfg-options', *options], check=True, env=child_environment())
     metrics = json.loads((tmp_path / 'top1.json').read_text())
     top1 = metrics['retrieval/image_to_brain_top1']
     print(f'held-out image to brain top-1 of {count}: {top1:.3f}, oracle {oracle:.3f}')

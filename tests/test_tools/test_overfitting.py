@@ -4,13 +4,14 @@ Minutes on two cores; run with -m "real_data and slow".
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from mmnfn.engine.launch import child_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]
@@ -88,11 +89,10 @@ default_hooks = dict(checkpoint=dict(interval=iterations))
 def train_and_test(folder, config):
     """Metrics of tools/test.py after tools/train.py."""
     (folder / 'config.py').write_text(config)
-    environment = dict(os.environ, MALLOC_MMAP_THRESHOLD_='4294967296', MALLOC_TRIM_THRESHOLD_='8589934592')
 
     def run(script, *arguments):
         command = [sys.executable, ROOT / 'tools' / script, folder / 'config.py', *arguments, '--work-dir', folder]
-        subprocess.run([*map(str, command)], check=True, env=environment)
+        subprocess.run([*map(str, command)], check=True, env=child_environment())
 
     run('train.py')
     (checkpoint,) = folder.glob('iter_*.pth')

@@ -13,7 +13,7 @@ from pathlib import Path
 from mmnfn.engine.run_config import report_error
 from mmnfn.engine.whole_file import whole_file
 from mmnfn.experiments import read_study
-from mmnfn.visualization.study_tables import comma_separated, make_table, markdown, read_tables
+from mmnfn.visualization.study_tables import comma_separated, make_table, markdown, read_layouts
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,16 +32,15 @@ def main(argv=None):
     args = parse_args(argv)
     try:
         study = read_study(args.study, ROOT, args.work_dir)
-        tables = read_tables(study)
-        if not tables:
+        layouts = read_layouts(study)
+        if not layouts:
             raise ValueError(f'STUDY: {study.path} asks for no tables.')
         done = sum(job.state() == 'done' for job in study.jobs)
         parts = [f'# {study.name}', f'{done} of {len(study.jobs)} jobs are done.']
         files = {}
-        for number, (title, rows, columns) in enumerate(tables, 1):
-            table = make_table(study, title, rows, columns)
-            parts.append(markdown(table, [column.name for column in columns], len(study.seeds)))
-            files[f'table{number}.csv'] = comma_separated(study, rows, columns)
+        for number, layout in enumerate(layouts, 1):
+            parts.append(markdown(make_table(study, layout)))
+            files[f'table{number}.csv'] = comma_separated(study, layout)
     except (FileNotFoundError, ValueError) as error:
         return report_error('report.py', error)
     files['report.md'] = '\n\n'.join(parts) + '\n'

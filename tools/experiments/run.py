@@ -1,9 +1,9 @@
 """Run a study: pretrain, transfer and test for every row and seed. What is done is skipped, what was killed goes on.
 
 Example:
-    python tools/experiments/run.py studies/table1_micro.yml
-    python tools/experiments/run.py studies/table1.yml --launcher slurm
-    python tools/experiments/run.py studies/table1.yml --launcher print > commands.sh
+    python tools/experiments/run.py studies/tables_1-2_micro.yml --jobs 2
+    python tools/experiments/run.py studies/tables_1-2.yml --launcher slurm
+    python tools/experiments/run.py studies/tables_1-2.yml --launcher print > commands.sh
 """
 
 import argparse
@@ -30,6 +30,13 @@ def parse_args(argv=None):
         default='local',
         help='one job after another here, through Slurm (submitit), or as commands on the terminal',
     )
+    parser.add_argument(
+        '--jobs',
+        type=int,
+        default=1,
+        metavar='N',
+        help='jobs at a time here; they share cores and GPUs',
+    )
     parser.add_argument('--only', default='', metavar='TEXT', help='jobs with TEXT in their name, and what they need')
     parser.add_argument('--status', action='store_true', help='say what is done, and run nothing')
     parser.add_argument('--redo', action='store_true', help='run jobs anew that were done with other settings')
@@ -41,6 +48,8 @@ def main(argv=None):
     args = parse_args(argv)
     console = Console(soft_wrap=True)
     try:
+        if args.jobs < 1:
+            raise ValueError(f'--jobs must be at least 1, but is {args.jobs}.')
         study = read_study(args.study, ROOT, args.work_dir)
         jobs = launch.select(study, args.only)
         if args.status:
@@ -57,7 +66,7 @@ def main(argv=None):
             for name, number in launch.submit(study, todo):
                 console.print(f'{number}  {name}', highlight=False)
             return 0
-        states = launch.run_locally(study, todo, console)
+        states = launch.run_locally(study, todo, console, args.jobs)
     except (FileNotFoundError, ValueError, ImportError, BlockingIOError) as error:
         return report_error('run.py', error)
     counts = Counter(states.values())

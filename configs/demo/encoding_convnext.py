@@ -1,0 +1,3 @@
+# encoding.py with a micro ConvNeXt.
+_base_ = ['encoding.py', '../_base_/backbones/convnext-micro.py']
+model = dict(backbone=dict(_base_.backbone_convnext, _delete_=True, out_indices=(3,)))

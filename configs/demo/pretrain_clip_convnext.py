@@ -1,0 +1,3 @@
+# pretrain_clip.py with a micro ConvNeXt.
+_base_ = ['pretrain_clip.py', '../_base_/backbones/convnext-micro.py']
+model = dict(backbone=dict(_base_.backbone_convnext, _delete_=True, out_indices=(3,)))
