@@ -57,9 +57,11 @@ class EncodingMetric(GatheredMetric):
       least ``min_ceiling`` percent;
     - ``pcc_reliable``: raw r, mean over the voxels with ncsnr of at least ``min_ncsnr``.
 
-    Behind each, ``_low`` and ``_high``: 95% interval by percentile bootstrap over test images. It says how much the
-    figure depends on which images were shown, and nothing of other subjects or training runs. ``pcc_se`` is the
-    standard error of ``pcc`` from the same bootstrap. Counts of voxels, summed over subjects: ``voxels``,
+    - ``ceiling``: square root of the noise ceiling, mean over voxels: the ``pcc`` of a model that knows all.
+
+    Behind each but the last, ``_low`` and ``_high``: 95% interval by percentile bootstrap over test images. It says how
+    much the figure depends on which images were shown, and nothing of other subjects or training runs. ``pcc_se`` is
+    the standard error of ``pcc`` from the same bootstrap. Counts of voxels, summed over subjects: ``voxels``,
     ``voxels_constant`` (no variance in responses or predictions: r is NaN and counts nowhere), ``voxels_normalized``
     and ``voxels_reliable`` (those that the two figures are of). A voxel in two ROIs counts in both.
 
@@ -129,7 +131,7 @@ class EncodingMetric(GatheredMetric):
 
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
         """Fit and score each subject."""
-        own, counts, resampled = {}, {}, {}
+        own, counts, resampled, ceilings = {}, {}, {}, {}
         for subject in sorted({r['subject'] for r in results}):
             voxels = self._voxels[subject]
             outcome = self._fit([r for r in results if r['subject'] == subject], voxels)
@@ -139,6 +141,10 @@ class EncodingMetric(GatheredMetric):
                 write_voxel_map(store, voxels.coordinates, outcome.r, path)
             for name, values in self._figures(outcome, voxels).items():
                 own.setdefault(name, {})[subject] = values
+            for group, members in voxels.groups().items():
+                known = members[~np.isnan(outcome.r[members])]
+                root = np.sqrt(np.maximum(voxels.noise_ceiling[known], 0) / 100)
+                ceilings.setdefault(f'ceiling{group}', {})[subject] = _mean(root)
             for name, count in self._counts(outcome, voxels).items():
                 counts[name] = counts.get(name, 0) + count
         figures: Dict[str, float] = {}
@@ -146,7 +152,10 @@ class EncodingMetric(GatheredMetric):
             resampled[name] = np.mean([values for _, values in by_subject.values()], axis=0)
             figures.update(_interval(name, np.mean([value for value, _ in by_subject.values()]), resampled[name]))
         figures['pcc_se'] = float(np.std(resampled['pcc'], ddof=1))
+        figures.update({name: float(np.mean(list(by_subject.values()))) for name, by_subject in ceilings.items()})
         if self.per_subject:
+            for name, by_subject in ceilings.items():
+                figures.update({f'{subject}_{name}': value for subject, value in by_subject.items()})
             for name, by_subject in own.items():
                 for subject, (value, values) in by_subject.items():
                     figures.update(_interval(f'{subject}_{name}', value, values))

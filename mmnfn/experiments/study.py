@@ -18,6 +18,9 @@ KEYS = {
     'transfer': ('config', 'options', 'processes', 'train'),
 }
 
+EMBEDDINGS = 'embeddings.pkl'
+"""In the folder of a pretraining: embeddings of the test images and their partners."""
+
 
 class Study(NamedTuple):
     """A study, expanded.
@@ -153,9 +156,9 @@ class _Expansion:
             config = self._config(node['config'])
             commands = (
                 self._train(node, config, folder, {**options, 'randomness.seed': seed}),
-                self._test(config, f'{{last_checkpoint:{folder}}}', folder, options),
+                self._test(config, f'{{last_checkpoint:{folder}}}', folder, options, '--dump', folder / EMBEDDINGS),
             )
-            outputs = (weights, folder / 'metrics.json')
+            outputs = (weights, folder / 'metrics.json', folder / EMBEDDINGS)
             yield Job(needs[0], folder, commands, (), outputs, dict(labels, task='pretrain'), self._settings(config))
         for task, transfer in transfers.items():
             yield self._transfer(prefix, task, transfer, seed, weights, needs, labels)
@@ -199,8 +202,10 @@ class _Expansion:
             return ('bash', str(self.root / 'tools/dist_train.sh'), str(config), str(processes), *flags)
         return python(self.root / 'tools/train.py', config, *flags)
 
-    def _test(self, config: Path, checkpoint: Union[str, Path], folder: Path, options: Mapping) -> Tuple[str, ...]:
-        flags = ['--work-dir', folder / 'test', '--out', folder / 'metrics.json', *self._cfg_options(options)]
+    def _test(
+        self, config: Path, checkpoint: Union[str, Path], folder: Path, options: Mapping, *more: Union[str, Path]
+    ) -> Tuple[str, ...]:
+        flags = ['--work-dir', folder / 'test', '--out', folder / 'metrics.json', *more, *self._cfg_options(options)]
         return python(self.root / 'tools/test.py', config, checkpoint, *flags)
 
     @staticmethod

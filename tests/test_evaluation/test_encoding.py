@@ -181,6 +181,10 @@ def test_figures_by_hand(known):
     assert figures['pcc_normalized'] == pytest.approx(np.mean([r[0] / 0.8, r[1] / 0.8, r[2] / 0.8, r[3] / 0.6]))
     assert figures['pcc_normalized_roi_floc-faces'] == pytest.approx(r[3] / 0.6)
     assert figures['pcc_reliable'] == pytest.approx(r[[0, 1, 3]].mean())
+    assert figures['ceiling'] == figures['subj04_ceiling'] == pytest.approx((3 * 0.8 + 0.6) / 4), (
+        'not of constant voxels'
+    )
+    assert figures['ceiling_roi_streams'] == pytest.approx(0.8)
     counts = {key: figures[key] for key in figures if key.startswith('voxels')}
     assert counts == dict(voxels=5, voxels_constant=1, voxels_normalized=4, voxels_reliable=3)
     low, high = np.percentile(outcome.resampled[:, :4].mean(1), (2.5, 97.5))
@@ -203,7 +207,7 @@ def test_subjects_count_alike_and_bands_are_those_of_the_model(known):
 def test_unknown_ceilings_leave_nothing_to_normalise(known, monkeypatch):
     monkeypatch.setitem(globals(), 'CEILING', CEILING * float('nan'))
     figures = evaluate(*known, bootstraps=20)
-    assert figures['voxels_normalized'] == 0 and np.isnan(figures['pcc_normalized'])
+    assert figures['voxels_normalized'] == 0 and np.isnan(figures['pcc_normalized']) and np.isnan(figures['ceiling'])
     assert figures['pcc'] > 0.5
 
 

@@ -44,12 +44,15 @@ parser.add_argument('config')
 parser.add_argument('checkpoint')
 parser.add_argument('--work-dir')
 parser.add_argument('--out')
+parser.add_argument('--dump')
 parser.add_argument('--cfg-options', nargs='*', default=[])
 args = parser.parse_args()
 assert Path(args.checkpoint).read_text() == 'weights'
 with open(os.environ['TOY_LOG'], 'a') as log:
     log.write(f'test {args.checkpoint}\\n')
 Path(args.out).write_text(json.dumps(dict(score=1.0)))
+if args.dump:
+    Path(args.dump).write_text('embeddings')
 """
 READ = """
 from pathlib import Path
