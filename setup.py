@@ -88,6 +88,7 @@ setup(
     ],
     python_requires='>=3.9',
     packages=find_packages(include=['mmnfn', 'mmnfn.*']),
+    package_data={'mmnfn.visualization': ['*.html']},
     cmdclass={'build': FreshBuild, 'build_py': BuildWithMim},
     # PyTorch, mmengine, mmcv and mmpretrain are needed too, but their distributions are called differently in the two
     # stacks (mmcv, mmcv-lite, onedl-mmcv): mmnfn/stack.py checks them at import.
@@ -109,7 +110,7 @@ setup(
         'downstream': ['mmdet>=3.3.0,<4', 'mmsegmentation>=1.2.2,<2', 'ftfy', 'regex'],
         'clip': ['open_clip_torch'],  # the caption baseline
         'study': ['submitit'],  # studies through Slurm
-        'report': ['nilearn', 'grad-cam'],
+        'report': ['jinja2', 'nilearn', 'grad-cam'],
         'test': ['pytest>=7', 'ruff'],
     },
     zip_safe=False,

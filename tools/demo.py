@@ -125,13 +125,20 @@ def pretrain(chain: Chain, epochs: int) -> None:
             OUT / 'random/backbone_latest.pth',
         ],
     )
-    for name, options in (('nfn', []), ('shuffled', ['--cfg-options', 'train_dataloader.dataset.shuffle_pairs=0'])):
+    runs = (('nfn', []), ('shuffled', ['--cfg-options', 'train_dataloader.dataset.shuffle_pairs=0']))
+
+    def train(name: str, options: List[str]) -> None:
         chain.run(
             f'pretrain {name}',
             ['bash', 'tools/dist_train.sh', 'configs/demo/pretrain.py', 2, '--work-dir', OUT / name, *options],
             epochs,
             processes=2,
         )
+
+    # one waits while the other computes: together they take a tenth less
+    with ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(train, *run) for run in runs]:
+            future.result()
 
 
 def transfer_jobs(init: str) -> List[List[tuple]]:

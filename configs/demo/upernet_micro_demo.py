@@ -1,6 +1,6 @@
 # The UPerNet configs made small for two CPU cores: micro Swin, 64 pixels, the simulated world's ADE20K layout.
 _base_ = ['../_base_/backbones/swin-micro.py', '../_base_/models/upernet.py', '../_base_/runtimes/mmseg.py']
-max_iters = 240
+max_iters = 300
 data_root = 'data/sim/ADEChallengeData2016/'
 checkpoint = 'work_dirs/pretrain/backbone_latest.pth'
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
 from mmnfn.datasets import ROIStore
 from mmnfn.structures import SubjectGeometry
 
+from .images import ImageLike, centre_square, config_image_size, read_image
 from .model import get_model
-
-ImageLike = Union[str, Path, np.ndarray, Image.Image]
 
 
 class Ranking(NamedTuple):
@@ -95,7 +92,7 @@ class BrainImageRetriever:
             raise ValueError(
                 f'model: {type(self.model).__name__} has no fMRI encoder; give a pretraining config (configs/nfn).'
             )
-        self.image_size = image_size or _image_size(getattr(self.model, 'cfg', None))
+        self.image_size = image_size or config_image_size(getattr(self.model, 'cfg', None))
         self.batch_size = batch_size
 
     @property
@@ -135,7 +132,9 @@ class BrainImageRetriever:
         images = [images] if single else images
         parts: List[np.ndarray] = []
         for start in range(0, len(images), self.batch_size):
-            pictures = [_square(_read(image), self.image_size) for image in images[start : start + self.batch_size]]
+            pictures = [
+                centre_square(read_image(image), self.image_size) for image in images[start : start + self.batch_size]
+            ]
             batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
             inputs = self.model.data_preprocessor(dict(inputs=batch))['inputs']
             parts.append(self._embedding(self.model.neck(self.model.extract_feat(inputs)).context))
@@ -193,43 +192,3 @@ class BrainImageRetriever:
     @staticmethod
     def _embedding(context: torch.Tensor) -> np.ndarray:
         return F.normalize(context.float(), dim=1).cpu().numpy()
-
-
-def _image_size(cfg: Optional[Config]) -> int:
-    """Side of the pictures of a config's data."""
-    for name in ('test_dataloader', 'val_dataloader', 'train_dataloader'):
-        file = Path(str(((cfg or {}).get(name) or {}).get('dataset', {}).get('images', ''))).name
-        match = re.fullmatch(r'images_(\d+)\.h5', file)
-        if match:
-            return int(match.group(1))
-        if file == 'nsd_stimuli.hdf5':
-            return 425
-    raise ValueError('image_size: the config does not tell the size of its pictures; give image_size.')
-
-
-def _read(image: ImageLike) -> np.ndarray:
-    """(H, W, 3) uint8 RGB."""
-    if isinstance(image, (str, Path)):
-        if not Path(image).is_file():
-            raise FileNotFoundError(f'images: there is no file {str(image)!r}.')
-        try:
-            with Image.open(image) as opened:
-                return _read(ImageOps.exif_transpose(opened))
-        except OSError as error:
-            raise ValueError(f'images: {image} is no image that can be read: {error}') from error
-    if isinstance(image, Image.Image):
-        return np.array(image.convert('RGB'))
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        found = f'{image.dtype} {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(f'images: an array must be (H, W, 3) uint8 RGB, but found {found}.')
-    return image
-
-
-def _square(image: np.ndarray, size: int) -> np.ndarray:
-    """(size, size, 3): the square in the middle, resized as tools/prepare_nsd.py does."""
-    side = min(image.shape[:2])
-    top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
-    image = image[top : top + side, left : left + side]
-    if side == size:
-        return image
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)

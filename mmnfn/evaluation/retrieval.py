@@ -98,6 +98,28 @@ def retrieval_figures(ranks: Ranks, weights: Optional[np.ndarray] = None) -> Dic
     return figures
 
 
+def ranks_of_predictions(predictions: Sequence[dict]) -> Ranks:
+    """Rank of each image's partner among those of the same subject, from a file of ``tools/test.py --dump``.
+
+    Args:
+        predictions: With ``subject``, ``image_id``, ``image_embedding`` and the embedding of the partner.
+    """
+    field = next(field for field in PARTNERS.values() if field in predictions[0])
+    parts = []
+    for subject in sorted({p['subject'] for p in predictions}):
+        own = [p for p in predictions if p['subject'] == subject]
+        image, partner = (np.stack([np.asarray(p[key]) for p in own]) for key in ('image_embedding', field))
+        image_id = [int(p['image_id']) for p in own]
+        parts.append(retrieval_ranks(image, partner, image_id, image_id))
+    return Ranks(*(np.concatenate(values) for values in zip(*parts)))
+
+
+def recall_curve(ranks: Ranks) -> np.ndarray:
+    """Share of queries whose partner is among the first k, for k = 1, …, the largest number of candidates."""
+    counts = np.bincount(ranks.rank, minlength=ranks.candidates.max() + 1)[1:]
+    return counts.cumsum() / len(ranks.rank)
+
+
 def chance_figures(ranks: Ranks) -> Dict[str, float]:
     """What guessing gives: shares min(k, M) / M in the mean over queries with M candidates, and the median of all
     queries' guessed ranks, (M + 1) / 2 where M is the same for all.

@@ -37,6 +37,7 @@ class Job(NamedTuple):
         outputs: Files that are there when it is done.
         labels: What it is of: ``backbone``, ``row``, ``seed``, ``task``.
         settings: Text of everything that its result depends on besides the commands, e.g. of its config.
+        places: Folders that may be moved, the study's and the repository: their paths in commands do not count.
     """
 
     name: str
@@ -46,11 +47,14 @@ class Job(NamedTuple):
     outputs: Tuple[Path, ...]
     labels: Dict[str, str]
     settings: str = ''
+    places: Tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
         """Changes when commands or settings do."""
         commands = [['python' if part == sys.executable else part for part in command] for command in self.commands]
+        for number, place in enumerate(self.places):
+            commands = [[part.replace(place, f'<{number}>') for part in command] for command in commands]
         content = json.dumps([commands, self.settings])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 

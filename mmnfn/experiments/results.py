@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Dict, Mapping, NamedTuple, Optional
+import pickle
+from pathlib import Path
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 from scipy import stats
 
-from .study import Study
+from mmnfn.evaluation.retrieval import Ranks, ranks_of_predictions
+
+from .study import EMBEDDINGS, Study
 
 
 class Summary(NamedTuple):
@@ -42,32 +46,76 @@ class Difference(NamedTuple):
     count: int
 
 
-def figures_of(study: Study, backbone: str, row: str, task: str, metric: str) -> Dict[int, float]:
-    """A figure by seed, of the jobs that are done.
+class StudyResults:
+    """What the finished jobs of a study left, read once.
 
     Args:
         study: The study.
-        backbone, row, task: Labels of the jobs.
-        metric: Name of the figure in their ``metrics.json``.
-
-    Raises:
-        ValueError: A finished job has other figures only.
     """
-    wanted = dict(backbone=backbone, row=row, task=task)
-    found: Dict[int, float] = {}
-    for job in study.jobs:
-        labels = dict(job.labels)
-        seed = int(labels.pop('seed'))
-        if labels != wanted or job.state() != 'done':
-            continue
-        metrics = json.loads((job.folder / 'metrics.json').read_text())
-        if metric not in metrics:
-            raise ValueError(
-                f'{job.folder / "metrics.json"} has no {metric!r}; it has {", ".join(sorted(metrics)[:8])}. Correct '
-                f'the tables of {study.path}.'
-            )
-        found[seed] = float(metrics[metric])
-    return found
+
+    def __init__(self, study: Study):
+        self.study = study
+        self.done: Dict[Tuple[str, str, str], Dict[int, Path]] = {}
+        for job in study.jobs:
+            if job.state() == 'done':
+                key = (job.labels['backbone'], job.labels['row'], job.labels['task'])
+                self.done.setdefault(key, {})[int(job.labels['seed'])] = job.folder
+        self.count = sum(map(len, self.done.values()))
+        self._metrics: Dict[Path, Dict[str, Any]] = {}
+
+    def metrics(self, backbone: str, row: str, task: str) -> Dict[int, Dict[str, Any]]:
+        """``metrics.json`` of the finished jobs, by seed; random weights are not tested by a pretraining."""
+        found = {}
+        for seed, folder in self.done.get((backbone, row, task), {}).items():
+            path = folder / 'metrics.json'
+            if path not in self._metrics:
+                self._metrics[path] = json.loads(path.read_text()) if path.is_file() else {}
+            found[seed] = self._metrics[path]
+        return found
+
+    def figures(self, backbone: str, row: str, task: str, metric: str) -> Dict[int, float]:
+        """A figure by seed, of the jobs that are done.
+
+        Args:
+            backbone, row, task: Labels of the jobs.
+            metric: Name of the figure in their ``metrics.json``.
+
+        Raises:
+            ValueError: A finished job has other figures only.
+        """
+        found = {}
+        for seed, metrics in self.metrics(backbone, row, task).items():
+            if metrics and metric not in metrics:
+                raise ValueError(
+                    f'metrics.json of {backbone}/{row}/seed{seed}/{task} has no {metric!r}; it has '
+                    f'{", ".join(sorted(metrics)[:8])}. Correct the tables of {self.study.path}.'
+                )
+            if metrics:
+                found[seed] = float(metrics[metric])
+        return found
+
+    def curve(self, backbone: str, row: str, name: str) -> Dict[int, Dict[int, float]]:
+        """What a pretraining logged: seed → step (iteration, or epoch for figures of its validation) → value.
+
+        Where a training went on after a kill, its later word counts.
+        """
+        found: Dict[int, Dict[int, float]] = {}
+        for seed, folder in self.done.get((backbone, row, 'pretrain'), {}).items():
+            for path in sorted(folder.glob('*/vis_data/scalars.json')):
+                for line in path.read_text().splitlines():
+                    entry = json.loads(line)
+                    if name in entry:
+                        found.setdefault(seed, {})[int(entry['step'])] = float(entry[name])
+        return found
+
+    def ranks(self, backbone: str, row: str) -> Dict[int, Ranks]:
+        """Of the test images of a pretraining: rank of each one's partner (brain or text), by seed."""
+        found = {}
+        for seed, folder in self.done.get((backbone, row, 'pretrain'), {}).items():
+            if (folder / EMBEDDINGS).is_file():
+                with open(folder / EMBEDDINGS, 'rb') as file:
+                    found[seed] = ranks_of_predictions(pickle.load(file))
+        return found
 
 
 def summarise(figures: Mapping[int, float], seeds: int) -> Summary:

@@ -149,9 +149,7 @@ class _Expansion:
         elif start == ['random']:
             script, config = self.root / 'tools/model_converters/export_backbone.py', self._config(node['random'])
             command = python(script, '--random', config, weights, '--seed', seed, *self._cfg_options(options))
-            yield Job(
-                needs[0], folder, (command,), (), (weights,), dict(labels, task='pretrain'), self._settings(config)
-            )
+            yield self._job(needs[0], folder, (command,), (), (weights,), dict(labels, task='pretrain'), config)
         else:
             config = self._config(node['config'])
             commands = (
@@ -159,7 +157,7 @@ class _Expansion:
                 self._test(config, f'{{last_checkpoint:{folder}}}', folder, options, '--dump', folder / EMBEDDINGS),
             )
             outputs = (weights, folder / 'metrics.json', folder / EMBEDDINGS)
-            yield Job(needs[0], folder, commands, (), outputs, dict(labels, task='pretrain'), self._settings(config))
+            yield self._job(needs[0], folder, commands, (), outputs, dict(labels, task='pretrain'), config)
         for task, transfer in transfers.items():
             yield self._transfer(prefix, task, transfer, seed, weights, needs, labels)
 
@@ -185,14 +183,14 @@ class _Expansion:
             ]
         else:
             commands = [self._test(config, weights, folder, options)]
-        return Job(
+        return self._job(
             f'{prefix}/{task}',
             folder,
             tuple(commands),
             needs,
             (folder / 'metrics.json',),
             dict(labels, task=task),
-            self._settings(config),
+            config,
         )
 
     def _train(self, node: Mapping, config: Path, folder: Path, options: Mapping) -> Tuple[str, ...]:
@@ -228,8 +226,10 @@ class _Expansion:
             f'STUDY: {self.path} names the config {name!r}, which is neither in {self.root} nor here.'
         )
 
-    def _settings(self, config: Path) -> str:
-        """Everything that a config says, with what it inherits."""
+    def _job(self, name: str, folder: Path, *arguments: Any) -> Job:
+        """Job whose settings are everything that its config, the last argument, says with what it inherits."""
+        *arguments, config = arguments
         if config not in self._texts:
             self._texts[config] = Config.fromfile(config, import_custom_modules=False).pretty_text
-        return self._texts[config]
+        places = (str(self.work_dir), str(self.root))
+        return Job(name, folder, *arguments, settings=self._texts[config], places=places)

@@ -4,51 +4,20 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from matplotlib.gridspec import GridSpecFromSubplotSpec
-from mmengine.config import Config
-from mmengine.registry import DefaultScope
-from mmengine.runner.checkpoint import load_checkpoint
 
+from mmnfn.apis import get_model
 from mmnfn.datasets import StimulusImages
-from mmnfn.registry import MODELS
+
+from .image_grid import draw_overlay
+from .roi_maps import roi_maps
 
 COLOURS = dict(random='#9aa3ad', shuffled='#d9a441', nfn='#2f6f9f')
 LABELS = dict(random='random weights', shuffled='shuffled brains', nfn='NeuroFusionNet')
-
-
-def roi_maps(config: str, checkpoint: Path, images: Sequence[np.ndarray]) -> Tuple[np.ndarray, Tuple[str, ...]]:
-    """Where in each image every ROI feature was taken.
-
-    Args:
-        config: Config of a NeuroFusionNet.
-        checkpoint: Its training checkpoint.
-        images: (H, W, 3) uint8 RGB.
-
-    Returns:
-        (images, K, h, w) maps that sum to 1 over h and w, and the K ROI names.
-    """
-    cfg = Config.fromfile(config)
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = MODELS.build(cfg.model)
-    load_checkpoint(model, str(checkpoint), map_location='cpu', logger='silent')
-    model.eval()
-    inputs = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-    with torch.no_grad():
-        data = model.data_preprocessor(dict(inputs=inputs), False)
-        maps = model.neck(model.extract_feat(data['inputs'])).maps
-    return maps.numpy(), tuple(model.fmri_encoder.roi_names)
-
-
-def _hide(axes) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
 
 
 def _draw_retrieval(figure, spec, samples: List[dict], images: StimulusImages, rows: int = 4, picks: int = 4) -> None:
@@ -62,8 +31,7 @@ def _draw_retrieval(figure, spec, samples: List[dict], images: StimulusImages, r
     for row, query in enumerate(chosen):
         for column, pick in enumerate([query, *order[query, :picks]]):
             axes = figure.add_subplot(grid[row, column])
-            axes.imshow(images[int(own[pick]['image_id'])])
-            _hide(axes)
+            draw_overlay(axes, images[int(own[pick]['image_id'])])
             if column and pick == query:
                 for spine in axes.spines.values():
                     spine.set(visible=True, color='#2e9e5b', linewidth=3.5)
@@ -73,25 +41,14 @@ def _draw_retrieval(figure, spec, samples: List[dict], images: StimulusImages, r
 
 def _draw_maps(figure, spec, config: str, checkpoint: Path, pictures: List[np.ndarray]) -> None:
     """The learned spatial pooling of the category-selective ROIs."""
-    maps, names = roi_maps(config, checkpoint, pictures)
+    maps, names = roi_maps(get_model(config, checkpoint), pictures)
     shown = [name for name in names if name.startswith('floc-')]
     grid = GridSpecFromSubplotSpec(len(pictures), len(shown) + 1, spec, wspace=0.08, hspace=0.12)
     for row, picture in enumerate(pictures):
         for column, name in enumerate(['image', *shown]):
             axes = figure.add_subplot(grid[row, column])
-            axes.imshow(picture)
-            if column:
-                heat = maps[row, names.index(name)]
-                axes.imshow(
-                    heat / heat.max(),
-                    cmap='inferno',
-                    alpha=0.55,
-                    vmin=0,
-                    vmax=1,
-                    interpolation='bicubic',
-                    extent=(-0.5, picture.shape[1] - 0.5, picture.shape[0] - 0.5, -0.5),
-                )
-            _hide(axes)
+            heat = maps[row, names.index(name)] if column else None
+            draw_overlay(axes, picture, heat)
             if row == 0:
                 axes.set_title(name, fontsize=9)
 

@@ -6,7 +6,7 @@ import csv
 import io
 from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
-from mmnfn.experiments.results import figures_of, formatted, formatted_difference, paired_difference, summarise
+from mmnfn.experiments.results import StudyResults, formatted, formatted_difference, paired_difference, summarise
 from mmnfn.experiments.study import Study
 
 REFERENCES = ('random', 'nfn-shuffled')
@@ -78,6 +78,7 @@ class Table(NamedTuple):
         seeds: Number of seeds of the study.
         head: Column headings.
         rows: Texts, as many as headings each.
+        papers: Which columns are the paper's.
         difference_head: Column headings of the differences.
         differences: Texts of the paired differences.
     """
@@ -86,6 +87,7 @@ class Table(NamedTuple):
     seeds: int
     head: Tuple[str, ...]
     rows: List[Tuple[str, ...]]
+    papers: Tuple[int, ...]
     difference_head: Tuple[str, ...]
     differences: List[Tuple[str, ...]]
 
@@ -120,9 +122,10 @@ def read_layouts(study: Study) -> List[Layout]:
     return layouts
 
 
-def make_table(study: Study, layout: Layout) -> Table:
+def make_table(results: StudyResults, layout: Layout) -> Table:
     """Mean ± s.d. over seeds of every row, the paper's figures beside them where there are any, and differences."""
-    backbones, columns = study.content['backbones'], layout.columns
+    study, columns = results.study, layout.columns
+    backbones = study.content['backbones']
     paper = {
         name: {row: PAPER.get((node.get('paper', name), row), {}) for row in layout.rows}
         for name, node in backbones.items()
@@ -134,7 +137,7 @@ def make_table(study: Study, layout: Layout) -> Table:
     body, differences = [], []
     for backbone, node in backbones.items():
         found = {
-            row: [figures_of(study, backbone, row, c.task, c.metric) for c in columns]
+            row: [results.figures(backbone, row, c.task, c.metric) for c in columns]
             for row in layout.rows
             if row in (node.get('pretrain') or {})
         }
@@ -151,13 +154,14 @@ def make_table(study: Study, layout: Layout) -> Table:
                     texts = [formatted_difference(paired_difference(a, b), c.scale, c.digits) for c, a, b in pairs]
                     differences.append((backbone, f'{row} − {reference}', *texts))
     difference_head = ('backbone', 'difference', *(column.name for column in columns))
-    return Table(layout.title, len(study.seeds), tuple(head), body, difference_head, differences)
+    papers = tuple(number for number, name in enumerate(head) if name.endswith(', paper'))
+    return Table(layout.title, len(study.seeds), tuple(head), body, papers, difference_head, differences)
 
 
 def markdown(table: Table) -> str:
     """A table and its differences for a Markdown file."""
     lines = [
-        f'## {table.title}',
+        f'### {table.title}',
         '',
         f'Mean ± standard deviation over {table.seeds} seeds.',
         '',
@@ -169,16 +173,16 @@ def markdown(table: Table) -> str:
     return '\n'.join(lines)
 
 
-def comma_separated(study: Study, layout: Layout) -> str:
+def comma_separated(results: StudyResults, layout: Layout) -> str:
     """Every single figure of a table: one line for each backbone, row, seed and column, not scaled."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator='\n')
     writer.writerow(['backbone', 'weights', 'seed', 'column', 'metric', 'value'])
-    for backbone, content in study.content['backbones'].items():
+    for backbone, content in results.study.content['backbones'].items():
         for row in layout.rows:
             if row in (content.get('pretrain') or {}):
                 for column in layout.columns:
-                    for seed, value in figures_of(study, backbone, row, column.task, column.metric).items():
+                    for seed, value in results.figures(backbone, row, column.task, column.metric).items():
                         writer.writerow([backbone, row, seed, column.name, column.metric, repr(value)])
     return stream.getvalue()
 

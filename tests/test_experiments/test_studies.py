@@ -201,6 +201,16 @@ def test_other_settings_are_not_taken_for_done(toy, tmp_path):
     assert not study.jobs[1].folder.exists()
 
 
+def test_a_study_may_be_moved(toy, tmp_path, monkeypatch):
+    """The repository and the study's folder may be elsewhere later, and what is done is still done."""
+    run(toy())
+    (tmp_path / 'other').mkdir()
+    for name in ('root', 'work'):
+        (tmp_path / name).rename(tmp_path / 'other' / name)
+    moved = read_study(tmp_path / 'study.yml', tmp_path / 'other/root', tmp_path / 'other/work')
+    assert {job.state() for job in moved.jobs} == {'done'}
+
+
 def test_a_killed_run_goes_on(toy, tmp_path):
     study = toy(seeds=[0])
     code = READ.format(study=str(tmp_path / 'study.yml'), root=str(tmp_path / 'root'), work=str(tmp_path / 'work'))

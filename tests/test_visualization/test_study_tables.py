@@ -12,7 +12,7 @@ import yaml
 
 from mmnfn.experiments import read_study
 from mmnfn.experiments.job import Record
-from mmnfn.experiments.results import Summary, figures_of, formatted, paired_difference, summarise
+from mmnfn.experiments.results import StudyResults, Summary, formatted, paired_difference, summarise
 from mmnfn.visualization.study_tables import comma_separated, make_table, markdown, read_layouts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,10 +54,10 @@ def study(tmp_path):
 
 def test_figures_are_those_of_finished_jobs(study):
     for row, values in VALUES.items():
-        assert figures_of(study, 'micro', row, 'encode', 'encoding/pcc') == values
-    assert figures_of(study, 'micro', 'nfn', 'detect', 'encoding/pcc') == {}
-    with pytest.raises(ValueError, match="metrics.json has no 'mIoU'; it has encoding/pcc"):
-        figures_of(study, 'micro', 'nfn', 'encode', 'mIoU')
+        assert StudyResults(study).figures('micro', row, 'encode', 'encoding/pcc') == values
+    assert StudyResults(study).figures('micro', 'nfn', 'detect', 'encoding/pcc') == {}
+    with pytest.raises(ValueError, match="micro/nfn/seed0/encode has no 'mIoU'; it has encoding/pcc"):
+        StudyResults(study).figures('micro', 'nfn', 'encode', 'mIoU')
 
 
 def test_means_and_differences():
@@ -77,7 +77,7 @@ def test_means_and_differences():
 
 def test_table(study):
     (layout,) = read_layouts(study)
-    table = make_table(study, layout)
+    table = make_table(StudyResults(study), layout)
     assert table.head == ('backbone', 'weights', 'PCC')
     assert table.rows[0] == ('micro', 'random', '25.0 ± 5.0')
     assert table.rows[2] == ('micro', 'nfn-shuffled', '28.5 ± 6.4 (2 of 3 seeds)')
@@ -85,7 +85,7 @@ def test_table(study):
     assert table.differences[0][2] == '+6.0 [+1.0, +11.0]'
     text = markdown(table)
     assert '| micro | nfn | 31.0 ± 4.4 |' in text and 'Paired differences by seed' in text
-    lines = list(csv.DictReader(io.StringIO(comma_separated(study, layout))))
+    lines = list(csv.DictReader(io.StringIO(comma_separated(StudyResults(study), layout))))
     assert len(lines) == 8
     assert {(line['weights'], int(line['seed'])): float(line['value']) for line in lines} == {
         (row, seed): value for row, values in VALUES.items() for seed, value in values.items()
@@ -96,17 +96,17 @@ def test_papers_figures_stand_beside_ours(study):
     content = study.content
     content['backbones'] = {'convnext-s': content['backbones']['micro']}
     (layout,) = read_layouts(study)
-    table = make_table(study, layout)
+    table = make_table(StudyResults(study), layout)
     assert table.head[2:] == ('PCC', 'PCC, paper')
     assert [row[3] for row in table.rows] == ['54.2', '57.4', ''] and table.rows[0][2] == 'missing'
     content['backbones'] = {'micro': dict(content['backbones']['convnext-s'], paper='convnext-s')}
-    table = make_table(study, layout)
+    table = make_table(StudyResults(study), layout)
     assert table.rows[1] == ('micro', 'nfn', '31.0 ± 4.4', '57.4')
 
 
 def test_the_reference_is_the_tables_own(study):
     study.content['tables'][0]['references'] = ['nfn']
-    table = make_table(study, *read_layouts(study))
+    table = make_table(StudyResults(study), *read_layouts(study))
     assert [line[1] for line in table.differences] == ['random − nfn', 'nfn-shuffled − nfn']
     assert table.differences[0][2] == '-6.0 [-11.0, -1.0]'
 
@@ -132,5 +132,5 @@ def test_wrong_tables_are_named(study, tables, words):
 @pytest.mark.parametrize('path', sorted((ROOT / 'studies').glob('*.yml')), ids=lambda path: path.stem)
 def test_shipped_tables_can_be_made_before_anything_is_done(path, tmp_path):
     study = read_study(path, ROOT, tmp_path)
-    tables = [make_table(study, layout) for layout in read_layouts(study)]
+    tables = [make_table(StudyResults(study), layout) for layout in read_layouts(study)]
     assert tables and all(cell == 'missing' for table in tables for row in table.rows for cell in row[2:3])

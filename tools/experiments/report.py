@@ -1,7 +1,8 @@
-"""Write the tables of a study: Markdown for people, CSV with every single figure.
+"""Write the report of studies: a page for the browser, Markdown, and CSV with every single figure.
 
 Example:
-    python tools/experiments/report.py studies/table1_micro.yml --out report
+    python tools/experiments/report.py studies/tables_1-2_micro.yml --out report
+    python tools/experiments/report.py studies/*_micro.yml --out report
 
 Cells whose jobs are not done are marked as missing.
 """
@@ -13,6 +14,9 @@ from pathlib import Path
 from mmnfn.engine.run_config import report_error
 from mmnfn.engine.whole_file import whole_file
 from mmnfn.experiments import read_study
+from mmnfn.experiments.results import StudyResults
+from mmnfn.visualization.study_figures import study_panels
+from mmnfn.visualization.study_page import Part, study_page
 from mmnfn.visualization.study_tables import comma_separated, make_table, markdown, read_layouts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,32 +25,45 @@ ROOT = Path(__file__).resolve().parents[2]
 def parse_args(argv=None):
     """Command line arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('study', metavar='STUDY.yml', help='the study')
-    parser.add_argument('--work-dir', help="folder of its jobs; default the study's own")
+    parser.add_argument('study', nargs='+', metavar='STUDY.yml', help='the studies')
+    parser.add_argument('--work-dir', help="folder of their jobs; default each study's own")
+    parser.add_argument('--title', help="heading of the page; default the studies' names")
     parser.add_argument('--out', type=Path, default=Path('report'), help='folder to write; default ./report')
     return parser.parse_args(argv)
+
+
+def report(path, work_dir, files):
+    """One study's part of the page; its CSV files are added to ``files``."""
+    study = read_study(path, ROOT, work_dir)
+    layouts = read_layouts(study)
+    if not layouts:
+        raise ValueError(f'STUDY: {study.path} asks for no tables.')
+    results = StudyResults(study)
+    tables = [make_table(results, layout) for layout in layouts]
+    for number, layout in enumerate(layouts, 1):
+        files[f'{study.path.stem}_table{number}.csv'] = comma_separated(results, layout)
+    backbones = study.content['backbones'].items()
+    panels = [panel for name, node in backbones for panel in study_panels(results, name, list(node['pretrain']))]
+    return Part(study.name, f'{results.count} of {len(study.jobs)} jobs are done.', tables, panels)
 
 
 def main(argv=None):
     """Report; returns the exit code."""
     args = parse_args(argv)
+    files = {}
     try:
-        study = read_study(args.study, ROOT, args.work_dir)
-        layouts = read_layouts(study)
-        if not layouts:
-            raise ValueError(f'STUDY: {study.path} asks for no tables.')
-        done = sum(job.state() == 'done' for job in study.jobs)
-        parts = [f'# {study.name}', f'{done} of {len(study.jobs)} jobs are done.']
-        files = {}
-        for number, layout in enumerate(layouts, 1):
-            parts.append(markdown(make_table(study, layout)))
-            files[f'table{number}.csv'] = comma_separated(study, layout)
-    except (FileNotFoundError, ValueError) as error:
+        parts = [report(path, args.work_dir, files) for path in args.study]
+        title = args.title or '; '.join(part.name for part in parts)
+        files['report.html'] = study_page(title, parts)
+    except (FileNotFoundError, ValueError, ImportError) as error:
         return report_error('report.py', error)
-    files['report.md'] = '\n\n'.join(parts) + '\n'
-    for name, text in files.items():
+    text = [f'# {title}']
+    for part in parts:
+        text += [f'## {part.name}', part.progress, *map(markdown, part.tables)]
+    files['report.md'] = '\n\n'.join(text) + '\n'
+    for name, content in files.items():
         with whole_file(args.out / name) as temporary:
-            Path(temporary).write_text(text, encoding='utf-8')
+            Path(temporary).write_text(content, encoding='utf-8')
         print(args.out / name)
     return 0
 

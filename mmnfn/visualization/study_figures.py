@@ -1,0 +1,202 @@
+"""Figures of a study's report: learning curves, encoding by ROI, and retrieval."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mmnfn.evaluation.retrieval import recall_curve
+from mmnfn.experiments.results import StudyResults
+
+# Legible on white and on black.
+COLOURS = ('#3d85d9', '#e07b1a', '#2f9e6e', '#b14fa8', '#b08d00', '#c8504b', '#5c9fae', '#8d7bd6', '#8a8f98', '#7a9a2f')
+INK = '#010203'
+"""Stands for the page's own text colour, whatever it is."""
+
+
+class Panel(NamedTuple):
+    """A small figure.
+
+    Attributes:
+        title: What it shows, in a few words.
+        caption: How to read it.
+        svg: ``<svg>`` element, to be put into a page.
+    """
+
+    title: str
+    caption: str
+    svg: str
+
+
+def study_panels(results: StudyResults, backbone: str, rows: Sequence[str]) -> List[Panel]:
+    """All figures of a backbone for which there is something to show."""
+    colours = {row: COLOURS[number % len(COLOURS)] for number, row in enumerate(rows)}
+    panels = (
+        loss_curves(results, backbone, colours),
+        validation_curves(results, backbone, colours),
+        recall_curves(results, backbone, colours),
+        roi_bars(results, backbone, colours),
+    )
+    return [panel for panel in panels if panel is not None]
+
+
+def loss_curves(results: StudyResults, backbone: str, colours: Mapping[str, str]) -> Optional[Panel]:
+    """L_con of the training batches over iterations, one line for each seed."""
+    curves = {row: results.curve(backbone, row, 'loss_con') for row in colours}
+    return _curves(
+        f'{backbone}: contrastive loss',
+        'L_con of training batches; a line for each seed. Rows have other losses besides, which are not comparable.',
+        curves,
+        colours,
+        'iteration',
+        'contrastive loss',
+    )
+
+
+def validation_curves(results: StudyResults, backbone: str, colours: Mapping[str, str]) -> Optional[Panel]:
+    """Top-1 retrieval of test images over epochs, one line for each seed."""
+    curves = {}
+    for row in colours:
+        for partner in ('brain', 'text'):
+            curves.setdefault(row, {}).update(results.curve(backbone, row, f'retrieval/image_to_{partner}_top1'))
+    return _curves(
+        f'{backbone}: retrieval in training',
+        'Share of test images that find their own response (or caption) first; a line for each seed.',
+        curves,
+        colours,
+        'epoch',
+        'top-1',
+        from_zero=True,
+    )
+
+
+def recall_curves(results: StudyResults, backbone: str, colours: Mapping[str, str]) -> Optional[Panel]:
+    """Share of test images whose partner is among the first k, mean over seeds with their range, and chance."""
+    ranks = {row: results.ranks(backbone, row) for row in colours}
+    ranks = {row: found for row, found in ranks.items() if found}
+    if not ranks:
+        return None
+
+    def draw(axes: Axes) -> None:
+        candidates = 1
+        for row, found in ranks.items():
+            recall = np.stack([recall_curve(of_seed) for of_seed in found.values()])
+            candidates = recall.shape[1]
+            k = np.arange(1, candidates + 1)
+            axes.plot(k, recall.mean(0), color=colours[row], label=row)
+            axes.fill_between(k, recall.min(0), recall.max(0), color=colours[row], alpha=0.2, linewidth=0)
+        k = np.arange(1, candidates + 1)
+        axes.plot(k, k / candidates, color=INK, linestyle=':', label='chance')
+        axes.set(xscale='log', xlim=(1, candidates), ylim=(0, 1), xlabel='k', ylabel='among the first k')
+        ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if tick <= candidates]
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
+
+    title = f'{backbone}: retrieval of held-out images'
+    return Panel(
+        title,
+        'Share of test images whose own response (or caption) is among the first k of its subject: mean over seeds, '
+        'and their range.',
+        _svg(draw, title),
+    )
+
+
+def roi_bars(results: StudyResults, backbone: str, colours: Mapping[str, str]) -> Optional[Panel]:
+    """PCC by ROI: mean over seeds with standard deviation, and the noise ceiling."""
+    metrics = {row: list(results.metrics(backbone, row, 'encode').values()) for row in colours}
+    metrics = {row: found for row, found in metrics.items() if found}
+    if not metrics:
+        return None
+    one = next(iter(metrics.values()))[0]
+    prefix = 'encoding/pcc_roi_'
+    rois = [key[len(prefix) :] for key in one if key.startswith(prefix) and not key.endswith(('_low', '_high'))]
+
+    def draw(axes: Axes) -> None:
+        place, width = np.arange(len(rois)), 0.8 / len(metrics)
+        for number, (row, found) in enumerate(metrics.items()):
+            r = np.asarray([[of_seed[prefix + roi] for roi in rois] for of_seed in found])
+            error = r.std(0, ddof=1) if len(r) > 1 else None
+            x = place + (number - (len(metrics) - 1) / 2) * width
+            axes.bar(x, r.mean(0), width, yerr=error, color=colours[row], ecolor=INK, label=row)
+        ceilings = [one.get(f'encoding/ceiling_roi_{roi}', np.nan) for roi in rois]
+        axes.hlines(ceilings, place - 0.45, place + 0.45, color=INK, linestyle=':', label='noise ceiling')
+        axes.set_xticks(place, [roi.replace('-', '-\n', 1) for roi in rois])
+        axes.set(ylim=(0, None), ylabel='Pearson r')
+
+    title = f'{backbone}: encoding by ROI'
+    return Panel(
+        title,
+        'Raw Pearson r on test images, mean over voxels and seeds; error bars are the standard deviation over seeds. '
+        'Dotted: the r of a model that knows all.',
+        _svg(draw, title),
+    )
+
+
+def _curves(
+    title: str,
+    caption: str,
+    curves: Mapping[str, Dict[int, Dict[int, float]]],
+    colours: Mapping[str, str],
+    x: str,
+    y: str,
+    from_zero: bool = False,
+) -> Optional[Panel]:
+    """Row → seed → step → value, as lines; None if there are none."""
+    if not any(curves.values()):
+        return None
+
+    def draw(axes: Axes) -> None:
+        for row, by_seed in curves.items():
+            for number, values in enumerate(by_seed.values()):
+                steps = sorted(values)
+                axes.plot(
+                    steps,
+                    [values[step] for step in steps],
+                    color=colours[row],
+                    linewidth=1.2,
+                    label=None if number else row,
+                    marker='.' if len(steps) < 20 else None,
+                )
+        axes.set(xlabel=x, ylabel=y)
+        if from_zero:
+            axes.set_ylim(bottom=0)
+
+    return Panel(title, caption, _svg(draw, title))
+
+
+def _svg(draw: Callable[[Axes], None], title: str) -> str:
+    """An ``<svg>`` element without fixed size whose text is text, in the page's font and colour.
+
+    Its ids start with the title, so that those of several in one page differ.
+    """
+    style = {
+        'svg.fonttype': 'none',
+        'svg.hashsalt': 'mmnfn',
+        'font.family': 'sans-serif',
+        'font.size': 9,
+        'axes.spines.top': False,
+        'axes.spines.right': False,
+        **dict.fromkeys(('text.color', 'axes.edgecolor', 'axes.labelcolor', 'xtick.color', 'ytick.color'), INK),
+    }
+    with rc_context(style):
+        figure = Figure(figsize=(5.4, 3.6), layout='constrained')
+        axes = figure.add_subplot()
+        axes.patch.set_visible(False)
+        draw(axes)
+        columns = 2 if len(axes.get_legend_handles_labels()[1]) > 5 else 3
+        figure.legend(loc='outside upper left', ncols=columns, frameon=False, fontsize=8)
+        stream = io.StringIO()
+        figure.savefig(stream, format='svg', transparent=True, metadata=dict(Date=None, Creator=None))
+    svg = stream.getvalue()
+    svg = svg[svg.index('<svg') :].replace(INK, 'currentColor')
+    name = re.sub('[^a-z0-9]+', '-', title.lower())
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf'\g<1>{name}-', svg)
+    head, _, rest = svg.partition('>')
+    head = re.sub(r' (width|height)="[^"]*"', '', head)
+    return f'{head} role="img" aria-label="{title}">{rest}'

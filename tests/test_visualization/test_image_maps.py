@@ -1,0 +1,242 @@
+"""Grad-CAM, ROI maps and maps on the brain: the numbers by a slow reference, the pictures by their pixels."""
+
+import importlib.util
+from pathlib import Path
+
+import cv2
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+from torch.nn import functional as F
+
+from mmnfn.apis import get_model
+from mmnfn.visualization.grad_cam import ImageEmbedding, as_map, grad_cam, target_layer
+from mmnfn.visualization.image_grid import draw_grid
+from mmnfn.visualization.roi_maps import roi_maps
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = {
+    'swin': 'configs/demo/pretrain.py',
+    'convnext': 'configs/demo/pretrain_convnext.py',
+    'clip': 'configs/demo/pretrain_clip.py',
+    'features': 'configs/demo/encoding.py',
+}
+
+
+def tool(name):
+    """A script of tools/visualization as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f'tools/visualization/{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope='module')
+def models():
+    torch.manual_seed(0)
+    return {name: get_model(ROOT / config) for name, config in CONFIGS.items() if name != 'clip'}
+
+
+@pytest.fixture(scope='module')
+def images():
+    return [np.random.default_rng(i).integers(0, 256, (64, 64, 3), np.uint8) for i in range(3)]
+
+
+def normalised(model, images):
+    batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    return model.data_preprocessor(dict(inputs=batch), False)['inputs']
+
+
+@pytest.mark.parametrize('name', ['swin', 'convnext'])
+@pytest.mark.parametrize('stage', [1, -1])
+def test_activations_become_the_backbones_own_maps(models, images, name, stage):
+    """A wrong reshape would turn or shuffle the places: the backbone's own map of the stage tells which is right."""
+    cfg = Config.fromfile(ROOT / CONFIGS[name])
+    cfg.model.backbone.out_indices = (stage % 4,)
+    torch.manual_seed(1)
+    if name == 'convnext':
+        cfg.model.neck.in_channels = (32, 64, 128, 256)[stage]
+    model = get_model(cfg)
+    kept = []
+    handle = target_layer(model, stage).register_forward_hook(lambda module, inputs, output: kept.append(output))
+    with torch.no_grad():
+        own = model.backbone(normalised(model, images))[-1]
+        handle.remove()
+        maps = as_map(kept[0])
+        norm = getattr(model.backbone, f'norm{stage % 4}')
+        normed = norm(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) if name == 'swin' else norm(maps)
+    assert own.shape[-1] > 1 and torch.allclose(normed, own, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['swin', 'convnext', 'features'])
+@pytest.mark.parametrize('count', [1, 3])
+def test_grad_cam_is_the_gradients_mean_times_the_activations(models, images, name, count):
+    model, images = models[name], images[:count]
+    cam = grad_cam(model, images, stage=2)
+    kept = []
+
+    def keep(module, inputs, output):
+        output.retain_grad()
+        kept.append(output)
+
+    inputs = normalised(model, images)
+    with torch.no_grad():
+        unit = F.normalize(ImageEmbedding(model)(inputs), dim=1)
+    directions = unit - unit.mean(0) if count > 1 else unit
+    handle = target_layer(model, 2).register_forward_hook(keep)
+    for i in range(count):
+        kept.clear()
+        (ImageEmbedding(model)(inputs[i : i + 1])[0] @ directions[i]).backward()
+        activation, gradient = as_map(kept[0])[0].detach(), as_map(kept[0].grad)[0]
+        heat = (gradient.mean(dim=(1, 2))[:, None, None] * activation).sum(0).clamp(min=0).numpy()
+        heat = cv2.resize(heat, (64, 64))
+        heat = (heat - heat.min()) / (1e-7 + (heat - heat.min()).max())
+        assert cam[i].shape == (64, 64) and np.allclose(cam[i], heat, atol=2e-3)
+        assert heat.std() > 0.01
+    handle.remove()
+    model.zero_grad(set_to_none=True)
+
+
+def test_grad_cam_leaves_the_model_as_it_was(models, images):
+    model = models['swin']
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        grad_cam(model, images, 'layercam')
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in model.parameters()) and not model.training
+    assert not target_layer(model)._forward_hooks
+
+
+def test_other_layers_and_what_does_not_fit(models, images):
+    model = models['swin']
+    named = grad_cam(model, images, layer='backbone.stages.2.blocks.1')
+    assert np.allclose(named, grad_cam(model, images, stage=2))
+    assert not np.allclose(named, grad_cam(model, images, 'eigengradcam', stage=2))
+    with pytest.raises(ValueError, match="has no layer 'backbone.layer4'"):
+        grad_cam(model, images, layer='backbone.layer4')
+    with pytest.raises(ValueError, match='stage is 4, but SwinTransformer has 4 stages'):
+        grad_cam(model, images, stage=4)
+    with pytest.raises(ValueError, match='method must be one of gradcam'):
+        grad_cam(model, images, 'cam')
+    with pytest.raises(ValueError, match=r'neither maps .* nor the tokens of a square image'):
+        as_map(torch.zeros(1, 15, 4))
+
+
+def test_roi_maps_are_the_poolings_weights(models, images):
+    maps, names = roi_maps(models['swin'], images)
+    assert maps.shape == (3, 6, 2, 2) and names[0] == 'prf-visualrois' and np.allclose(maps.sum((2, 3)), 1)
+    model = models['swin']
+    with torch.no_grad():
+        feat = model.extract_feat(normalised(model, images))[-1]
+        scores = torch.einsum('kc,bchw->bkhw', model.neck.map_conv.weight[:, :, 0, 0], feat)
+    assert np.allclose(maps, scores.flatten(2).softmax(2).unflatten(2, (2, 2)).numpy(), atol=1e-6)
+    with pytest.raises(ValueError, match='BackboneFeatures has no ROI features'):
+        roi_maps(models['features'], images)
+
+
+def test_a_map_lies_on_its_place(tmp_path):
+    """A heat map with one hot corner changes the picture there most, and has a column of its own."""
+    heat = np.zeros((4, 4))
+    heat[0, 3] = 1
+    draw_grid(tmp_path / 'a.png', [np.full((64, 64, 3), 128, np.uint8)], ['CAM'], [[heat]])
+    picture = np.asarray(Image.open(tmp_path / 'a.png').convert('RGB')).astype(int)
+    height, width = picture.shape[:2]
+    panel = picture[height // 4 : -height // 10, width // 2 + width // 20 : -width // 20]
+    h, w = panel.shape[0] // 2, panel.shape[1] // 2
+    brightness = {
+        'top right': panel[:h, w:, 0].mean(),
+        'top left': panel[:h, :w, 0].mean(),
+        'bottom right': panel[h:, w:, 0].mean(),
+    }
+    assert max(brightness, key=brightness.get) == 'top right' and brightness['top right'] > 20 + brightness['top left']
+
+
+@pytest.fixture()
+def pictures(tmp_path, images):
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f'{i}.png')
+    return [str(tmp_path / f'{i}.png') for i in range(3)]
+
+
+def test_the_tools_draw_files(models, pictures, tmp_path, capsys):
+    torch.save(dict(state_dict=models['swin'].state_dict()), tmp_path / 'a.pth')
+    config = str(ROOT / CONFIGS['swin'])
+    one = ['--model', 'A', config, str(tmp_path / 'a.pth')]
+    assert tool('grad_cam').main([*pictures, *one, '--out', str(tmp_path / 'cam.png'), '--stage', '2']) == 0
+    assert tool('roi_maps').main([*pictures, '--model', *one[2:], '--out', str(tmp_path / 'roi.png')]) == 0
+    wide, narrow = (Image.open(tmp_path / f'{name}.png').size for name in ('roi', 'cam'))
+    assert wide[0] == pytest.approx(3.5 * narrow[0], rel=0.02) and wide[1] == narrow[1]
+    for arguments, words in (
+        (one, 'IMAGE: give image files, or --store with --ids'),
+        ([*pictures, '--ids', '3', *one], 'IMAGE: give image files, or --store with --ids'),
+        (['missing.png', *one], "no file 'missing.png'"),
+        ([*pictures, '--model', 'A', config, 'missing.pth'], 'missing.pth'),
+    ):
+        assert tool('grad_cam').main([*arguments, '--out', str(tmp_path / 'no.png')]) == 2
+        assert words in capsys.readouterr().err and not (tmp_path / 'no.png').exists()
+
+
+def test_the_tools_draw_pictures_of_nsd(models, images, tmp_path, capsys):
+    h5py = pytest.importorskip('h5py')
+    with h5py.File(tmp_path / 'nsd_stimuli.hdf5', 'w') as file:
+        file['imgBrick'] = np.stack(images)
+    torch.save(dict(state_dict=models['swin'].state_dict()), tmp_path / 'a.pth')
+    arguments = ['--model', str(ROOT / CONFIGS['swin']), str(tmp_path / 'a.pth'), '--out', str(tmp_path / 'r.png')]
+    arguments += ['--store', str(tmp_path / 'nsd_stimuli.hdf5')]
+    assert tool('roi_maps').main([*arguments, '--ids', '9']) == 2
+    assert '--ids: ' in capsys.readouterr().err and not (tmp_path / 'r.png').exists()
+    assert tool('roi_maps').main([*arguments, '--ids', '2', '0']) == 0 and (tmp_path / 'r.png').is_file()
+
+
+@pytest.fixture()
+def volumes(tmp_path):
+    """Two maps of one subject: left positive and right negative, and nothing but a small value."""
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    values = np.full((20, 20, 20), np.nan, np.float32)
+    values[2:10, 5:15, 4:16], values[10:18, 5:15, 4:16] = 0.5, -0.5
+    small = np.where(np.isnan(values), np.nan, 0.05).astype(np.float32)
+    paths = {}
+    for name, array in (('signed', values), ('small', small)):
+        paths[name] = str(tmp_path / f'{name}.nii.gz')
+        nib.save(nib.Nifti1Image(array, affine), paths[name])
+    return paths
+
+
+def coloured(path):
+    """Number of red and of blue pixels."""
+    picture = np.asarray(Image.open(path).convert('RGB')).astype(int)
+    return (picture[..., 0] > picture[..., 2] + 60).sum(), (picture[..., 2] > picture[..., 0] + 60).sum()
+
+
+def test_brain_maps(volumes, tmp_path, capsys):
+    pytest.importorskip('nilearn')
+    main = tool('brain_maps').main
+    arguments = ['--out', str(tmp_path / 'b.png'), '--map', 'signed', volumes['signed']]
+    assert main([*arguments, '--slices', '3']) == 0
+    red, blue = coloured(tmp_path / 'b.png')
+    assert red > 1000 and blue > 1000
+    assert main(['--out', str(tmp_path / 's.png'), '--map', 'small', volumes['small'], '--threshold', '0.1']) == 0
+    assert coloured(tmp_path / 's.png')[0] < 300, 'the colour bar alone'
+    assert main([*arguments, '--map', 'signed', volumes['small']]) == 2
+    assert 'has a name twice' in capsys.readouterr().err
+
+
+def test_wrong_volumes_are_named(volumes, tmp_path, capsys):
+    pytest.importorskip('nilearn')
+    main, out = tool('brain_maps').main, ['--out', str(tmp_path / 'no.png')]
+    (tmp_path / 'text.nii.gz').write_text('no volume')
+    nib.save(nib.Nifti1Image(np.zeros((5, 5, 5), np.float32), np.eye(4)), tmp_path / 'other.nii.gz')
+    nib.save(nib.Nifti1Image(np.full((5, 5, 5), np.nan, np.float32), np.eye(4)), tmp_path / 'empty.nii.gz')
+    for name, words in (
+        ('text', 'is no NIfTI volume'),
+        ('missing', 'there is no file'),
+        ('empty', 'has no value that is a number'),
+    ):
+        assert main([*out, '--map', 'a', str(tmp_path / f'{name}.nii.gz')]) == 2
+        assert words in capsys.readouterr().err
+    both = ['--map', 'a', volumes['signed'], '--background', str(tmp_path / 'other.nii.gz')]
+    assert main([*out, *both]) == 2 and 'another place than' in capsys.readouterr().err
+    assert not (tmp_path / 'no.png').exists()

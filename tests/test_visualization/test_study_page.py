@@ -1,0 +1,192 @@
+"""The report's figures and page: what is in them, and that nothing from outside is."""
+
+import json
+import pickle
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import yaml
+
+from mmnfn.evaluation.retrieval import Ranks, ranks_of_predictions, recall_curve
+from mmnfn.experiments import read_study
+from mmnfn.experiments.job import Record
+from mmnfn.experiments.results import StudyResults
+from mmnfn.visualization.study_figures import COLOURS, study_panels
+from mmnfn.visualization.study_page import Part, study_page, zero_is_outside
+from mmnfn.visualization.study_tables import Table
+
+ROOT = Path(__file__).resolve().parents[2]
+ROWS = ('nfn', 'nfn-shuffled')
+
+
+def predictions(rng, noise):
+    image = rng.normal(size=(20, 8))
+    brain = image + noise * rng.normal(size=(20, 8))
+    return [
+        dict(subject=f'subj0{1 + i // 10}', image_id=i % 10, image_embedding=image[i], fmri_embedding=brain[i])
+        for i in range(20)
+    ]
+
+
+@pytest.fixture(scope='module')
+def study(tmp_path_factory):
+    """A study of one backbone and two rows whose jobs are done, with two seeds; the second training was killed once."""
+    folder = tmp_path_factory.mktemp('study')
+    (folder / 'configs').mkdir()
+    (folder / 'configs/a.py').write_text('a = 1\n')
+    column = dict(task='encode', metric='encoding/pcc', scale=100)
+    content = dict(
+        name='Toy & <co>',
+        work_dir=str(folder / 'work'),
+        seeds=[0, 1],
+        backbones=dict(
+            micro=dict(
+                pretrain={row: dict(config='configs/a.py') for row in ROWS},
+                transfer=dict(encode=dict(config='configs/a.py', train=False)),
+            )
+        ),
+        tables=[dict(title='Toy', columns=dict(PCC=column))],
+    )
+    (folder / 'study.yml').write_text(yaml.safe_dump(content, sort_keys=False))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # the study's configs are beside it: paths also start from the current folder
+        study = read_study(folder / 'study.yml', ROOT)
+    for number, job in enumerate(study.jobs):
+        Record(job.name, job.labels, job.fingerprint, [], 'done', '', 1.0, '', None).write(job.folder)
+        if job.labels['task'] == 'encode':
+            figures = {'encoding/pcc': 0.3 + 0.01 * number}
+            for roi, ceiling in (('streams', 0.7), ('floc-faces', 0.8)):
+                figures.update({f'encoding/pcc_roi_{roi}': 0.4, f'encoding/pcc_roi_{roi}_low': 0.3})
+                figures[f'encoding/ceiling_roi_{roi}'] = ceiling
+            (job.folder / 'metrics.json').write_text(json.dumps(figures))
+            continue
+        (job.folder / 'metrics.json').write_text('{}')
+        (job.folder / 'backbone_latest.pth').touch()
+        (job.folder / 'embeddings.pkl').write_bytes(pickle.dumps(predictions(np.random.default_rng(number), 1.0)))
+        for start, value in (('20260101_000000', 5.0), ('20260102_000000', 4.0)):
+            (job.folder / start / 'vis_data').mkdir(parents=True)
+            lines = [dict(loss_con=value, step=step) for step in ((10, 20) if value == 5 else (20, 30))]
+            lines.append({'retrieval/image_to_brain_top1': value / 10, 'step': int(value)})
+            text = '\n'.join(map(json.dumps, lines))
+            (job.folder / start / 'vis_data/scalars.json').write_text(text)
+    return study
+
+
+def test_curves_take_the_later_word(study):
+    assert StudyResults(study).curve('micro', 'nfn', 'loss_con') == {s: {10: 5.0, 20: 4.0, 30: 4.0} for s in (0, 1)}
+
+
+def test_ranks_are_within_a_subject():
+    samples = predictions(np.random.default_rng(0), 2.0)
+    expected = []
+    for sample in samples:
+        own = [s for s in samples if s['subject'] == sample['subject']]
+
+        def cosine(other, image=sample['image_embedding']):
+            brain = other['fmri_embedding']
+            return image @ brain / np.linalg.norm(image) / np.linalg.norm(brain)
+
+        expected.append(1 + sum(cosine(other) > cosine(sample) for other in own))
+    ranks = ranks_of_predictions(samples)
+    assert ranks.rank.tolist() == expected and max(expected) > 1 and set(ranks.candidates) == {10}
+    texts = [{key.replace('fmri', 'text'): value for key, value in sample.items()} for sample in samples]
+    assert ranks_of_predictions(texts).rank.tolist() == expected
+
+
+def test_recall_by_hand():
+    ranks = Ranks(np.array([1, 3, 3, 4]), np.array([5, 5, 5, 4]), np.arange(4))
+    assert recall_curve(ranks).tolist() == [0.25, 0.25, 0.75, 1.0, 1.0]
+
+
+def test_panels(study):
+    panels = study_panels(StudyResults(study), 'micro', ROWS)
+    kinds = [panel.title.partition(': ')[2] for panel in panels]
+    assert kinds == ['contrastive loss', 'retrieval in training', 'retrieval of held-out images', 'encoding by ROI']
+    seen = set()
+    for panel in panels:
+        svg = ElementTree.fromstring(panel.svg)
+        ids = [element.get('id') for element in svg.iter() if element.get('id')]
+        assert len(set(ids)) == len(ids) and not seen & set(ids), 'ids are unique in a page'
+        seen |= set(ids)
+        targets = set(re.findall(r'(?:href="#|url\(#)([^")]+)', panel.svg))
+        assert targets and targets <= set(ids)
+        texts = [element.text.strip() for element in svg.iter() if element.tag.endswith('text')]
+        assert set(ROWS) <= set(texts) and svg.get('width') is None
+        assert 'currentColor' in panel.svg and '#010203' not in panel.svg and '#000000' not in panel.svg
+        assert all(colour in panel.svg for colour in COLOURS[:2])
+    assert {'streams', 'noise ceiling'} <= set(texts)
+    assert study_panels(StudyResults(study), 'other', ROWS) == []
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.links, self.cells, self.ids = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.tags.append(tag)
+        self.links += [attributes[name] for name in ('src', 'href', 'xlink:href') if name in attributes]
+        self.ids += [attributes['id']] if 'id' in attributes else []
+        if tag == 'td':
+            self.cells.append([attributes.get('class'), ''])
+
+    def handle_data(self, data):
+        if self.cells and self.lasttag == 'td':
+            self.cells[-1][1] += data.strip()
+
+
+def test_page():
+    rows = [('micro', 'nfn', '31.0 ± 4.4', '57.4'), ('micro', '<b>', 'missing', '')]
+    differences = [('micro', 'a − b', '+6.0 [+1.0, +11.0]'), ('micro', 'a − c', '-0.5 [-1.5, +0.5]')]
+    head = ('backbone', 'weights', 'PCC', 'PCC, paper')
+    table = Table('T', 3, head, rows, (3,), ('backbone', 'difference', 'PCC'), differences)
+    text = study_page('A & B', [Part('one', '3 of 4 jobs are done.', [table], [])])
+    page = Page(text)
+    assert page.cells == [
+        [None, 'micro'],
+        [None, 'nfn'],
+        [None, '31.0 ± 4.4'],
+        ['paper', '57.4'],
+        [None, 'micro'],
+        [None, '<b>'],
+        ['missing', 'missing'],
+        ['paper', ''],
+        [None, 'micro'],
+        [None, 'a − b'],
+        ['clear', '+6.0 [+1.0, +11.0]'],
+        [None, 'micro'],
+        [None, 'a − c'],
+        [None, '-0.5 [-1.5, +0.5]'],
+    ]
+    assert '<title>A &amp; B</title>' in text and '3 of 4 jobs are done.' in text
+    assert 'prefers-color-scheme: dark' in text and 'name="viewport"' in text
+
+
+@pytest.mark.parametrize('cell, outside', [('+1.0 [+0.1, +2.0]', True), ('-1.0 [-2.0, -0.1]', True), ('+1.0', False)])
+def test_zero_is_outside(cell, outside):
+    assert zero_is_outside(cell) is outside and not zero_is_outside('+1.0 [-0.1, +2.0]')
+
+
+def test_the_command_writes_a_page_of_its_own(study, tmp_path, monkeypatch):
+    monkeypatch.chdir(study.path.parent)
+    command = [sys.executable, ROOT / 'tools/experiments/report.py', study.path, '--out', tmp_path / 'report']
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (tmp_path / 'report').iterdir()}
+    assert names == {'report.html', 'report.md', 'study_table1.csv'}
+    text = (tmp_path / 'report/report.html').read_text()
+    page = Page(text)
+    assert page.links and all(link.startswith('#') for link in page.links), 'nothing comes from elsewhere'
+    assert not {'script', 'link', 'img', 'iframe'} & set(page.tags) and page.tags.count('svg') == 4
+    assert len(set(page.ids)) == len(page.ids)
+    assert '@import' not in text and 'url(http' not in text
+    assert ['missing', 'missing'] not in page.cells and [None, '31.0 ± 1.4'] in page.cells
+    assert '<h1>Toy &amp; &lt;co&gt;</h1>' in text
