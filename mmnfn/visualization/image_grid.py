@@ -42,7 +42,6 @@ def draw_grid(
     images: Sequence[np.ndarray],
     columns: Sequence[str],
     maps: Sequence[Sequence[np.ndarray]],
-    caption: str = '',
 ) -> None:
     """Write a picture with a row for each image: the image, then its maps.
 
@@ -51,17 +50,14 @@ def draw_grid(
         images: n images, (H, W, 3) uint8 RGB.
         columns: m headings of the maps.
         maps: m sequences of n maps (h, w).
-        caption: One line below.
     """
     rows, width = len(images), len(columns) + 1
-    figure = Figure(figsize=(1.75 * width, 1.75 * rows + 0.55), layout='constrained')
+    figure = Figure(figsize=(1.75 * width, 1.75 * rows + 0.3), layout='constrained')
     for row, image in enumerate(images):
         for column in range(width):
             axes = figure.add_subplot(rows, width, row * width + column + 1)
             draw_overlay(axes, image, maps[column - 1][row] if column else None)
             if row == 0:
                 axes.set_title(columns[column - 1] if column else 'image', fontsize=10)
-    if caption:
-        figure.supxlabel(caption, fontsize=8, color='#555555')
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=150, format=Path(path).suffix[1:] or 'png')
