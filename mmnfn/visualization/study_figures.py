@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mmnfn.evaluation.retrieval import recall_curve
 from mmnfn.experiments.results import StudyResults
@@ -164,6 +165,7 @@ def _curves(
                     marker='.' if len(steps) < 20 else None,
                 )
         axes.set(xlabel=x, ylabel=y)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if from_zero:
             axes.set_ylim(bottom=0)
 
@@ -185,7 +187,7 @@ def _svg(draw: Callable[[Axes], None], title: str) -> str:
         **dict.fromkeys(('text.color', 'axes.edgecolor', 'axes.labelcolor', 'xtick.color', 'ytick.color'), INK),
     }
     with rc_context(style):
-        figure = Figure(figsize=(5.4, 3.6), layout='constrained')
+        figure = Figure(figsize=(4.8, 3.3), layout='constrained')
         axes = figure.add_subplot()
         axes.patch.set_visible(False)
         draw(axes)
