@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--json', type=Path, help='write the ratios there')
     parser.add_argument('--scale', type=float, default=0.2, help='of images, features and voxels; default 0.2')
-    parser.add_argument('--peak', action='store_true', help='memory at full size instead; takes an hour on two cores')
+    parser.add_argument('--peak', action='store_true', help='memory at full size instead; takes some minutes')
     parser.add_argument('--memory', nargs=4, type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     keep_large_blocks()

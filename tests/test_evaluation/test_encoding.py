@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from sklearn.linear_model import Ridge
-from sklearn.model_selection import KFold
+from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.preprocessing import StandardScaler
 
 from mmnfn.datasets import NSDDataset, NSDLayout, ROIStore
@@ -72,34 +71,41 @@ def test_ridge_is_scikit_learns(features):
     assert np.allclose(result.prediction, expected, rtol=0, atol=1e-6)
 
 
-def test_regularisation_is_chosen_for_each_voxel_by_cross_validation(monkeypatch):
-    """Against scikit-learn's ridge in a loop over folds, candidates and voxels, with blocks of voxels."""
+@pytest.mark.parametrize('features', [12, 90], ids=['primal', 'kernel'])
+def test_regularisation_is_chosen_for_each_voxel_by_generalised_cross_validation(monkeypatch, features):
+    """Against hat matrices in a loop over candidates and voxels, with blocks of voxels."""
     monkeypatch.setattr(module, 'BLOCK', 3)
     alphas = [1e-2, 1.0, 30.0, 1e3, 1e5]
-    x, y, x_test, y_test = data(n=60, features=12, voxels=8, noise=np.array([0.1, 1, 3, 10, 30, 100, 300, 1000.0]))
+    noise = np.array([0.1, 1, 3, 10, 30, 100, 300, 1000.0])
+    x, y, x_test, y_test = data(n=60, features=features, voxels=8, noise=noise)
     result = fit_encoding_model(x, y, x_test, y_test, alphas=alphas, bootstraps=2)
     scaler = StandardScaler().fit(x)
     z, z_test, centred = scaler.transform(x), scaler.transform(x_test), y - y.mean(0)
     chosen = []
     for voxel in range(8):
-        errors = []
+        scores = []
         for alpha in alphas:
-            folds = [
-                np.mean(
-                    (
-                        Ridge(alpha=alpha, fit_intercept=False).fit(z[a], centred[a, voxel]).predict(z[b])
-                        - centred[b, voxel]
-                    )
-                    ** 2
-                )
-                for a, b in KFold(5).split(z)
-            ]
-            errors.append(np.mean(folds))
-        alpha = alphas[int(np.argmin(errors))]
+            hat = z @ np.linalg.solve(z.T @ z + alpha * np.eye(features), z.T) + 1 / 60
+            residual = centred[:, voxel] - hat @ centred[:, voxel]
+            scores.append(np.sum(residual**2) / np.trace(np.eye(60) - hat) ** 2)
+        alpha = alphas[int(np.argmin(scores))]
         chosen.append(alpha)
         expected = Ridge(alpha=alpha).fit(z, y[:, voxel]).predict(z_test)
         assert np.allclose(result.prediction[:, voxel], expected, atol=1e-6)
     assert len(set(chosen)) >= 3
+
+
+@pytest.mark.parametrize('features', [40, 400], ids=['primal', 'kernel'])
+def test_the_choice_is_as_good_as_leave_one_out(features):
+    """scikit-learn's RidgeCV leaves one image out at a time: the predictions of new images are as good."""
+    x, y, x_test, y_test = data(n=200, m=200, features=features, voxels=60, noise=np.geomspace(1, 300, 60))
+    alphas = np.logspace(-1, 6, 15)
+    result = fit_encoding_model(x.astype(np.float32), y.astype(np.float32), x_test, y_test, bootstraps=2)
+    scaler = StandardScaler().fit(x)
+    loo = RidgeCV(alphas=alphas, alpha_per_target=True).fit(scaler.transform(x), y)
+    r = pearson_r(loo.predict(scaler.transform(x_test)), y_test)
+    assert abs(result.r.mean() - r.mean()) < 0.01 and r.mean() > 0.3
+    assert np.median(np.abs(result.r - r)) < 0.005
 
 
 def test_bands_help_where_one_of_them_is_noise():
