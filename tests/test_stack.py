@@ -68,3 +68,24 @@ def test_folder_of_the_same_name_is_no_package(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, 'path', [str(tmp_path)])
     monkeypatch.delitem(sys.modules, 'mmpretrain', raising=False)
     assert stack.installed_version('mmpretrain') is None
+
+
+@pytest.mark.parametrize('mixed', [True, False])
+def test_mixed_stacks_are_named(monkeypatch, mixed):
+    installed = {'mmengine': '0.10.7', 'mmsegmentation': '1.2.2'}
+    if mixed:
+        installed['onedl-mmcv'] = '2.3.6'
+
+    def version(distribution):
+        if distribution not in installed:
+            raise stack.metadata.PackageNotFoundError(distribution)
+        return installed[distribution]
+
+    pretend(monkeypatch)
+    monkeypatch.setattr(stack.metadata, 'version', version)
+    if not mixed:
+        stack.check_stack()
+        return
+    words = r'mixed, official \(mmengine 0.10.7, mmsegmentation 1.2.2\) and OneDL \(onedl-mmcv 2.3.6\).*make env'
+    with pytest.raises(ImportError, match=words):
+        stack.check_stack()
