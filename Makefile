@@ -1,6 +1,6 @@
 # From a fresh machine (Python 3.9-3.11, gcc, make) to the demo and the tests. Needs nothing installed by hand.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint clean distclean
+.PHONY: help env demo test lint docs clean distclean
 
 # official or onedl; left empty: official where Python allows it.
 STACK ?=
@@ -9,7 +9,7 @@ PYTHON ?=
 # More arguments for pytest or the demo: make test ARGS='-k losses'
 ARGS ?=
 
-ifneq (,$(filter env demo test lint,$(MAKECMDGOALS)))
+ifneq (,$(filter env demo test lint docs,$(MAKECMDGOALS)))
   CHOICE := $(shell sh tools/dev/choose_python.sh '$(STACK)' '$(PYTHON)')
   ifeq (error,$(firstword $(CHOICE)))
     $(error $(wordlist 2,$(words $(CHOICE)),$(CHOICE)))
@@ -50,6 +50,9 @@ test: $(COMPLETE)  ## run the tests
 
 lint: $(COMPLETE)  ## check the style
 	$(PY) -m ruff check .
+
+docs: $(COMPLETE)  ## build the documentation into build/docs
+	$(PY) -m sphinx -W --keep-going -b html docs build/docs
 
 env: $(COMPLETE)  ## build the environment only (.venv, or .venv-onedl for OneDL)
 
