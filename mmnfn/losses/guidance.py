@@ -14,6 +14,7 @@ from .contrastive import same_image
 from .temperature import Temperature
 
 NEGATIVES = ('roi', 'roi+batch')
+REDUCTIONS = ('sum', 'none')
 
 
 def fmri_guided_loss(
@@ -24,6 +25,7 @@ def fmri_guided_loss(
     negatives: str = 'roi',
     image_ids: Optional[Tensor] = None,
     normalize: bool = True,
+    reduction: str = 'sum',
 ) -> Tensor:
     """Equation 7: L_bfg = −1/N Σ_i Σ_k log [ exp(p_i^k·q_i^k) / Σ_g exp(p_i^k·q_i^g) ].
 
@@ -40,15 +42,18 @@ def fmri_guided_loss(
         negatives: ``'roi'`` or ``'roi+batch'``.
         image_ids: (N,) integers, used by ``'roi+batch'``; None if all images differ.
         normalize: Whether features are L2-normalised first.
+        reduction: ``'sum'`` over ROIs as in the equation, or ``'none'`` for the part of each.
 
     Returns:
-        The loss, a tensor without axes: a sum over ROIs, a mean over samples.
+        The loss, a tensor without axes, or (K,): a mean over samples.
 
     Raises:
-        ValueError: If the shapes do not fit each other or ``negatives`` is unknown.
+        ValueError: If the shapes do not fit each other, or ``negatives`` or ``reduction`` is unknown.
     """
     if negatives not in NEGATIVES:
         raise ValueError(f'negatives must be one of {NEGATIVES}, but got {negatives!r}')
+    if reduction not in REDUCTIONS:
+        raise ValueError(f'reduction must be one of {REDUCTIONS}, but got {reduction!r}')
     if image_rois.dim() != 3 or image_rois.shape != fmri_rois.shape:
         raise ValueError(
             'image_rois and fmri_rois must have the same shape (N, K, D), but got '
@@ -78,7 +83,8 @@ def fmri_guided_loss(
         excluded = excluded[:, None, :] | ~present.t()[None, :, :]
         logits = torch.cat([logits, across.masked_fill(excluded, float('-inf'))], dim=2)
     loss = torch.logsumexp(logits, dim=2) - positive
-    return loss.masked_fill(~present, 0.0).sum() / num_samples
+    by_roi = loss.masked_fill(~present, 0.0).sum(dim=0) / num_samples
+    return by_roi.sum() if reduction == 'sum' else by_roi
 
 
 @MODELS.register_module()
@@ -115,8 +121,9 @@ class FMRIGuidedLoss(nn.Module):
         fmri_rois: Tensor,
         present: Optional[Tensor] = None,
         image_ids: Optional[Tensor] = None,
+        reduction: str = 'sum',
     ) -> Tensor:
         """Loss of features (N, K, D) with ``present`` (N, K) or (K,) and ``image_ids`` (N,)."""
         return fmri_guided_loss(
-            image_rois, fmri_rois, self.temperature(), present, self.negatives, image_ids, self.normalize
+            image_rois, fmri_rois, self.temperature(), present, self.negatives, image_ids, self.normalize, reduction
         )

@@ -157,8 +157,9 @@ class NeuroFusionNet(BaseSelfSupervisor):
 
         Returns:
             ``loss_con``, ``loss_bfg`` (with guidance) and ``loss_fus`` (with fusion), each times its λ, and the figures
-            ``temperature`` (σ) and ``batch_top1`` (share of images of the gathered batch whose own fMRI feature is the
-            most similar one). All but ``loss_fus`` are the same on every rank.
+            ``bfg_<ROI>`` (its part of L_bfg, without λ), ``temperature`` (σ) and ``batch_top1`` (share of images of the
+            gathered batch whose own fMRI feature is the most similar one). All but ``loss_fus`` are the same on every
+            rank.
         """
         image, fmri = self._encode(inputs, responses, geometry)
         with torch.autocast(inputs.device.type, enabled=False):
@@ -183,7 +184,9 @@ class NeuroFusionNet(BaseSelfSupervisor):
         loss_con = self.contrastive(image_context, fmri_context, image_ids)
         losses = dict(loss_con=self.loss_weight['con'] * loss_con)
         if self.guidance is not None:
-            losses['loss_bfg'] = self.loss_weight['bfg'] * self.guidance(image_rois, fmri_rois, present, image_ids)
+            by_roi = self.guidance(image_rois, fmri_rois, present, image_ids, reduction='none')
+            losses['loss_bfg'] = self.loss_weight['bfg'] * by_roi.sum()
+            losses.update({f'bfg_{name}': part for name, part in zip(self.fmri_encoder.roi_names, by_roi.detach())})
         if self.fusion is not None:
             # a mean over the local samples: weighted so that the average over ranks is the mean over all samples
             share = world_size * batch_size / sum(sizes)

@@ -10,7 +10,7 @@ from mmnfn.losses import FMRIGuidedLoss, fmri_guided_loss
 N, K, D = 5, 4, 3
 
 
-def loop_guidance(p, q, present, negatives='roi', ids=None, temperature=1.0, normalise=False):
+def loop_guidance(p, q, present, negatives='roi', ids=None, temperature=1.0, normalise=False, rois=range(K)):
     """L_bfg = -1/N sum_i sum_k log exp(p_i^k.q_i^k) / sum_g exp(p_i^k.q_i^g), over the ROIs that are there."""
 
     def similarity(i, k, j, g):
@@ -21,7 +21,7 @@ def loop_guidance(p, q, present, negatives='roi', ids=None, temperature=1.0, nor
 
     total = 0.0
     for i in range(len(p)):
-        for k in range(p.shape[1]):
+        for k in rois:
             if not present[i][k]:
                 continue
             denominator = sum(math.exp(similarity(i, k, i, g)) for g in range(p.shape[1]) if present[i][g])
@@ -99,6 +99,14 @@ def test_constant_roi_codes_minimise_it_unless_the_batch_gives_negatives():
     assert float(fmri_guided_loss(codes, codes, 0.05, negatives='roi+batch')) == pytest.approx(
         chance_among_samples, rel=1e-6
     )
+
+
+def test_each_rois_part(features):
+    parts = fmri_guided_loss(*features, 0.5, PRESENT, 'roi+batch', torch.tensor(IDS), reduction='none')
+    expected = [loop_guidance(*features, PRESENT, 'roi+batch', IDS, 0.5, True, [k]) for k in range(K)]
+    assert parts.tolist() == pytest.approx(expected, abs=1e-12) and len(set(expected)) == K
+    with pytest.raises(ValueError, match="reduction must be one of .*'mean'"):
+        fmri_guided_loss(*features, reduction='mean')
 
 
 def test_module_passes_its_options_on(features):
