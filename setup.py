@@ -99,6 +99,7 @@ setup(
         'matplotlib',
         'nibabel',
         'pandas',
+        'psutil',
         'pycocotools',
         'rich',
         'scipy',

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import re
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 from threading import Event
-from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+
+from mmengine.config import Config
 
 from mmnfn.engine.launch import child_environment
 from mmnfn.engine.provenance import source_revision
 from mmnfn.engine.whole_file import whole_file
 
+from .processes import Interrupted, end_marked, run_marked
+
 RECORD = 'job.json'
 LOG = 'job.log'
-PROCESS = 'job.pid'
 LAST_CHECKPOINT = re.compile(r'^\{last_checkpoint:(.+)\}$')
 
 
@@ -36,7 +36,10 @@ class Job(NamedTuple):
         needs: Names of jobs that must be done before.
         outputs: Files that are there when it is done.
         labels: What it is of: ``backbone``, ``row``, ``seed``, ``task``.
-        settings: Text of everything that its result depends on besides the commands, e.g. of its config.
+        processes: Number of processes that it starts.
+        config: Its config; everything that it says belongs to the fingerprint.
+        settings: :func:`config_text` of it.
+        upstream: Fingerprints of the jobs that it needs.
         places: Folders that may be moved, the study's and the repository: their paths in commands do not count.
     """
 
@@ -46,22 +49,34 @@ class Job(NamedTuple):
     needs: Tuple[str, ...]
     outputs: Tuple[Path, ...]
     labels: Dict[str, str]
+    processes: int = 1
+    config: Optional[Path] = None
     settings: str = ''
+    upstream: Tuple[str, ...] = ()
     places: Tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
-        """Changes when commands or settings do."""
+        """Changes when commands or settings do, its own or those of a job that it needs."""
         commands = [['python' if part == sys.executable else part for part in command] for command in self.commands]
         for number, place in enumerate(self.places):
             commands = [[part.replace(place, f'<{number}>') for part in command] for command in commands]
-        content = json.dumps([commands, self.settings])
+        content = json.dumps([commands, self.settings, self.upstream])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def record(self) -> Optional[Record]:
-        """What is known of it, or None if it never started."""
+        """What is known of it, or None if it never started.
+
+        Raises:
+            ValueError: The record is damaged.
+        """
         path = self.folder / RECORD
-        return Record(**json.loads(path.read_text())) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            return Record(**json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f'{path} is no record of a job ({error}). Remove it, and the job runs again.') from error
 
     def state(self) -> str:
         """``'new'``, ``'done'``, ``'failed'``, ``'interrupted'``, or ``'stale'`` if it was done with other settings."""
@@ -81,7 +96,7 @@ class Record(NamedTuple):
     Attributes:
         name, labels, fingerprint, commands: Of the job.
         status: ``'running'``, ``'done'`` or ``'failed'``.
-        started, seconds: When it started last (UTC), and how long it took, all its starts together.
+        started, seconds: When it started last (UTC), and how long it took, starts that were killed not counted.
         host, revision: Machine, and git revision of the code.
         message: Why it failed.
     """
@@ -104,19 +119,17 @@ class Record(NamedTuple):
             Path(temporary).write_text(json.dumps(self._asdict(), indent=1))
 
 
-class Interrupted(RuntimeError):
-    """A job was stopped from outside."""
-
-
 def run_job(job: Job, environment: Optional[Mapping[str, str]] = None, stop: Optional[Event] = None) -> Record:
     """Run a job's commands; its record and log are in its folder.
 
-    Trainings are started with ``--resume``, so a job that was killed goes on where it was.
+    Trainings are started with ``--resume``, so a job that was killed goes on where it was. What a killed runner left
+    running on this machine is ended first.
 
     Args:
         job: The job.
         environment: Variables of its commands besides this process's own.
-        stop: When it is set, the end of a command is that of the job, which stays ``'interrupted'``.
+        stop: When it is set no command is started, and the end of one is that of the job, which stays
+            ``'interrupted'``.
 
     Returns:
         The record, ``'done'`` or ``'failed'``.
@@ -124,7 +137,7 @@ def run_job(job: Job, environment: Optional[Mapping[str, str]] = None, stop: Opt
     Raises:
         Interrupted: ``stop`` was set.
     """
-    end_processes(job)
+    end_marked(job.folder)
     before = job.record()
     spent = before.seconds if before is not None and before.fingerprint == job.fingerprint else 0.0
     record = Record(
@@ -140,17 +153,7 @@ def run_job(job: Job, environment: Optional[Mapping[str, str]] = None, stop: Opt
     )
     record.write(job.folder)
     start = time.monotonic()
-    message = ''
-    with open(job.folder / LOG, 'a', encoding='utf-8') as log:
-        for command in job.commands:
-            message = _run(command, log, job.folder / PROCESS, child_environment(environment))
-            if stop is not None and stop.is_set():
-                raise Interrupted(job.name)
-            if message:
-                break
-    missing = [str(path) for path in job.outputs if not path.is_file()]
-    if not message and missing:
-        message = f'the commands ended well, but {missing[0]} is not there'
+    message = _run_all(job, child_environment(environment), stop or Event())
     record = record._replace(
         status='failed' if message else 'done', seconds=spent + time.monotonic() - start, message=message
     )
@@ -158,45 +161,31 @@ def run_job(job: Job, environment: Optional[Mapping[str, str]] = None, stop: Opt
     return record
 
 
-def _run(command: Tuple[str, ...], log, process_file: Path, environment: Mapping[str, str]) -> str:
-    """Run one command, whose process id is in a file meanwhile; returns why it failed, or ''."""
-    try:
-        arguments = [_filled_in(argument) for argument in command]
-    except FileNotFoundError as error:
-        return str(error)
-    log.write(f'$ {" ".join(arguments)}\n')
-    log.flush()
-    # a session of its own, so that a launcher's children end with it
-    process = subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=environment)
-    process_file.write_text(str(process.pid))
-    try:
-        code = process.wait()
-    except BaseException:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
-        raise
-    finally:
-        process_file.unlink(missing_ok=True)
-    if code == 0:
-        return ''
-    return f'exit code {code} of: {" ".join(arguments)}; see {log.name}'
+def _run_all(job: Job, environment: Mapping[str, str], stop: Event) -> str:
+    """Run the commands; why one failed, or ''."""
+    if job.config is not None and config_text(job.config) != job.settings:
+        return f'{job.config} was changed after the study was read; start it again.'
+    with open(job.folder / LOG, 'a', encoding='utf-8') as log:
+        for command in job.commands:
+            try:
+                arguments = [_filled_in(argument) for argument in command]
+            except FileNotFoundError as error:
+                return str(error)
+            log.write(f'$ {" ".join(arguments)}\n')
+            log.flush()
+            code = run_marked(job.folder, arguments, log, environment, stop)
+            if stop.is_set():
+                raise Interrupted(job.name)
+            if code:
+                return f'exit code {code} of: {" ".join(arguments)}; see {log.name}'
+    missing = [str(path) for path in job.outputs if not path.is_file()]
+    return f'the commands ended well, but {missing[0]} is not there' if missing else ''
 
 
-def end_processes(job: Job) -> None:
-    """End the processes of a job, e.g. those that a killed runner left behind, which else would run beside new ones.
-
-    The number of the processes' session is in a file while they run. It is believed only if a process of that number
-    works in the job's folder by its command line.
-    """
-    process_file = job.folder / PROCESS
-    try:
-        number = int(process_file.read_text() or 0)
-        command = Path(f'/proc/{number}/cmdline').read_bytes().decode(errors='replace')
-        if str(job.folder) in command:
-            os.killpg(number, signal.SIGKILL)
-    except OSError:
-        pass
-    process_file.unlink(missing_ok=True)
+def config_text(path: Path) -> str:
+    """Everything that a config says with what it inherits, in an order that does not depend on how it was written."""
+    content: Any = Config.fromfile(path, import_custom_modules=False).to_dict()
+    return json.dumps(content, sort_keys=True, default=str)
 
 
 def _filled_in(argument: str) -> str:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shlex
 import shutil
+import subprocess
 import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, List, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import torch
 from rich.console import Console
 
 from mmnfn.engine.launch import available_cores
+from mmnfn.engine.whole_file import whole_file
 
-from .job import LAST_CHECKPOINT, Job, end_processes, run_job
+from .job import LAST_CHECKPOINT, Job, run_job
+from .processes import end_marked
 from .study import Study
 
 
@@ -46,7 +50,8 @@ def pending(jobs: Sequence[Job], redo: bool = False) -> List[Job]:
     Raises:
         ValueError: There are such jobs, and ``redo`` is false.
     """
-    stale = [job for job in jobs if job.state() == 'stale']
+    states = {job.name: job.state() for job in jobs}
+    stale = [job for job in jobs if states[job.name] == 'stale']
     if stale and not redo:
         raise ValueError(
             f'{len(stale)} jobs were done with other settings, e.g. {stale[0].name} in {stale[0].folder}. --redo '
@@ -54,32 +59,36 @@ def pending(jobs: Sequence[Job], redo: bool = False) -> List[Job]:
         )
     for job in stale:
         shutil.rmtree(job.folder)
-    return [job for job in jobs if job.state() != 'done']
+    return [job for job in jobs if states[job.name] != 'done']
 
 
-def run_locally(study: Study, jobs: Sequence[Job], console: Console, workers: int = 1) -> Dict[str, str]:
-    """Run jobs on this machine; those whose needs failed are left out.
+def run_locally(
+    study: Study, jobs: Sequence[Job], console: Console, workers: int = 1, redo: bool = False
+) -> Dict[str, str]:
+    """Run what is to be run of some jobs on this machine; those whose needs failed are left out.
 
     Args:
         study: The study.
-        jobs: What is to be run, in an order in which they can run.
+        jobs: Selected jobs, in an order in which they can run.
         console: Where to report.
         workers: How many jobs run at the same time. Cores and GPUs are divided among them.
+        redo: See :func:`pending`.
 
     Returns:
-        Name of each job → ``'done'``, ``'failed'`` or ``'blocked'``.
+        Name of each job that was to be run → ``'done'``, ``'failed'`` or ``'blocked'``.
 
     Raises:
         BlockingIOError: The same study is being run in the same folder by another process.
-        ValueError: There are GPUs, but fewer than ``workers``.
+        ValueError: Jobs were done with other settings, or there are GPUs, but fewer than are needed.
     """
+    free = divided_machine(workers, max((job.processes for job in jobs), default=1))
     states: Dict[str, str] = {}
-    done = {job.name for job in study.jobs if job.state() == 'done'}
-    numbers = {job.name: f'[{number}/{len(jobs)}] {job.name}' for number, job in enumerate(jobs, 1)}
-    waiting, free = list(jobs), divided_machine(workers)
-    running: Dict[Future, Tuple[Job, Dict[str, str]]] = {}
+    running: Dict[Future, Tuple[Job, Share]] = {}
     stop = threading.Event()
-    with _lock(study.work_dir), ThreadPoolExecutor(workers) as pool:
+    with locked(study.work_dir), ThreadPoolExecutor(workers) as pool:
+        waiting = pending(jobs, redo)
+        done = {job.name for job in study.jobs if job.state() == 'done'}
+        numbers = {job.name: f'[{number}/{len(waiting)}] {job.name}' for number, job in enumerate(waiting, 1)}
         try:
             while waiting or running:
                 for job in list(waiting):
@@ -89,14 +98,14 @@ def run_locally(study: Study, jobs: Sequence[Job], console: Console, workers: in
                         console.print(f'{numbers[job.name]}: left out, because {job.needs[0]} is not done')
                     elif free and not lacking:
                         console.print(f'{numbers[job.name]} …', highlight=False)
-                        environment = free.pop()
-                        running[pool.submit(run_job, job, environment, stop)] = job, environment
+                        share = free.pop()
+                        running[pool.submit(run_job, job, share.environment(job.processes), stop)] = job, share
                     else:
                         continue
                     waiting.remove(job)
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    job, environment = running.pop(future)
-                    free.append(environment)
+                    job, share = running.pop(future)
+                    free.append(share)
                     record = future.result()
                     states[job.name] = record.status
                     done.update([job.name] if record.status == 'done' else [])
@@ -104,67 +113,117 @@ def run_locally(study: Study, jobs: Sequence[Job], console: Console, workers: in
                     console.print(f'{numbers[job.name]} {text}', highlight=False)
         except BaseException:
             stop.set()
-            for job, _ in running.values():
-                end_processes(job)
+            while not all(future.done() for future in running):  # one may have been about to start a command
+                for job, _ in running.values():
+                    end_marked(job.folder)
+                wait(running, timeout=0.2)
             raise
     return states
 
 
-def divided_machine(workers: int) -> List[Dict[str, str]]:
-    """Environment variables of each of several jobs that run at the same time.
+class Share(NamedTuple):
+    """What one of several jobs that run at the same time has of the machine.
+
+    Attributes:
+        cores: Number of cores; 0 leaves threads as they are.
+        gpus: Numbers or names of GPUs; None leaves them as they are.
+    """
+
+    cores: int
+    gpus: Optional[Tuple[str, ...]]
+
+    def environment(self, processes: int) -> Dict[str, str]:
+        """Environment variables of a job with so many processes."""
+        variables = {}
+        if self.cores and 'OMP_NUM_THREADS' not in os.environ:
+            variables['OMP_NUM_THREADS'] = str(max(1, self.cores // processes))
+        if self.gpus is not None:
+            variables['CUDA_VISIBLE_DEVICES'] = ','.join(self.gpus)
+        return variables
+
+
+def divided_machine(workers: int, processes: int = 1) -> List[Share]:
+    """The machine, divided among several jobs that run at the same time.
+
+    Args:
+        workers: Number of jobs.
+        processes: The most that one of them starts.
 
     Raises:
-        ValueError: There are GPUs, but fewer than ``workers``.
+        ValueError: There are GPUs, but fewer than ``workers * processes``.
     """
     if workers == 1:
-        return [{}]
-    gpus = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, range(torch.cuda.device_count()))))
-    numbers = [number for number in gpus.split(',') if number]
-    if 0 < len(numbers) < workers:
-        raise ValueError(f'--jobs {workers}: there are only {len(numbers)} GPUs ({gpus}); give at most as many jobs.')
-    threads = os.environ.get('OMP_NUM_THREADS', str(max(1, available_cores() // workers)))
-    shares: List[Dict[str, str]] = [dict(OMP_NUM_THREADS=threads) for _ in range(workers)]
-    if numbers:
-        for number, share in enumerate(shares):
-            share['CUDA_VISIBLE_DEVICES'] = ','.join(numbers[number::workers])
-    return shares
+        return [Share(0, None)]
+    count = torch.cuda.device_count()
+    if 0 < count < workers * processes:
+        raise ValueError(
+            f'--jobs {workers}: jobs of {processes} processes need {workers * processes} GPUs, but there are {count}.'
+        )
+    visible = os.environ.get('CUDA_VISIBLE_DEVICES') or ','.join(map(str, range(count)))
+    gpus = [name.strip() for name in visible.split(',')][:count]
+    cores = max(1, available_cores() // workers)
+    return [Share(cores, tuple(gpus[n::workers]) if count else None) for n in range(workers)]
 
 
-def submit(study: Study, jobs: Sequence[Job], cluster: str = 'slurm') -> List[Tuple[str, str]]:
-    """Hand jobs to Slurm by submitit, each after those that it needs.
+def submit(study: Study, jobs: Sequence[Job], cluster: str = 'slurm', redo: bool = False) -> List[Tuple[str, str]]:
+    """Hand jobs to Slurm by submitit, each after those that it needs; those that Slurm still has are left to it.
 
     The study's ``slurm`` entry has the parameters of submitit's ``update_parameters``, e.g. ``timeout_min``,
-    ``slurm_partition``, ``gpus_per_node`` and ``cpus_per_task``.
+    ``slurm_partition``, ``gpus_per_node`` and ``cpus_per_task``. Numbers of submitted jobs are kept in
+    ``slurm/jobs.json`` of the study's folder.
 
     Args:
         study: The study.
-        jobs: What is to be run.
+        jobs: Selected jobs.
         cluster: Of submitit's AutoExecutor.
+        redo: See :func:`pending`.
 
     Returns:
-        Names and ids of the submitted jobs.
+        Names and ids of the jobs that were submitted now.
 
     Raises:
         ImportError: submitit is not installed.
+        BlockingIOError: The same study is being run or submitted by another process.
+        ValueError: Jobs were done with other settings.
     """
     try:
         import submitit
     except ImportError as error:
         raise ImportError(f'--launcher slurm needs submitit ({error}). Install it: pip install submitit.') from error
-    ids: Dict[str, str] = {}
-    for job in jobs:
-        executor = submitit.AutoExecutor(folder=study.work_dir / 'slurm' / '%j', cluster=cluster)
-        parameters = dict(study.content.get('slurm') or {}, name=job.name.replace('/', '_'))
-        waits = [ids[name] for name in job.needs if name in ids]
-        if waits and cluster == 'slurm':
-            extra = dict(parameters.get('slurm_additional_parameters') or {})
-            parameters['slurm_additional_parameters'] = dict(extra, dependency='afterok:' + ':'.join(waits))
-        executor.update_parameters(**parameters)
-        submitted = executor.submit(run_or_raise, job)
-        ids[job.name] = submitted.job_id
-        if cluster == 'debug':
-            submitted.result()
-    return list(ids.items())
+    submitted = []
+    with locked(study.work_dir):
+        file = study.work_dir / 'slurm/jobs.json'
+        file.parent.mkdir(exist_ok=True)
+        known = json.loads(file.read_text()) if file.is_file() else {}
+        alive = _in_slurm(known.values()) if cluster == 'slurm' else set()
+        ids = {name: number for name, number in known.items() if number in alive}
+        for job in pending([job for job in jobs if job.name not in ids], redo):
+            executor = submitit.AutoExecutor(folder=study.work_dir / 'slurm' / '%j', cluster=cluster)
+            parameters = dict(study.content.get('slurm') or {}, name=job.name.replace('/', '_'))
+            waits = [ids[name] for name in job.needs if name in ids]
+            if waits and cluster == 'slurm':
+                extra = dict(parameters.get('slurm_additional_parameters') or {})
+                parameters['slurm_additional_parameters'] = dict(extra, dependency='afterok:' + ':'.join(waits))
+            executor.update_parameters(**parameters)
+            handle = executor.submit(run_or_raise, job)
+            ids[job.name] = handle.job_id
+            submitted.append((job.name, handle.job_id))
+            with whole_file(file) as temporary:
+                Path(temporary).write_text(json.dumps(ids, indent=1))
+            if cluster == 'debug':
+                handle.result()
+    return submitted
+
+
+def _in_slurm(numbers: Iterable[str]) -> Set[str]:
+    """Those of some job numbers that wait or run in Slurm."""
+    numbers = list(numbers)
+    if not numbers:
+        return set()
+    command = ['squeue', '--noheader', '--format=%A', '--jobs', ','.join(numbers)]
+    # squeue fails if the only number that it is asked for is unknown to it
+    listed = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+    return set(listed.split())
 
 
 def run_or_raise(job: Job) -> str:
@@ -189,7 +248,7 @@ def _shell(argument: str) -> str:
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold a study's folder; the lock goes with the process, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / '.lock', 'w') as file:

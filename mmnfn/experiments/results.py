@@ -51,13 +51,21 @@ class StudyResults:
 
     Args:
         study: The study.
+
+    Attributes:
+        done: Backbone, row and task → seed → folder of a finished job.
+        count: Number of finished jobs.
+        stale: Number of jobs that were done with other settings, which count as not done.
     """
 
     def __init__(self, study: Study):
         self.study = study
         self.done: Dict[Tuple[str, str, str], Dict[int, Path]] = {}
+        self.stale = 0
         for job in study.jobs:
-            if job.state() == 'done':
+            state = job.state()
+            self.stale += state == 'stale'
+            if state == 'done':
                 key = (job.labels['backbone'], job.labels['row'], job.labels['task'])
                 self.done.setdefault(key, {})[int(job.labels['seed'])] = job.folder
         self.count = sum(map(len, self.done.values()))
@@ -69,7 +77,7 @@ class StudyResults:
         for seed, folder in self.done.get((backbone, row, task), {}).items():
             path = folder / 'metrics.json'
             if path not in self._metrics:
-                self._metrics[path] = json.loads(path.read_text()) if path.is_file() else {}
+                self._metrics[path] = _read_json(path) if path.is_file() else {}
             found[seed] = self._metrics[path]
         return found
 
@@ -91,7 +99,8 @@ class StudyResults:
                     f'{", ".join(sorted(metrics)[:8])}. Correct the tables of {self.study.path}.'
                 )
             if metrics:
-                found[seed] = float(metrics[metric])
+                value = metrics[metric]
+                found[seed] = float('nan') if value is None else float(value)
         return found
 
     def curve(self, backbone: str, row: str, name: str) -> Dict[int, Dict[int, float]]:
@@ -103,7 +112,10 @@ class StudyResults:
         for seed, folder in self.done.get((backbone, row, 'pretrain'), {}).items():
             for path in sorted(folder.glob('*/vis_data/scalars.json')):
                 for line in path.read_text().splitlines():
-                    entry = json.loads(line)
+                    try:
+                        entry = json.loads(line)
+                    except ValueError:
+                        continue  # the last line of a training that was killed
                     if name in entry:
                         found.setdefault(seed, {})[int(entry['step'])] = float(entry[name])
         return found
@@ -113,9 +125,27 @@ class StudyResults:
         found = {}
         for seed, folder in self.done.get((backbone, row, 'pretrain'), {}).items():
             if (folder / EMBEDDINGS).is_file():
-                with open(folder / EMBEDDINGS, 'rb') as file:
-                    found[seed] = ranks_of_predictions(pickle.load(file))
+                try:
+                    with open(folder / EMBEDDINGS, 'rb') as file:
+                        found[seed] = ranks_of_predictions(pickle.load(file))
+                except (pickle.UnpicklingError, EOFError, LookupError, TypeError, StopIteration) as error:
+                    raise ValueError(_damaged(folder / EMBEDDINGS, error)) from error
         return found
+
+
+def _read_json(path: Path) -> Dict[str, Any]:
+    """A mapping from a JSON file."""
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(_damaged(path, error)) from error
+    if not isinstance(content, dict):
+        raise ValueError(_damaged(path, f'it holds {type(content).__name__}'))
+    return content
+
+
+def _damaged(path: Path, error: object) -> str:
+    return f'{path} is damaged ({error}). Remove it, and run the study again: the job that wrote it is then not done.'
 
 
 def summarise(figures: Mapping[int, float], seeds: int) -> Summary:

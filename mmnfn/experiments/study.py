@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple, Union
 
 import yaml
-from mmengine.config import Config
 
-from .job import Job, python
+from .job import Job, config_text, python
 
 KEYS = {
     'study': ('name', 'work_dir', 'seeds', 'processes', 'backbones', 'tables', 'slurm'),
     'backbone': ('pretrain', 'transfer', 'paper'),
     'pretrain': ('config', 'random', 'checkpoint', 'options', 'processes', 'transfer'),
     'transfer': ('config', 'options', 'processes', 'train'),
+}
+
+TYPES = {
+    'name': (str, 'a text'),
+    'work_dir': (str, 'a path'),
+    'processes': (int, 'a whole number'),
+    'backbones': (dict, 'a mapping'),
+    'pretrain': (dict, 'a mapping'),
+    'transfer': (dict, 'a mapping'),
+    'options': (dict, 'a mapping'),
+    'tables': (list, 'a list'),
+    'slurm': (dict, 'a mapping'),
+    'config': (str, 'a path'),
+    'random': (str, "a config's path"),
+    'checkpoint': (str, 'a path'),
+    'train': (bool, 'true or false'),
+    'paper': (str, 'a backbone of the paper'),
 }
 
 EMBEDDINGS = 'embeddings.pkl'
@@ -82,31 +99,53 @@ def read_study(path: Union[str, Path], root: Path, work_dir: Union[str, Path, No
         raise FileNotFoundError(f'STUDY: there is no file {str(path)!r}.')
     try:
         content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f'STUDY: {path} is no YAML: {error}') from error
     _check(content, 'study', str(path))
     for key in ('name', 'work_dir', 'seeds', 'backbones'):
         if not content.get(key):
             raise ValueError(f'STUDY: {path} has no {key}.')
-    if not isinstance(content['seeds'], list) or not all(isinstance(seed, int) for seed in content['seeds']):
-        raise ValueError(f'STUDY: seeds in {path} must be a list of whole numbers, but is {content["seeds"]!r}.')
+    seeds = content['seeds']
+    if not isinstance(seeds, list) or not all(type(seed) is int for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise ValueError(f'STUDY: seeds in {path} must be a list of different whole numbers, but is {seeds!r}.')
     work_dir = Path(work_dir or content['work_dir']).absolute()
+    for place in (work_dir, root):
+        _check_place(place)
     expansion = _Expansion(path, root, work_dir, content)
     jobs = tuple(job for name, backbone in content['backbones'].items() for job in expansion.backbone(name, backbone))
-    return Study(content['name'], path, work_dir, tuple(content['seeds']), jobs, content)
+    if not jobs:
+        raise ValueError(f'STUDY: {path} has no pretrain under any of its backbones, so there is nothing to do.')
+    return Study(content['name'], path, work_dir, tuple(seeds), jobs, content)
 
 
 def _check(node: Any, kind: str, where: str) -> None:
-    """Raise a ValueError for a node that is no dict, or has an unknown key."""
+    """Raise a ValueError for a node that is no mapping, has an unknown entry, or one of a wrong type."""
     if not isinstance(node, Mapping):
         raise ValueError(f'STUDY: {where} must be a mapping with {", ".join(KEYS[kind])}, but is {node!r}.')
-    for key in node:
-        if key not in KEYS[kind] and not str(key).startswith('x-'):
+    for key, value in node.items():
+        if str(key).startswith('x-'):
+            continue
+        if key not in KEYS[kind]:
             near = difflib.get_close_matches(str(key), KEYS[kind], 1)
             raise ValueError(
                 f'STUDY: {where} has an unknown entry {key!r}'
                 + (f'; is {near[0]!r} meant?' if near else f'; it can have {", ".join(KEYS[kind])}.')
             )
+        # transfer of a backbone is a mapping, and of a row the names of some of them
+        wanted = (list, 'a list') if (kind, key) == ('pretrain', 'transfer') else TYPES.get(key)
+        if wanted is not None and (not isinstance(value, wanted[0]) or (value is True and wanted[0] is int)):
+            raise ValueError(f'STUDY: {where}, {key} must be {wanted[1]}, but is {value!r}.')
+        if key == 'processes' and value < 1:
+            raise ValueError(f'STUDY: {where}, processes must be at least 1, but is {value}.')
+
+
+def _check_place(place: Union[str, Path]) -> None:
+    """Raise a ValueError for a path that cannot be written into --cfg-options."""
+    if re.search(r'[\s,=\[\]()]', str(place)):
+        raise ValueError(
+            f"STUDY: {str(place)!r} has a blank, a comma, '=' or a bracket in it, which --cfg-options cannot take. "
+            'Choose another folder (--work-dir), or a link to this one.'
+        )
 
 
 class _Expansion:
@@ -117,16 +156,23 @@ class _Expansion:
         self.seeds: Sequence[int] = content['seeds']
         self.processes = content.get('processes', 1)
         self._texts: Dict[Path, str] = {}
+        self._fingerprints: Dict[str, str] = {}
 
     def backbone(self, name: str, node: Any) -> Iterator[Job]:
         """Jobs of all rows with one backbone."""
         where = f'{self.path}, backbones.{name}'
         _check(node, 'backbone', where)
         rows, transfers = node.get('pretrain') or {}, node.get('transfer') or {}
+        if 'pretrain' in transfers:
+            raise ValueError(
+                f"STUDY: {where}.transfer: 'pretrain' is the name of the pretraining itself; choose another."
+            )
         for kind, entries in (('pretrain', rows), ('transfer', transfers)):
             for entry, content in entries.items():
                 _check(content, kind, f'{where}.{kind}.{entry}')
         for row, content in rows.items():
+            if 'checkpoint' in content:
+                _check_place(content['checkpoint'])
             wanted = content.get('transfer', list(transfers))
             unknown = [task for task in wanted if task not in transfers]
             if unknown:
@@ -149,7 +195,7 @@ class _Expansion:
         elif start == ['random']:
             script, config = self.root / 'tools/model_converters/export_backbone.py', self._config(node['random'])
             command = python(script, '--random', config, weights, '--seed', seed, *self._cfg_options(options))
-            yield self._job(needs[0], folder, (command,), (), (weights,), dict(labels, task='pretrain'), config)
+            yield self._job(needs[0], folder, (command,), (), (weights,), dict(labels, task='pretrain'), 1, config)
         else:
             config = self._config(node['config'])
             commands = (
@@ -157,7 +203,8 @@ class _Expansion:
                 self._test(config, f'{{last_checkpoint:{folder}}}', folder, options, '--dump', folder / EMBEDDINGS),
             )
             outputs = (weights, folder / 'metrics.json', folder / EMBEDDINGS)
-            yield self._job(needs[0], folder, commands, (), outputs, dict(labels, task='pretrain'), config)
+            processes = node.get('processes', self.processes)
+            yield self._job(needs[0], folder, commands, (), outputs, dict(labels, task='pretrain'), processes, config)
         for task, transfer in transfers.items():
             yield self._transfer(prefix, task, transfer, seed, weights, needs, labels)
 
@@ -190,6 +237,7 @@ class _Expansion:
             needs,
             (folder / 'metrics.json',),
             dict(labels, task=task),
+            node.get('processes', self.processes) if node.get('train', True) else 1,
             config,
         )
 
@@ -208,8 +256,12 @@ class _Expansion:
 
     @staticmethod
     def _options(node: Mapping, seed: int) -> Dict[str, Any]:
-        options = node.get('options') or {}
-        return {key: value.format(seed=seed) if isinstance(value, str) else value for key, value in options.items()}
+        def filled_in(value: Any) -> Any:
+            if isinstance(value, list):
+                return [filled_in(entry) for entry in value]
+            return value.replace('{seed}', str(seed)) if isinstance(value, str) else value
+
+        return {key: filled_in(value) for key, value in (node.get('options') or {}).items()}
 
     @staticmethod
     def _cfg_options(options: Mapping) -> List[str]:
@@ -226,10 +278,24 @@ class _Expansion:
             f'STUDY: {self.path} names the config {name!r}, which is neither in {self.root} nor here.'
         )
 
-    def _job(self, name: str, folder: Path, *arguments: Any) -> Job:
-        """Job whose settings are everything that its config, the last argument, says with what it inherits."""
-        *arguments, config = arguments
+    def _job(
+        self,
+        name: str,
+        folder: Path,
+        commands: Tuple[Tuple[str, ...], ...],
+        needs: Tuple[str, ...],
+        outputs: Tuple[Path, ...],
+        labels: Dict[str, str],
+        processes: int,
+        config: Path,
+    ) -> Job:
+        """A job, with all that its result depends on."""
         if config not in self._texts:
-            self._texts[config] = Config.fromfile(config, import_custom_modules=False).pretty_text
+            self._texts[config] = config_text(config)
+        upstream = tuple(self._fingerprints[need] for need in needs)
         places = (str(self.work_dir), str(self.root))
-        return Job(name, folder, *arguments, settings=self._texts[config], places=places)
+        job = Job(
+            name, folder, commands, needs, outputs, labels, processes, config, self._texts[config], upstream, places
+        )
+        self._fingerprints[name] = job.fingerprint
+        return job

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import List, Mapping, Optional, Union
 
@@ -89,7 +90,8 @@ def _volume(path: Union[str, Path]) -> nib.Nifti1Image:
         raise FileNotFoundError(f'maps: there is no file {str(path)!r}.')
     try:
         volume = nib.load(path)
-    except (nib.filebasedimages.ImageFileError, OSError, ValueError, EOFError) as error:
+        np.asarray(volume.dataobj)  # nibabel reads when asked, and a damaged file fails then
+    except (nib.filebasedimages.ImageFileError, OSError, ValueError, EOFError, zlib.error) as error:
         raise ValueError(f'maps: {path} is no NIfTI volume: {error}') from error
     if len(volume.shape) != 3:
         raise ValueError(f'maps: {path} has shape {volume.shape}; a volume (x, y, z) is expected.')

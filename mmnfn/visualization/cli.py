@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import List
 
 import numpy as np
+import torch
 from torch import nn
 
+from mmnfn.apis import get_model
 from mmnfn.apis.images import centre_square, config_image_size, read_image
 from mmnfn.datasets import StimulusImages
 
@@ -26,7 +28,18 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--store', metavar='IMAGES.h5', help='pictures of NSD instead: images_224.h5 or nsd_stimuli.hdf5'
     )
+    parser.add_argument('--image-size', type=int, metavar='S', help="side in pixels; default that of the config's data")
+    parser.add_argument('--device', default='cpu', help='default cpu')
     parser.add_argument('--ids', type=int, nargs='+', default=[], metavar='ID', help='their 0-based 73k ids')
+
+
+def loaded_model(config: str, checkpoint: str, device: str) -> nn.Module:
+    """:func:`mmnfn.apis.get_model` whose complaints about the device name it."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f'--device: {device!r} cannot be used: {str(error).splitlines()[0]}') from error
+    return get_model(config, checkpoint, device)
 
 
 def chosen_images(args: argparse.Namespace, model: nn.Module) -> List[np.ndarray]:
@@ -45,5 +58,10 @@ def chosen_images(args: argparse.Namespace, model: nn.Module) -> List[np.ndarray
             found = [store[number] for number in args.ids]
         except KeyError as error:
             raise ValueError(f'--ids: {error.args[0]}') from error
-    size = config_image_size(model.cfg)
+    size = args.image_size
+    if size is None:
+        try:
+            size = config_image_size(model.cfg)
+        except ValueError as error:
+            raise ValueError(f'--{str(error).replace("_", "-", 1)}') from error
     return [centre_square(read_image(image), size) for image in found]

@@ -66,6 +66,8 @@ def as_map(activations: Tensor) -> Tensor:
     Raises:
         ValueError: The tokens make no square.
     """
+    if not isinstance(activations, Tensor):
+        raise ValueError(f'layer: it gives {type(activations).__name__} and no tensor; choose a layer within it.')
     if activations.dim() == 4:
         return activations
     side = math.isqrt(activations.shape[1])
@@ -91,14 +93,15 @@ def grad_cam(
     it is its own direction.
 
     Args:
-        model: NeuroFusionNet, CaptionCLIP, BackboneFeatures or another model with a ``backbone``, in evaluation mode.
+        model: NeuroFusionNet, CaptionCLIP or BackboneFeatures, in evaluation mode.
         images: n images (S, S, 3) uint8 RGB.
         method: ``'gradcam'``, ``'gradcam++'``, ``'eigengradcam'`` or ``'layercam'``.
         stage: Of the backbone, whose last block is looked at.
         layer: Name of another layer.
 
     Returns:
-        (n, S, S) float32 between 0 and 1, each map's own largest value being 1.
+        (n, S, S) float32 between 0 and 1, each map's own largest value being 1; all 0 where nothing speaks for the
+        image, e.g. where all given images are the same.
 
     Raises:
         ImportError: pytorch-grad-cam is not installed.
@@ -115,8 +118,15 @@ def grad_cam(
     device = next(model.parameters()).device
     batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device)
     inputs = model.data_preprocessor(dict(inputs=batch), False)['inputs']
-    with torch.no_grad():
-        directions = F.normalize(embed(inputs), dim=1)
+    reached = []
+    handle = chosen.register_forward_hook(lambda module, inputs, output: reached.append(as_map(output)))
+    try:
+        with torch.no_grad():
+            directions = F.normalize(embed(inputs), dim=1)
+        if not reached:
+            raise ValueError(f'layer: {layer!r} takes no part in the embedding of an image; choose another.')
+    finally:
+        handle.remove()
     if len(images) > 1:
         directions = directions - directions.mean(dim=0)
     targets = [lambda embedding, direction=direction: (embedding * direction).sum() for direction in directions]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import List, NamedTuple, Sequence
 
@@ -12,7 +11,6 @@ from .study_figures import Panel
 from .study_tables import Table
 
 TEMPLATE = Path(__file__).with_name('study_page.html')
-INTERVAL = re.compile(r'\[([+-][\d.]+), ([+-][\d.]+)\]')
 
 
 class Part(NamedTuple):
@@ -40,12 +38,5 @@ def study_page(title: str, parts: Sequence[Part]) -> str:
     from jinja2 import Environment
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.tests['clear'] = zero_is_outside
     template = environment.from_string(TEMPLATE.read_text(encoding='utf-8'))
     return template.render(title=title, version=__version__, parts=parts)
-
-
-def zero_is_outside(cell: str) -> bool:
-    """Whether a difference's interval, ``+2.3 [+1.1, +3.5]``, is on one side of zero."""
-    match = INTERVAL.search(cell)
-    return match is not None and float(match[1]) * float(match[2]) > 0

@@ -81,6 +81,7 @@ class Table(NamedTuple):
         papers: Which columns are the paper's.
         difference_head: Column headings of the differences.
         differences: Texts of the paired differences.
+        clear: Of each of those texts, whether its interval is on one side of zero.
     """
 
     title: str
@@ -90,6 +91,7 @@ class Table(NamedTuple):
     papers: Tuple[int, ...]
     difference_head: Tuple[str, ...]
     differences: List[Tuple[str, ...]]
+    clear: List[Tuple[bool, ...]]
 
 
 def read_layouts(study: Study) -> List[Layout]:
@@ -107,18 +109,31 @@ def read_layouts(study: Study) -> List[Layout]:
                 f'STUDY: {where} must have title, columns and, if not all are meant, rows; references are optional.'
             )
         columns = []
+        if not isinstance(node['columns'], Mapping):
+            raise ValueError(f'STUDY: {where}, columns must be a mapping, but is {node["columns"]!r}.')
         for name, content in node['columns'].items():
             try:
-                columns.append(Column(name=name, **content))
-            except TypeError as error:
+                columns.append(Column(name=str(name), **content))
+                columns[-1] = columns[-1]._replace(scale=float(columns[-1].scale), digits=int(columns[-1].digits))
+            except (TypeError, ValueError) as error:
                 raise ValueError(
                     f'STUDY: {where}, columns.{name}: {error}. It has task, metric, scale, digits.'
                 ) from error
-        rows, references = node.get('rows') or _rows(study), node.get('references') or REFERENCES
-        unknown = [row for row in [*rows, *(node.get('references') or [])] if row not in _rows(study)]
+        tasks = {job.labels['task'] for job in study.jobs}
+        unknown = [column.task for column in columns if column.task not in tasks]
+        if unknown:
+            raise ValueError(f'STUDY: {where} names the task {unknown[0]!r}; there are {", ".join(sorted(tasks))}.')
+        rows = node.get('rows') or _rows(study)
+        unknown = [row for row in rows if row not in _rows(study)]
         if unknown:
             raise ValueError(f'STUDY: {where} names the row {unknown[0]!r}, which is not pretrained.')
-        layouts.append(Layout(node.get('title', f'Table {number}'), tuple(rows), tuple(columns), tuple(references)))
+        references = node.get('references', REFERENCES)
+        unknown = [row for row in node.get('references') or [] if row not in rows]
+        if unknown:
+            raise ValueError(f'STUDY: {where}, references names {unknown[0]!r}, which is no row of the table.')
+        layouts.append(
+            Layout(node.get('title', f'Table {number}'), tuple(rows), tuple(columns), tuple(references or ()))
+        )
     return layouts
 
 
@@ -134,7 +149,7 @@ def make_table(results: StudyResults, layout: Layout) -> Table:
     head = ['backbone', 'weights']
     for column in columns:
         head += [column.name, f'{column.name}, paper'] if column.name in shown else [column.name]
-    body, differences = [], []
+    body, differences, clear = [], [], []
     for backbone, node in backbones.items():
         found = {
             row: [results.figures(backbone, row, c.task, c.metric) for c in columns]
@@ -150,12 +165,13 @@ def make_table(results: StudyResults, layout: Layout) -> Table:
             body.append((backbone, row, *texts))
             for reference in layout.references:
                 if reference in found and row not in (reference, layout.references[0]):
-                    pairs = zip(columns, figures, found[reference])
-                    texts = [formatted_difference(paired_difference(a, b), c.scale, c.digits) for c, a, b in pairs]
+                    apart = [paired_difference(*pair) for pair in zip(figures, found[reference])]
+                    texts = [formatted_difference(d, c.scale, c.digits) for d, c in zip(apart, columns)]
                     differences.append((backbone, f'{row} − {reference}', *texts))
+                    clear.append((False, False, *(d.low > 0 or d.high < 0 for d in apart)))
     difference_head = ('backbone', 'difference', *(column.name for column in columns))
     papers = tuple(number for number, name in enumerate(head) if name.endswith(', paper'))
-    return Table(layout.title, len(study.seeds), tuple(head), body, papers, difference_head, differences)
+    return Table(layout.title, len(study.seeds), tuple(head), body, papers, difference_head, differences, clear)
 
 
 def markdown(table: Table) -> str:

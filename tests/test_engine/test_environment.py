@@ -1,5 +1,6 @@
 """What people paste into an issue says which libraries they have."""
 
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -29,3 +30,13 @@ def test_what_is_missing_is_said(monkeypatch):
     monkeypatch.setattr(environment, 'LIBRARIES', ('no-such-library',))
     facts = collect_environment()
     assert facts['mmcv.ops'].startswith('missing') and facts['no-such-library'] == 'not installed'
+
+
+def test_the_command_helps_where_mmnfn_cannot_be_imported(tmp_path):
+    """That is when people need it."""
+    (tmp_path / 'mmnfn').mkdir()
+    (tmp_path / 'mmnfn/__init__.py').write_text('raise ImportError("two stacks are mixed")')
+    command = [sys.executable, str(ROOT / 'tools/collect_env.py')]
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, PYTHONPATH=str(tmp_path)))
+    assert done.returncode == 1 and 'mmnfn cannot be imported: two stacks are mixed' in done.stdout
+    assert 'Stack: official: ' in done.stdout and 'Stack: OneDL: ' in done.stdout and 'Traceback' not in done.stderr

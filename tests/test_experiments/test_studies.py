@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import yaml
 from rich.console import Console
 
 from mmnfn.experiments import launch, read_study
+from mmnfn.experiments.job import run_job
+from mmnfn.experiments.processes import Interrupted, end_marked, marked, run_marked
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = """
@@ -104,9 +107,8 @@ def log():
     return Path('log').read_text().splitlines() if Path('log').exists() else []
 
 
-def run(study, workers=1, **selection):
-    jobs = launch.pending(launch.select(study, **selection))
-    return launch.run_locally(study, jobs, Console(file=open(os.devnull, 'w')), workers)
+def run(study, workers=1, redo=False, **selection):
+    return launch.run_locally(study, launch.select(study, **selection), Console(quiet=True), workers, redo)
 
 
 def test_expansion(toy):
@@ -148,6 +150,7 @@ def test_a_run_does_everything_once(toy):
 
 def test_jobs_beside_each_other(toy, monkeypatch, tmp_path):
     """Two at a time, none before what it needs, and with the machine divided."""
+    monkeypatch.setattr(launch.torch.cuda, 'device_count', lambda: 3)
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,5,6')
     monkeypatch.setenv('OMP_NUM_THREADS', '3')
     waits = "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['OMP_NUM_THREADS']); time.sleep(1)\n"
@@ -157,21 +160,25 @@ def test_jobs_beside_each_other(toy, monkeypatch, tmp_path):
     study = toy()
     assert set(run(study, workers=2).values()) == {'done'}
     texts = [(job.folder / 'job.log').read_text() for job in study.jobs]
-    shares = {line for text in texts for line in text.splitlines() if line[0].isdigit()}
+    shares = {line for text in texts for line in text.splitlines() if line[:1].isdigit()}
     assert shares == {'4,6 3', '5 3'}, 'one after another, all would have the same share'
     lines = [line.split() for line in log()]
     for seed in ('seed0', 'seed5'):
         order = [line[3] for line in lines if line[:3] == ['train', 'nfn', seed]]
         assert order == ['pretrain', 'detect']
-    with pytest.raises(ValueError, match='--jobs 4: there are only 3 GPUs'):
-        launch.divided_machine(4)
+    with pytest.raises(ValueError, match='--jobs 2: jobs of 2 processes need 4 GPUs, but there are 3'):
+        launch.divided_machine(2, 2)
 
 
 def test_cores_are_divided_where_there_are_no_gpus(monkeypatch):
-    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+    monkeypatch.setattr(launch.torch.cuda, 'device_count', lambda: 0)
     monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
     monkeypatch.setattr(launch, 'available_cores', lambda: 8)
-    assert launch.divided_machine(3) == [dict(OMP_NUM_THREADS='2')] * 3 and launch.divided_machine(1) == [{}]
+    (share, *others) = launch.divided_machine(2)
+    assert len(others) == 1 and share.environment(1) == dict(OMP_NUM_THREADS='4')
+    assert share.environment(2) == dict(OMP_NUM_THREADS='2')
+    (alone,) = launch.divided_machine(1)
+    assert alone.environment(2) == {}, 'dist_train.sh divides the machine itself'
 
 
 def test_a_failure_blocks_what_needs_it_and_nothing_else(toy):
@@ -182,6 +189,35 @@ def test_a_failure_blocks_what_needs_it_and_nothing_else(toy):
     assert {state for name, state in states.items() if 'fail' not in name} == {'done'}
     record = study.jobs[0].record()
     assert record.status == 'failed' and 'exit code 3 of: ' in record.message and 'job.log' in record.message
+
+
+def test_what_needs_a_changed_job_is_not_taken_for_done(toy, tmp_path):
+    run(toy())
+    (tmp_path / 'root/configs/pretrain.py').write_text("name = 'pretrain'\nlr = 2\n")
+    study = toy()
+    stale = [job.name for job in study.jobs if job.state() == 'stale']
+    assert stale == [job.name for job in study.jobs if '/nfn/' in job.name] and len(stale) == 6
+    assert set(run(study, redo=True)) == set(stale)
+
+
+def test_a_running_study_keeps_its_folders(toy, tmp_path):
+    """--redo beside a run must not remove what the run works on."""
+    run(toy())
+    (tmp_path / 'root/configs/detect.py').write_text("name = 'detect'\nlr = 2\n")
+    study = toy()
+    with launch.locked(study.work_dir), pytest.raises(BlockingIOError):
+        run(study, redo=True)
+    assert all(job.folder.is_dir() for job in study.jobs)
+
+
+def test_a_config_that_changes_under_way_is_noticed(toy, tmp_path):
+    study = toy(seeds=[0])
+    (tmp_path / 'root/configs/detect.py').write_text("name = 'detect'\nlr = 2\n")
+    states = run(study)
+    assert [name for name, state in states.items() if state == 'failed'] == ['swin/nfn/seed0/detect']
+    assert 'detect.py was changed after the study was read' in study.jobs[1].record().message
+    (tmp_path / 'root/configs/detect.py').write_text("# the same in other words\nname = str('detect')\n")
+    assert set(run(study).values()) == {'done'}
 
 
 def test_other_settings_are_not_taken_for_done(toy, tmp_path):
@@ -225,16 +261,36 @@ def test_a_killed_run_goes_on(toy, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert study.jobs[0].state() == 'interrupted'
-    child = int((study.jobs[0].folder / 'job.pid').read_text())
-    assert Path(f'/proc/{child}').exists(), 'the training goes on without its runner'
+    (child,) = marked(study.jobs[0].folder)  # the training goes on without its runner
     assert set(run(study).values()) == {'done'} and len(log()) > 5
-    status = Path(f'/proc/{child}/stat')
-    assert not status.exists() or status.read_text().split()[2] == 'Z', 'it was ended before the job started again'
+    assert not child.is_running() or child.status() == 'zombie', 'it was ended before the job started again'
+
+
+def test_workers_of_a_dead_launcher_are_found(toy, tmp_path):
+    """Newer torchrun gives its workers sessions of their own, and a killed one leaves them behind."""
+    job = toy(seeds=[0]).jobs[0]
+    job.folder.mkdir(parents=True)
+    code = 'import subprocess, sys; subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], '
+    code += 'start_new_session=True)'
+    with open(os.devnull, 'w') as nowhere:
+        assert run_marked(job.folder, [sys.executable, '-c', code], nowhere, os.environ, threading.Event()) == 0
+    (orphan,) = marked(job.folder)
+    end_marked(job.folder)
+    assert marked(job.folder) == [] and (not orphan.is_running() or orphan.status() == 'zombie')
+
+
+def test_nothing_is_started_after_a_stop(toy):
+    job, stop = toy(seeds=[0]).jobs[0], threading.Event()
+    stop.set()
+    with pytest.raises(Interrupted):
+        run_job(job, stop=stop)
+    assert log() == [] and job.state() == 'interrupted'
 
 
 @pytest.mark.parametrize('call', ['run_job(study.jobs[0])', 'launch.run_locally(study, study.jobs, Console(), 2)'])
 def test_interrupt_ends_the_children(toy, tmp_path, monkeypatch, call):
     """Ctrl-C must not leave a training behind."""
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
     study = toy(seeds=[0])
     monkeypatch.setenv('TOY_SLEEP', '1')
     code = READ.format(study=str(tmp_path / 'study.yml'), root=str(tmp_path / 'root'), work=str(tmp_path / 'work'))
@@ -272,7 +328,7 @@ def test_submitit(toy):
         launch.run_or_raise(study.jobs[0]._replace(commands=(study.jobs[0].commands[1],)))
 
 
-def test_slurm_jobs_wait_for_what_they_need(toy, monkeypatch):
+def test_slurm_jobs_wait_for_what_they_need(toy, monkeypatch, tmp_path):
     submitit = pytest.importorskip('submitit')
     asked = []
 
@@ -298,11 +354,47 @@ def test_slurm_jobs_wait_for_what_they_need(toy, monkeypatch):
     ]
     assert asked[1]['slurm_additional_parameters']['qos'] == 'low'
 
+    # again, while Slurm still has the pretraining and what needs it: only the last job was lost
+    (tmp_path / 'squeue').write_text('#!/bin/sh\nfor n in 101 102 103; do echo $n; done\n')
+    (tmp_path / 'squeue').chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path), prepend=os.pathsep)
+    assert launch.submit(study, study.jobs) == [('swin/given/seed0/encode', '105')] and len(asked) == 5
+    assert json.loads((study.work_dir / 'slurm/jobs.json').read_text())['swin/nfn/seed0/pretrain'] == '101'
+
 
 @pytest.mark.parametrize(
     'changes, words',
     [
-        (dict(seeds=3), 'seeds in .* must be a list of whole numbers, but is 3'),
+        (dict(seeds=3), 'seeds in .* must be a list of different whole numbers, but is 3'),
+        (dict(seeds=[0, 0]), r'seeds in .* must be a list of different whole numbers, but is \[0, 0\]'),
+        (dict(seeds=[True]), 'seeds in .* must be a list of different whole numbers'),
+        (dict(name=5), 'name must be a text, but is 5'),
+        (dict(work_dir=5), 'work_dir must be a path, but is 5'),
+        (dict(processes='two'), "processes must be a whole number, but is 'two'"),
+        (dict(processes=0), 'processes must be at least 1, but is 0'),
+        (dict(backbones=[1]), r'backbones must be a mapping, but is \[1\]'),
+        (dict(backbones=dict(a={})), 'has no pretrain under any of its backbones'),
+        (dict(backbones=dict(a=dict(pretrain=[1]))), r'a, pretrain must be a mapping, but is \[1\]'),
+        (
+            dict(backbones=dict(a=dict(pretrain=dict(b=dict(config=3))))),
+            'a.pretrain.b, config must be a path, but is 3',
+        ),
+        (
+            dict(backbones=dict(a=dict(pretrain=dict(b=dict(config='c', options=[1]))))),
+            r'a.pretrain.b, options must be a mapping, but is \[1\]',
+        ),
+        (
+            dict(backbones=dict(a=dict(pretrain=dict(b=dict(checkpoint='c', transfer=None))))),
+            'a.pretrain.b, transfer must be a list, but is None',
+        ),
+        (
+            dict(backbones=dict(a=dict(pretrain=dict(b=dict(checkpoint='my file.pth'))))),
+            "'my file.pth' has a blank, a comma",
+        ),
+        (
+            dict(backbones=dict(a=dict(pretrain=dict(b=dict(checkpoint='c')), transfer=dict(pretrain={})))),
+            "a.transfer: 'pretrain' is the",
+        ),
         (dict(backbones={}), 'has no backbones'),
         (dict(seed=[1]), "unknown entry 'seed'; is 'seeds' meant"),
         (dict(backbones=dict(a=dict(pretrain=dict(b={})))), 'a.pretrain.b needs one of config, random and checkpoint'),
@@ -317,6 +409,22 @@ def test_slurm_jobs_wait_for_what_they_need(toy, monkeypatch):
 def test_wrong_studies_are_named(toy, changes, words):
     with pytest.raises((ValueError, FileNotFoundError), match=words):
         toy(**changes)
+
+
+def test_options_are_filled_in_and_passed_on(toy):
+    """{seed} also within a list; other braces are left alone."""
+    row = dict(config='configs/pretrain.py', options={'a': ['{seed}', 2], 'b': '{epoch}'})
+    study = toy(seeds=[7], backbones=dict(swin=dict(pretrain=dict(nfn=row))))
+    assert study.jobs[0].commands[0][-3:] == ("a=['7',2]", 'b={epoch}', 'randomness.seed=7')
+
+
+@pytest.mark.parametrize('text', ['[]', 'null', '{"name": "a"}', '{', '{"unknown": 1}'])
+def test_a_damaged_record_is_named(toy, text):
+    study = toy(seeds=[0])
+    study.jobs[0].folder.mkdir(parents=True)
+    (study.jobs[0].folder / 'job.json').write_text(text)
+    with pytest.raises(ValueError, match='nfn/seed0/pretrain/job.json is no record of a job'):
+        run(study)
 
 
 def test_wrong_selection_is_named(toy):

@@ -17,6 +17,9 @@ from mmnfn.visualization.grad_cam import ImageEmbedding, as_map, grad_cam, targe
 from mmnfn.visualization.image_grid import draw_grid
 from mmnfn.visualization.roi_maps import roi_maps
 
+needs_grad_cam = pytest.mark.skipif(
+    importlib.util.find_spec('pytorch_grad_cam') is None, reason='pytorch-grad-cam is not installed'
+)
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = {
     'swin': 'configs/demo/pretrain.py',
@@ -37,7 +40,7 @@ def tool(name):
 @pytest.fixture(scope='module')
 def models():
     torch.manual_seed(0)
-    return {name: get_model(ROOT / config) for name, config in CONFIGS.items() if name != 'clip'}
+    return {name: get_model(ROOT / config) for name, config in CONFIGS.items()}
 
 
 @pytest.fixture(scope='module')
@@ -71,7 +74,8 @@ def test_activations_become_the_backbones_own_maps(models, images, name, stage):
     assert own.shape[-1] > 1 and torch.allclose(normed, own, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', ['swin', 'convnext', 'features'])
+@needs_grad_cam
+@pytest.mark.parametrize('name', list(CONFIGS))
 @pytest.mark.parametrize('count', [1, 3])
 def test_grad_cam_is_the_gradients_mean_times_the_activations(models, images, name, count):
     model, images = models[name], images[:count]
@@ -100,6 +104,7 @@ def test_grad_cam_is_the_gradients_mean_times_the_activations(models, images, na
     model.zero_grad(set_to_none=True)
 
 
+@needs_grad_cam
 def test_grad_cam_leaves_the_model_as_it_was(models, images):
     model = models['swin']
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -110,6 +115,7 @@ def test_grad_cam_leaves_the_model_as_it_was(models, images):
     assert not target_layer(model)._forward_hooks
 
 
+@needs_grad_cam
 def test_other_layers_and_what_does_not_fit(models, images):
     model = models['swin']
     named = grad_cam(model, images, layer='backbone.stages.2.blocks.1')
@@ -117,6 +123,11 @@ def test_other_layers_and_what_does_not_fit(models, images):
     assert not np.allclose(named, grad_cam(model, images, 'eigengradcam', stage=2))
     with pytest.raises(ValueError, match="has no layer 'backbone.layer4'"):
         grad_cam(model, images, layer='backbone.layer4')
+    with pytest.raises(ValueError, match='layer: it gives tuple and no tensor'):
+        grad_cam(model, images, layer='backbone.stages.2')
+    with pytest.raises(ValueError, match="layer: 'fmri_encoder' takes no part"):
+        grad_cam(model, images, layer='fmri_encoder')
+    assert not grad_cam(model, [images[0], images[0]], stage=2).any(), 'nothing tells them apart'
     with pytest.raises(ValueError, match='stage is 4, but SwinTransformer has 4 stages'):
         grad_cam(model, images, stage=4)
     with pytest.raises(ValueError, match='method must be one of gradcam'):
@@ -163,6 +174,7 @@ def pictures(tmp_path, images):
     return [str(tmp_path / f'{i}.png') for i in range(3)]
 
 
+@needs_grad_cam
 def test_the_tools_draw_files(models, pictures, tmp_path, capsys):
     torch.save(dict(state_dict=models['swin'].state_dict()), tmp_path / 'a.pth')
     config = str(ROOT / CONFIGS['swin'])
@@ -176,9 +188,28 @@ def test_the_tools_draw_files(models, pictures, tmp_path, capsys):
         ([*pictures, '--ids', '3', *one], 'IMAGE: give image files, or --store with --ids'),
         (['missing.png', *one], "no file 'missing.png'"),
         ([*pictures, '--model', 'A', config, 'missing.pth'], 'missing.pth'),
+        ([*pictures, *one, '--device', 'abacus'], "--device: 'abacus' cannot be used"),
     ):
         assert tool('grad_cam').main([*arguments, '--out', str(tmp_path / 'no.png')]) == 2
         assert words in capsys.readouterr().err and not (tmp_path / 'no.png').exists()
+
+
+def test_a_config_that_does_not_tell_the_size(models, pictures, tmp_path, capsys):
+    torch.save(dict(state_dict=models['swin'].state_dict()), tmp_path / 'a.pth')
+    (tmp_path / 'c.py').write_text(
+        f"_base_ = '{ROOT / CONFIGS['swin']}'\n"
+        + ''.join(f"{kind}_dataloader = dict(dataset=dict(images='mine.h5'))\n" for kind in ('train', 'val', 'test'))
+    )
+    arguments = [
+        *pictures,
+        '--model',
+        str(tmp_path / 'c.py'),
+        str(tmp_path / 'a.pth'),
+        '--out',
+        str(tmp_path / 'r.png'),
+    ]
+    assert tool('roi_maps').main(arguments) == 2 and '--image-size: the config does not tell' in capsys.readouterr().err
+    assert tool('roi_maps').main([*arguments, '--image-size', '64']) == 0
 
 
 def test_the_tools_draw_pictures_of_nsd(models, images, tmp_path, capsys):
@@ -232,8 +263,13 @@ def test_wrong_volumes_are_named(volumes, tmp_path, capsys):
     (tmp_path / 'text.nii.gz').write_text('no volume')
     nib.save(nib.Nifti1Image(np.zeros((5, 5, 5), np.float32), np.eye(4)), tmp_path / 'other.nii.gz')
     nib.save(nib.Nifti1Image(np.full((5, 5, 5), np.nan, np.float32), np.eye(4)), tmp_path / 'empty.nii.gz')
+    whole = Path(volumes['signed']).read_bytes()
+    (tmp_path / 'short.nii.gz').write_bytes(whole[: len(whole) // 2])
+    (tmp_path / 'changed.nii.gz').write_bytes(whole[:60] + bytes(60) + whole[120:])
     for name, words in (
         ('text', 'is no NIfTI volume'),
+        ('short', 'is no NIfTI volume'),
+        ('changed', 'is no NIfTI volume'),
         ('missing', 'there is no file'),
         ('empty', 'has no value that is a number'),
     ):

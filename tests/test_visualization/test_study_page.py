@@ -17,8 +17,8 @@ from mmnfn.evaluation.retrieval import Ranks, ranks_of_predictions, recall_curve
 from mmnfn.experiments import read_study
 from mmnfn.experiments.job import Record
 from mmnfn.experiments.results import StudyResults
-from mmnfn.visualization.study_figures import COLOURS, study_panels
-from mmnfn.visualization.study_page import Part, study_page, zero_is_outside
+from mmnfn.visualization.study_figures import COLOURS, looks, study_panels
+from mmnfn.visualization.study_page import Part, study_page
 from mmnfn.visualization.study_tables import Table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,7 +73,7 @@ def study(tmp_path_factory):
             (job.folder / start / 'vis_data').mkdir(parents=True)
             lines = [dict(loss_con=value, step=step) for step in ((10, 20) if value == 5 else (20, 30))]
             lines.append({'retrieval/image_to_brain_top1': value / 10, 'step': int(value)})
-            text = '\n'.join(map(json.dumps, lines))
+            text = '\n'.join(map(json.dumps, lines)) + '\n{"loss_con": 1'  # killed within a line
             (job.folder / start / 'vis_data/scalars.json').write_text(text)
     return study
 
@@ -122,6 +122,27 @@ def test_panels(study):
         assert all(colour in panel.svg for colour in COLOURS[:2])
     assert {'streams', 'noise ceiling'} <= set(texts)
     assert study_panels(StudyResults(study), 'other', ROWS) == []
+    again = study_panels(StudyResults(study), 'micro', ROWS, 'study2-')
+    assert not seen & set(re.findall(r'\bid="([^"]+)"', ''.join(panel.svg for panel in again)))
+
+
+def test_rows_look_different():
+    rows = [f'row{n}' for n in range(25)]
+    assert len(set(looks(rows).values())) == 25
+
+
+@pytest.mark.parametrize(
+    'name, content',
+    [('embeddings.pkl', b''), ('embeddings.pkl', pickle.dumps([])), ('metrics.json', b'[1'), ('metrics.json', b'[]')],
+)
+def test_damaged_files_are_named(study, name, content):
+    results = StudyResults(study)
+    path = results.done['micro', 'nfn', 'pretrain'][0] / name
+    before = path.read_bytes()
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f'seed0/pretrain/{name} is damaged'):
+        results.ranks('micro', 'nfn') if name == 'embeddings.pkl' else results.metrics('micro', 'nfn', 'pretrain')
+    path.write_bytes(before)
 
 
 class Page(HTMLParser):
@@ -143,11 +164,14 @@ class Page(HTMLParser):
             self.cells[-1][1] += data.strip()
 
 
+CLEAR = [(False, False, True), (False, False, False)]
+
+
 def test_page():
     rows = [('micro', 'nfn', '31.0 ± 4.4', '57.4'), ('micro', '<b>', 'missing', '')]
     differences = [('micro', 'a − b', '+6.0 [+1.0, +11.0]'), ('micro', 'a − c', '-0.5 [-1.5, +0.5]')]
     head = ('backbone', 'weights', 'PCC', 'PCC, paper')
-    table = Table('T', 3, head, rows, (3,), ('backbone', 'difference', 'PCC'), differences)
+    table = Table('T', 3, head, rows, (3,), ('backbone', 'difference', 'PCC'), differences, CLEAR)
     text = study_page('A & B', [Part('one', '3 of 4 jobs are done.', [table], [])])
     page = Page(text)
     assert page.cells == [
@@ -168,11 +192,6 @@ def test_page():
     ]
     assert '<title>A &amp; B</title>' in text and '3 of 4 jobs are done.' in text
     assert 'prefers-color-scheme: dark' in text and 'name="viewport"' in text
-
-
-@pytest.mark.parametrize('cell, outside', [('+1.0 [+0.1, +2.0]', True), ('-1.0 [-2.0, -0.1]', True), ('+1.0', False)])
-def test_zero_is_outside(cell, outside):
-    assert zero_is_outside(cell) is outside and not zero_is_outside('+1.0 [-0.1, +2.0]')
 
 
 def test_the_command_writes_a_page_of_its_own(study, tmp_path, monkeypatch):

@@ -82,7 +82,8 @@ def test_table(study):
     assert table.rows[0] == ('micro', 'random', '25.0 ± 5.0')
     assert table.rows[2] == ('micro', 'nfn-shuffled', '28.5 ± 6.4 (2 of 3 seeds)')
     assert [line[1] for line in table.differences] == ['nfn − random', 'nfn − nfn-shuffled', 'nfn-shuffled − random']
-    assert table.differences[0][2] == '+6.0 [+1.0, +11.0]'
+    assert table.differences[0][2] == '+6.0 [+1.0, +11.0]' and table.clear[0] == (False, False, True)
+    assert not table.clear[2][2], 'the interval of two seeds has zero inside'
     text = markdown(table)
     assert '| micro | nfn | 31.0 ± 4.4 |' in text and 'Paired differences by seed' in text
     lines = list(csv.DictReader(io.StringIO(comma_separated(StudyResults(study), layout))))
@@ -109,6 +110,8 @@ def test_the_reference_is_the_tables_own(study):
     table = make_table(StudyResults(study), *read_layouts(study))
     assert [line[1] for line in table.differences] == ['random − nfn', 'nfn-shuffled − nfn']
     assert table.differences[0][2] == '-6.0 [-11.0, -1.0]'
+    study.content['tables'][0]['references'] = []
+    assert make_table(StudyResults(study), *read_layouts(study)).differences == []
 
 
 @pytest.mark.parametrize(
@@ -116,11 +119,21 @@ def test_the_reference_is_the_tables_own(study):
     [
         ([dict(title='a')], 'must have title, columns'),
         ([dict(columns=dict(a=dict(task='b')))], "columns.a: .*'metric'"),
-        ([dict(columns=dict(a=dict(task='b', metric='c')), rows=['x'])], "names the row 'x', which is not pretrained"),
         (
-            [dict(columns=dict(a=dict(task='b', metric='c')), references=['x'])],
+            [dict(columns=dict(a=dict(task='encode', metric='c')), rows=['x'])],
             "names the row 'x', which is not pretrained",
         ),
+        (
+            [dict(columns=dict(a=dict(task='encode', metric='c')), references=['x'])],
+            "references names 'x', which is no row of the table",
+        ),
+        (
+            [dict(columns=dict(a=dict(task='encode', metric='c')), rows=['nfn'], references=['random'])],
+            "references names 'random', which is no row of the table",
+        ),
+        ([dict(columns=dict(a=dict(task='encod', metric='c')))], "names the task 'encod'; there are encode"),
+        ([dict(columns=['a'])], r"columns must be a mapping, but is \['a'\]"),
+        ([dict(columns=dict(a=dict(task='encode', metric='c', scale='x')))], 'columns.a: could not convert'),
     ],
 )
 def test_wrong_tables_are_named(study, tables, words):

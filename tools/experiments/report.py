@@ -32,7 +32,7 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def report(path, work_dir, files):
+def report(number, path, work_dir, files):
     """One study's part of the page; its CSV files are added to ``files``."""
     study = read_study(path, ROOT, work_dir)
     layouts = read_layouts(study)
@@ -40,11 +40,18 @@ def report(path, work_dir, files):
         raise ValueError(f'STUDY: {study.path} asks for no tables.')
     results = StudyResults(study)
     tables = [make_table(results, layout) for layout in layouts]
-    for number, layout in enumerate(layouts, 1):
-        files[f'{study.path.stem}_table{number}.csv'] = comma_separated(results, layout)
-    backbones = study.content['backbones'].items()
-    panels = [panel for name, node in backbones for panel in study_panels(results, name, list(node['pretrain']))]
-    return Part(study.name, f'{results.count} of {len(study.jobs)} jobs are done.', tables, panels)
+    for place, layout in enumerate(layouts, 1):
+        name = f'{study.path.stem}_table{place}.csv'
+        if name in files:
+            raise ValueError(f'STUDY: two of the files are called {study.path.name}; give them one after another.')
+        files[name] = comma_separated(results, layout)
+    panels = []
+    for name, node in study.content['backbones'].items():
+        panels += study_panels(results, name, list(node.get('pretrain') or {}), f'study{number}-')
+    progress = f'{results.count} of {len(study.jobs)} jobs are done.'
+    if results.stale:
+        progress += f' {results.stale} were done with other settings, and are left out.'
+    return Part(study.name, progress, tables, panels)
 
 
 def main(argv=None):
@@ -52,7 +59,7 @@ def main(argv=None):
     args = parse_args(argv)
     files = {}
     try:
-        parts = [report(path, args.work_dir, files) for path in args.study]
+        parts = [report(number, path, args.work_dir, files) for number, path in enumerate(args.study, 1)]
         title = args.title or '; '.join(part.name for part in parts)
         files['report.html'] = study_page(title, parts)
     except (FileNotFoundError, ValueError, ImportError) as error:

@@ -28,7 +28,7 @@ def parse_args(argv=None):
         '--launcher',
         choices=('local', 'slurm', 'print'),
         default='local',
-        help='one job after another here, through Slurm (submitit), or as commands on the terminal',
+        help='here, through Slurm (submitit), or as commands on the terminal',
     )
     parser.add_argument(
         '--jobs',
@@ -58,19 +58,20 @@ def main(argv=None):
             counts = Counter(job.state() for job in jobs)
             console.print(', '.join(f'{count} {state}' for state, count in counts.items()), highlight=False)
             return 0 if set(counts) == {'done'} else 1
-        todo = launch.pending(jobs, args.redo)
+        if args.launcher != 'local' and args.jobs > 1:
+            raise ValueError(f'--jobs is for --launcher local; {args.launcher} runs as many as it can.')
         if args.launcher == 'print':
-            print('\n'.join(launch.command_lines(todo)))
+            print('\n'.join(launch.command_lines(launch.pending(jobs, args.redo))))
             return 0
         if args.launcher == 'slurm':
-            for name, number in launch.submit(study, todo):
+            for name, number in launch.submit(study, jobs, redo=args.redo):
                 console.print(f'{number}  {name}', highlight=False)
             return 0
-        states = launch.run_locally(study, todo, console, args.jobs)
+        states = launch.run_locally(study, jobs, console, args.jobs, args.redo)
     except (FileNotFoundError, ValueError, ImportError, BlockingIOError) as error:
         return report_error('run.py', error)
     counts = Counter(states.values())
-    counts['done before'] = len(jobs) - len(todo)
+    counts['done before'] = len(jobs) - len(states)
     console.print(', '.join(f'{count} {state}' for state, count in counts.items() if count), highlight=False)
     return 0 if set(states.values()) <= {'done'} else 1
 

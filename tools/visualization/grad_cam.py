@@ -12,9 +12,8 @@ There are no classes: what is explained is what sets the embedding of an image a
 
 import sys
 
-from mmnfn.apis import get_model
 from mmnfn.engine.run_config import report_error
-from mmnfn.visualization.cli import add_image_arguments, chosen_images, new_parser
+from mmnfn.visualization.cli import add_image_arguments, chosen_images, loaded_model, new_parser
 from mmnfn.visualization.grad_cam import METHODS, grad_cam
 from mmnfn.visualization.image_grid import draw_grid
 
@@ -34,7 +33,6 @@ def parse_args(argv=None):
     parser.add_argument('--method', choices=METHODS, default='gradcam', help='default gradcam')
     parser.add_argument('--stage', type=int, default=-1, help='stage of the backbone; default the last')
     parser.add_argument('--layer', help='name of another layer, for backbones without stages')
-    parser.add_argument('--device', default='cpu', help='default cpu')
     return parser.parse_args(argv)
 
 
@@ -44,7 +42,7 @@ def main(argv=None):
     try:
         maps = []
         for _, config, checkpoint in args.model:
-            model = get_model(config, checkpoint, args.device)
+            model = loaded_model(config, checkpoint, args.device)
             images = chosen_images(args, model)
             maps.append(grad_cam(model, images, args.method, args.stage, args.layer))
         draw_grid(args.out, images, [name for name, _, _ in args.model], maps)

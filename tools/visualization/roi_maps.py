@@ -7,9 +7,8 @@ Example:
 
 import sys
 
-from mmnfn.apis import get_model
 from mmnfn.engine.run_config import report_error
-from mmnfn.visualization.cli import add_image_arguments, chosen_images, new_parser
+from mmnfn.visualization.cli import add_image_arguments, chosen_images, loaded_model, new_parser
 from mmnfn.visualization.image_grid import draw_grid
 from mmnfn.visualization.roi_maps import roi_maps
 
@@ -19,7 +18,6 @@ def parse_args(argv=None):
     parser = new_parser(__doc__)
     add_image_arguments(parser)
     parser.add_argument('--model', nargs=2, required=True, metavar=('CONFIG', 'CHECKPOINT'), help='the model')
-    parser.add_argument('--device', default='cpu', help='default cpu')
     return parser.parse_args(argv)
 
 
@@ -27,7 +25,7 @@ def main(argv=None):
     """Draw; returns the exit code."""
     args = parse_args(argv)
     try:
-        model = get_model(*args.model, args.device)
+        model = loaded_model(*args.model, args.device)
         images = chosen_images(args, model)
         maps, names = roi_maps(model, images)
         draw_grid(args.out, images, names, maps.transpose(1, 0, 2, 3))
