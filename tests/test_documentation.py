@@ -25,6 +25,13 @@ COMMANDS = [
     for line in text.replace('\\\n', ' ').splitlines()
     if line.split('#')[0].strip()
 ]
+SCRIPTS = sorted(path for path in (ROOT / 'tools').rglob('*.py') if path.parent.name != 'dev')
+EXAMPLES = [
+    (script, line.strip())
+    for script in SCRIPTS
+    for line in (ast.get_docstring(ast.parse(script.read_text())) or '').replace('\\\n', ' ').splitlines()
+    if line.strip().startswith(('python tools/', 'tools/'))
+]
 SNIPPETS = [(page, text) for page in PAGES for kind, text in BLOCK.findall(page.read_text()) if kind == 'python']
 
 
@@ -55,12 +62,17 @@ def identifier(value):
     return value[1].split('#')[0].strip()[:70] if isinstance(value, tuple) else None
 
 
-@pytest.mark.parametrize('command', COMMANDS, ids=identifier)
+@pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_tool_has_an_example(script):
+    assert script in {path for path, _ in EXAMPLES}
+
+
+@pytest.mark.parametrize('command', COMMANDS + EXAMPLES, ids=identifier)
 def test_commands(command, monkeypatch):
-    words = shlex.split(command[1], comments=True)
+    words = shlex.split(command[1].split(' > ')[0], comments=True)
     for word in words:
         if word.startswith(('configs/', 'studies/', 'requirements/', 'benchmarks/')):
-            assert (ROOT / word).is_file(), f'{word} is not there'
+            assert list(ROOT.glob(word)), f'{word} is not there'
     if words[0] == 'make':
         targets = re.findall(r'^(\w+):.*##', (ROOT / 'Makefile').read_text(), re.MULTILINE)
         assert set(word for word in words[1:] if '=' not in word) <= set(targets)

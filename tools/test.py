@@ -1,6 +1,11 @@
 """Test a checkpoint with a config of MMPretrain, MMDetection or MMSegmentation, on GPUs or on a CPU machine.
 
 Prints the metrics. --out writes the metrics; --dump writes the predictions.
+
+Example:
+    python tools/test.py configs/nfn/pretrain_nsd.py work_dirs/pretrain_nsd/epoch_100.pth --out metrics.json
+    python tools/test.py configs/encoding/swin-s_nsd.py work_dirs/pretrain_nsd/backbone_latest.pth
+    tools/dist_test.sh configs/mask_rcnn/mask-rcnn_nfn-swin-s_fpn_1x_coco.py CHECKPOINT 8
 """
 
 import argparse
@@ -17,7 +22,7 @@ from mmnfn.engine.load_audit import LoadAuditError
 
 def parse_args(argv=None):
     """Command line arguments."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', metavar='CONFIG', help='config file')
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='checkpoint of a trained model')
     parser.add_argument('--work-dir', help='folder of logs; default ./work_dirs/<config name>')

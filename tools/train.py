@@ -1,4 +1,10 @@
-"""Train a model from a config of MMPretrain, MMDetection or MMSegmentation, on GPUs or on a CPU machine."""
+"""Train a model from a config of MMPretrain, MMDetection or MMSegmentation, on GPUs or on a CPU machine.
+
+Example:
+    python tools/train.py configs/nfn/pretrain_nsd.py --amp
+    python tools/train.py configs/nfn/pretrain_nsd.py --resume --cfg-options train_dataloader.batch_size=32
+    tools/dist_train.sh configs/nfn/pretrain_nsd.py 2
+"""
 
 import argparse
 import sys
@@ -13,7 +19,7 @@ from mmnfn.engine.load_audit import LoadAuditError
 
 def parse_args(argv=None):
     """Command line arguments."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', metavar='CONFIG', help='config file')
     parser.add_argument('--work-dir', help='folder of logs and checkpoints; default ./work_dirs/<config name>')
     parser.add_argument(

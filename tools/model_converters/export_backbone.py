@@ -1,7 +1,8 @@
 """Write the backbone of a training checkpoint, or of a config with random weights, for use in downstream tasks.
 
-  export_backbone.py CHECKPOINT OUT
-  export_backbone.py --random CONFIG OUT [--seed N]
+Example:
+    python tools/model_converters/export_backbone.py work_dirs/pretrain_nsd/epoch_100.pth backbone.pth
+    python tools/model_converters/export_backbone.py --random configs/nfn/pretrain_nsd.py random.pth --seed 1
 
 OUT is loaded with init_cfg=dict(type='Pretrained', checkpoint=OUT, prefix='backbone.') by MMPretrain, MMDetection and
 MMSegmentation. Nothing that CHECKPOINT holds besides tensors is opened, so it may be from anybody.

@@ -5,7 +5,8 @@ Example:
         --model NeuroFusionNet configs/nfn/pretrain_nsd.py work_dirs/pretrain_nsd/epoch_100.pth \
         --model CLIP configs/nfn/pretrain_nsd_clip.py work_dirs/pretrain_nsd_clip/epoch_100.pth \
         --model Brainformer configs/nfn/pretrain_nsd_brainformer.py work_dirs/pretrain_nsd_brainformer/epoch_100.pth
-    python tools/visualization/grad_cam.py --store data/nsd_store/images_224.h5 --ids 46002 61882 --model ...
+    python tools/visualization/grad_cam.py --store data/nsd_store/images_224.h5 --ids 46002 61882 --out figure3.png \
+        --model NeuroFusionNet configs/nfn/pretrain_nsd.py work_dirs/pretrain_nsd/epoch_100.pth
 
 There are no classes: what is explained is what sets the embedding of an image apart from those of the others.
 """
