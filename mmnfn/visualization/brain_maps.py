@@ -64,7 +64,8 @@ def draw_brain_maps(
     figure = Figure(figsize=(1.5 * slices + 1, 1.9 * len(maps) + 0.3))
     for row, (name, volume) in enumerate(volumes.items()):
         shown = nib.Nifti1Image(np.nan_to_num(values[row]), volume.affine)
-        axes = figure.add_axes((0, 1 - (row + 1) / len(maps), 1, 0.9 / len(maps)))
+        figure.text(0.01, 1 - (row + 0.02) / len(maps), name, va='top', weight='bold')
+        axes = figure.add_axes((0, 1 - (row + 1) / len(maps), 1, 0.84 / len(maps)))
         axes.set_axis_off()
         plotting.plot_stat_map(
             shown,
@@ -78,7 +79,6 @@ def draw_brain_maps(
             threshold=1e-6 if threshold is None else threshold,
             cmap='RdBu_r',
             black_bg=False,
-            title=name,
         )
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=150, format=Path(path).suffix[1:] or 'png', facecolor='white')
