@@ -74,9 +74,7 @@ def unmet_expectations(summary: dict) -> List[str]:
     for name in TASKS:
         below = summary[name]['random'] - summary[name]['nfn']
         if below > 0:
-            unmet.append(
-                f'{name} of nfn is below random, by {below:.1f}; it differs by about {SEED_DEVIATION[name]} between seeds'
-            )
+            unmet.append(f'{name} of nfn is below random by {below:.1f}; seeds differ by about {SEED_DEVIATION[name]}')
     return unmet
 
 
