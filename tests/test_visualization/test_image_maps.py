@@ -149,22 +149,26 @@ def test_roi_maps_are_the_poolings_weights(models, images):
 
 
 def test_a_map_lies_on_its_place(tmp_path):
-    """A heat map with one hot corner changes the picture there most, and has a column of its own."""
+    """A map with one hot corner brightens the picture there most, and leaves the picture the right way up."""
     heat = np.zeros((4, 4))
     heat[0, 3] = 1
-    draw_grid(tmp_path / 'a.png', [np.full((64, 64, 3), 128, np.uint8)], ['CAM'], [[heat]])
+    image = np.full((64, 64, 3), 128, np.uint8)
+    image[32:, :32] = (0, 0, 255)
+    draw_grid(tmp_path / 'a.png', [image], ['CAM'], [[heat]])
     picture = np.asarray(Image.open(tmp_path / 'a.png').convert('RGB')).astype(int)
     right = picture[:, picture.shape[1] // 2 :]
     inside = (right < 250).any(2)
     panel = right[inside.mean(1) > 0.8][:, inside.mean(0) > 0.5]
     h, w = panel.shape[0] // 2, panel.shape[1] // 2
     assert abs(h - w) < 5 and h > 100
-    brightness = {
-        'top right': panel[:h, w:, 0].mean(),
-        'top left': panel[:h, :w, 0].mean(),
-        'bottom right': panel[h:, w:, 0].mean(),
+    corners = {
+        (top, left): panel[slice(0, h) if top else slice(h, None), slice(0, w) if left else slice(w, None)].mean((0, 1))
+        for top in (True, False)
+        for left in (True, False)
     }
-    assert max(brightness, key=brightness.get) == 'top right' and brightness['top right'] > 20 + brightness['top left']
+    red, blue = ({corner: colour[c] for corner, colour in corners.items()} for c in (0, 2))
+    assert max(red, key=red.get) == (True, False) and red[True, False] > 20 + red[True, True]
+    assert max(blue, key=blue.get) == (False, True)
 
 
 @pytest.fixture()
