@@ -6,6 +6,8 @@
 STACK ?=
 # Python that builds the environment; left empty: the first of python3, python3.11, ... that runs and suits the stack.
 PYTHON ?=
+# Scripts would take it for the Python that they are to use.
+unexport PYTHON
 # More arguments for pytest or the demo: make test ARGS='-k losses'
 ARGS ?=
 

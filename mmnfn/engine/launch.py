@@ -119,14 +119,15 @@ def limit_threads(local_world_size: int) -> int:
 
 
 def child_environment(variables: Optional[Mapping[str, str]] = None) -> Dict[str, str]:
-    """Environment of a training started from here: this process's own, its Python first on the path, and ``variables``.
+    """Environment of a training started from here: this process's own, with its Python, and ``variables``.
 
     glibc gives large blocks back to the system at each free, which costs a third of a training step on a CPU; unless
     the user says otherwise it does not here.
     """
     path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ.get("PATH", "")}'
     memory = dict(MALLOC_MMAP_THRESHOLD_='4294967296', MALLOC_TRIM_THRESHOLD_='8589934592')
-    return {**memory, **os.environ, 'PATH': path, **(variables or {})}
+    # dist_*.sh take PYTHON, which might be another one, before the path
+    return {**memory, **os.environ, 'PATH': path, 'PYTHON': sys.executable, **(variables or {})}
 
 
 def _master_address() -> str:

@@ -1,6 +1,8 @@
 """Start-up of a process: ranks, threads and what a CPU machine changes."""
 
 import copy
+import os
+import sys
 
 import pytest
 import torch
@@ -167,3 +169,13 @@ def test_more_processes_than_gpus_is_an_error(monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match='2 processes.*1 GPU.*CUDA_VISIBLE_DEVICES'):
         launch.prepare_device(config(), 'pytorch')
+
+
+def test_children_use_this_python(monkeypatch):
+    """Another PYTHON, e.g. that of `make demo PYTHON=…`, builds the environment and must not run what is in it."""
+    monkeypatch.setenv('PYTHON', '/usr/bin/python3')
+    monkeypatch.setenv('MALLOC_TRIM_THRESHOLD_', '7')
+    environment = launch.child_environment(dict(OMP_NUM_THREADS='3'))
+    assert environment['PYTHON'] == sys.executable and environment['PATH'].startswith(os.path.dirname(sys.executable))
+    assert environment['MALLOC_TRIM_THRESHOLD_'] == '7', "the user's word counts"
+    assert environment['OMP_NUM_THREADS'] == '3'
