@@ -27,7 +27,7 @@ def config_image_size(cfg: Optional[Config]) -> int:
             return int(match.group(1))
         if file == 'nsd_stimuli.hdf5':
             return 425
-    raise ValueError('image_size: the config does not tell the size of its pictures, so it must be given.')
+    raise ValueError('image_size: the config does not tell the size of its pictures, so give image_size.')
 
 
 def read_image(image: ImageLike) -> np.ndarray:

@@ -63,5 +63,5 @@ def chosen_images(args: argparse.Namespace, model: nn.Module) -> List[np.ndarray
         try:
             size = config_image_size(model.cfg)
         except ValueError as error:
-            raise ValueError(f'--{str(error).replace("_", "-", 1)}') from error
+            raise ValueError('--image-size: the config does not tell the size of its pictures: give it.') from error
     return [centre_square(read_image(image), size) for image in found]
