@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -182,7 +183,7 @@ def submit(study: Study, jobs: Sequence[Job], cluster: str = 'slurm', redo: bool
         Names and ids of the jobs that were submitted now.
 
     Raises:
-        ImportError: submitit is not installed.
+        ImportError: submitit is not installed, or Python is older than 3.10.
         BlockingIOError: The same study is being run or submitted by another process.
         ValueError: Jobs were done with other settings.
     """
@@ -190,6 +191,8 @@ def submit(study: Study, jobs: Sequence[Job], cluster: str = 'slurm', redo: bool
         import submitit
     except ImportError as error:
         raise ImportError(f'--launcher slurm needs submitit ({error}). Install it: pip install submitit.') from error
+    if sys.version_info < (3, 10):  # submitit asks Python 3.9 for plugins in a way that fails where there are none
+        raise ImportError('--launcher slurm needs Python 3.10 or later; --launcher print gives the commands.')
     submitted = []
     with locked(study.work_dir):
         file = study.work_dir / 'slurm/jobs.json'

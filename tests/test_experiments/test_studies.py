@@ -17,6 +17,7 @@ from mmnfn.experiments import launch, read_study
 from mmnfn.experiments.job import run_job
 from mmnfn.experiments.processes import Interrupted, end_marked, marked, run_marked
 
+needs_submitit = pytest.mark.skipif(sys.version_info < (3, 10), reason='submitit fails on Python 3.9')
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = """
 import argparse, json, os, sys, time
@@ -317,6 +318,7 @@ def test_commands_by_hand(toy, tmp_path):
     assert all(path.is_file() for job in study.jobs for path in job.outputs)
 
 
+@needs_submitit
 def test_submitit(toy):
     pytest.importorskip('submitit')
     study = toy(seeds=[0], slurm=dict(timeout_min=5))
@@ -328,6 +330,7 @@ def test_submitit(toy):
         launch.run_or_raise(study.jobs[0]._replace(commands=(study.jobs[0].commands[1],)))
 
 
+@needs_submitit
 def test_slurm_jobs_wait_for_what_they_need(toy, monkeypatch, tmp_path):
     submitit = pytest.importorskip('submitit')
     asked = []
