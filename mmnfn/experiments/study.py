@@ -2,38 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple, Union
 
 import yaml
 
 from .job import Job, config_text, python
-
-KEYS = {
-    'study': ('name', 'work_dir', 'seeds', 'processes', 'backbones', 'tables', 'slurm'),
-    'backbone': ('pretrain', 'transfer', 'paper'),
-    'pretrain': ('config', 'random', 'checkpoint', 'options', 'processes', 'transfer'),
-    'transfer': ('config', 'options', 'processes', 'train'),
-}
-
-TYPES = {
-    'name': (str, 'a text'),
-    'work_dir': (str, 'a path'),
-    'processes': (int, 'a whole number'),
-    'backbones': (dict, 'a mapping'),
-    'pretrain': (dict, 'a mapping'),
-    'transfer': (dict, 'a mapping'),
-    'options': (dict, 'a mapping'),
-    'tables': (list, 'a list'),
-    'slurm': (dict, 'a mapping'),
-    'config': (str, 'a path'),
-    'random': (str, "a config's path"),
-    'checkpoint': (str, 'a path'),
-    'train': (bool, 'true or false'),
-    'paper': (str, 'a backbone of the paper'),
-}
+from .study_check import check_node, check_place
 
 EMBEDDINGS = 'embeddings.pkl'
 """In the folder of a pretraining: embeddings of the test images and their partners."""
@@ -65,7 +40,7 @@ def read_study(path: Union[str, Path], root: Path, work_dir: Union[str, Path, No
     A study is a YAML file::
 
         name: Table 1, micro
-        work_dir: work_dirs/studies/table1_micro
+        work_dir: work_dirs/studies/micro
         seeds: [0, 1, 2]
         processes: 2                                  # of each training; a row or a column may say otherwise
         backbones:
@@ -101,7 +76,7 @@ def read_study(path: Union[str, Path], root: Path, work_dir: Union[str, Path, No
         content = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f'STUDY: {path} is no YAML: {error}') from error
-    _check(content, 'study', str(path))
+    check_node(content, 'study', str(path))
     for key in ('name', 'work_dir', 'seeds', 'backbones'):
         if not content.get(key):
             raise ValueError(f'STUDY: {path} has no {key}.')
@@ -110,42 +85,12 @@ def read_study(path: Union[str, Path], root: Path, work_dir: Union[str, Path, No
         raise ValueError(f'STUDY: seeds in {path} must be a list of different whole numbers, but is {seeds!r}.')
     work_dir = Path(work_dir or content['work_dir']).absolute()
     for place in (work_dir, root):
-        _check_place(place)
+        check_place(place)
     expansion = _Expansion(path, root, work_dir, content)
     jobs = tuple(job for name, backbone in content['backbones'].items() for job in expansion.backbone(name, backbone))
     if not jobs:
         raise ValueError(f'STUDY: {path} has no pretrain under any of its backbones, so there is nothing to do.')
     return Study(content['name'], path, work_dir, tuple(seeds), jobs, content)
-
-
-def _check(node: Any, kind: str, where: str) -> None:
-    """Raise a ValueError for a node that is no mapping, has an unknown entry, or one of a wrong type."""
-    if not isinstance(node, Mapping):
-        raise ValueError(f'STUDY: {where} must be a mapping with {", ".join(KEYS[kind])}, but is {node!r}.')
-    for key, value in node.items():
-        if str(key).startswith('x-'):
-            continue
-        if key not in KEYS[kind]:
-            near = difflib.get_close_matches(str(key), KEYS[kind], 1)
-            raise ValueError(
-                f'STUDY: {where} has an unknown entry {key!r}'
-                + (f'; is {near[0]!r} meant?' if near else f'; it can have {", ".join(KEYS[kind])}.')
-            )
-        # transfer of a backbone is a mapping, and of a row the names of some of them
-        wanted = (list, 'a list') if (kind, key) == ('pretrain', 'transfer') else TYPES.get(key)
-        if wanted is not None and (not isinstance(value, wanted[0]) or (value is True and wanted[0] is int)):
-            raise ValueError(f'STUDY: {where}, {key} must be {wanted[1]}, but is {value!r}.')
-        if key == 'processes' and value < 1:
-            raise ValueError(f'STUDY: {where}, processes must be at least 1, but is {value}.')
-
-
-def _check_place(place: Union[str, Path]) -> None:
-    """Raise a ValueError for a path that cannot be written into --cfg-options."""
-    if re.search(r'[\s,=\[\]()]', str(place)):
-        raise ValueError(
-            f"STUDY: {str(place)!r} has a blank, a comma, '=' or a bracket in it, which --cfg-options cannot take. "
-            'Choose another folder (--work-dir), or a link to this one.'
-        )
 
 
 class _Expansion:
@@ -161,7 +106,7 @@ class _Expansion:
     def backbone(self, name: str, node: Any) -> Iterator[Job]:
         """Jobs of all rows with one backbone."""
         where = f'{self.path}, backbones.{name}'
-        _check(node, 'backbone', where)
+        check_node(node, 'backbone', where)
         rows, transfers = node.get('pretrain') or {}, node.get('transfer') or {}
         if 'pretrain' in transfers:
             raise ValueError(
@@ -169,10 +114,10 @@ class _Expansion:
             )
         for kind, entries in (('pretrain', rows), ('transfer', transfers)):
             for entry, content in entries.items():
-                _check(content, kind, f'{where}.{kind}.{entry}')
+                check_node(content, kind, f'{where}.{kind}.{entry}')
         for row, content in rows.items():
             if 'checkpoint' in content:
-                _check_place(content['checkpoint'])
+                check_place(content['checkpoint'])
             wanted = content.get('transfer', list(transfers))
             unknown = [task for task in wanted if task not in transfers]
             if unknown:
