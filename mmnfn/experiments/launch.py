@@ -13,7 +13,7 @@ import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 import torch
 from rich.console import Console
@@ -22,6 +22,7 @@ from mmnfn.engine.launch import available_cores
 from mmnfn.engine.whole_file import whole_file
 
 from .job import LAST_CHECKPOINT, Job, run_job
+from .outcome import Outcome
 from .processes import end_marked
 from .study import Study
 
@@ -41,12 +42,13 @@ def select(study: Study, pattern: str = '') -> List[Job]:
     return [job for job in study.jobs if job.name in wanted | needed]
 
 
-def pending(jobs: Sequence[Job], redo: bool = False) -> List[Job]:
+def pending(jobs: Sequence[Job], redo: bool = False, kept: Optional[Mapping[str, Outcome]] = None) -> List[Job]:
     """Jobs that are to be run.
 
     Args:
         jobs: Selected jobs.
         redo: Remove the folders of jobs that were done with other settings, and run them anew.
+        kept: What jobs left whose folders are elsewhere or gone. They are run only if another job needs their files.
 
     Raises:
         ValueError: There are such jobs, and ``redo`` is false.
@@ -60,11 +62,24 @@ def pending(jobs: Sequence[Job], redo: bool = False) -> List[Job]:
         )
     for job in stale:
         shutil.rmtree(job.folder)
-    return [job for job in jobs if states[job.name] != 'done']
+    undone = {job.name for job in jobs if states[job.name] != 'done'}
+    wanted = {job.name for job in jobs if job.name in undone and not is_kept(job, kept)}
+    wanted |= undone.intersection(name for job in jobs if job.name in wanted for name in job.needs)
+    return [job for job in jobs if job.name in wanted]
+
+
+def is_kept(job: Job, kept: Optional[Mapping[str, Outcome]]) -> bool:
+    """Whether the outcome of a job, done with its settings, is among those that are kept."""
+    return kept is not None and job.name in kept and kept[job.name].fingerprint == job.fingerprint
 
 
 def run_locally(
-    study: Study, jobs: Sequence[Job], console: Console, workers: int = 1, redo: bool = False
+    study: Study,
+    jobs: Sequence[Job],
+    console: Console,
+    workers: int = 1,
+    redo: bool = False,
+    kept: Optional[Mapping[str, Outcome]] = None,
 ) -> Dict[str, str]:
     """Run what is to be run of some jobs on this machine; those whose needs failed are left out.
 
@@ -73,7 +88,7 @@ def run_locally(
         jobs: Selected jobs, in an order in which they can run.
         console: Where to report.
         workers: How many jobs run at the same time. Cores and GPUs are divided among them.
-        redo: See :func:`pending`.
+        redo, kept: See :func:`pending`.
 
     Returns:
         Name of each job that was to be run → ``'done'``, ``'failed'`` or ``'blocked'``.
@@ -87,7 +102,7 @@ def run_locally(
     running: Dict[Future, Tuple[Job, Share]] = {}
     stop = threading.Event()
     with locked(study.work_dir), ThreadPoolExecutor(workers) as pool:
-        waiting = pending(jobs, redo)
+        waiting = pending(jobs, redo, kept)
         done = {job.name for job in study.jobs if job.state() == 'done'}
         numbers = {job.name: f'[{number}/{len(waiting)}] {job.name}' for number, job in enumerate(waiting, 1)}
         try:
@@ -166,7 +181,13 @@ def divided_machine(workers: int, processes: int = 1) -> List[Share]:
     return [Share(cores, tuple(gpus[n::workers]) if count else None) for n in range(workers)]
 
 
-def submit(study: Study, jobs: Sequence[Job], cluster: str = 'slurm', redo: bool = False) -> List[Tuple[str, str]]:
+def submit(
+    study: Study,
+    jobs: Sequence[Job],
+    cluster: str = 'slurm',
+    redo: bool = False,
+    kept: Optional[Mapping[str, Outcome]] = None,
+) -> List[Tuple[str, str]]:
     """Hand jobs to Slurm by submitit, each after those that it needs; those that Slurm still has are left to it.
 
     The study's ``slurm`` entry has the parameters of submitit's ``update_parameters``, e.g. ``timeout_min``,
@@ -177,7 +198,7 @@ def submit(study: Study, jobs: Sequence[Job], cluster: str = 'slurm', redo: bool
         study: The study.
         jobs: Selected jobs.
         cluster: Of submitit's AutoExecutor.
-        redo: See :func:`pending`.
+        redo, kept: See :func:`pending`.
 
     Returns:
         Names and ids of the jobs that were submitted now.
@@ -200,7 +221,7 @@ def submit(study: Study, jobs: Sequence[Job], cluster: str = 'slurm', redo: bool
         known = json.loads(file.read_text()) if file.is_file() else {}
         alive = _in_slurm(known.values()) if cluster == 'slurm' else set()
         ids = {name: number for name, number in known.items() if number in alive}
-        for job in pending([job for job in jobs if job.name not in ids], redo):
+        for job in pending([job for job in jobs if job.name not in ids], redo, kept):
             executor = submitit.AutoExecutor(folder=study.work_dir / 'slurm' / '%j', cluster=cluster)
             parameters = dict(study.content.get('slurm') or {}, name=job.name.replace('/', '_'))
             waits = [ids[name] for name in job.needs if name in ids]

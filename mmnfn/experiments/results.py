@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import pickle
-from pathlib import Path
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 from scipy import stats
 
-from mmnfn.evaluation.retrieval import Ranks, ranks_of_predictions
+from mmnfn.evaluation.retrieval import Ranks
 
-from .study import EMBEDDINGS, Study
+from .outcome import Outcome, read_outcome
+from .study import Study
 
 
 class Summary(NamedTuple):
@@ -51,35 +49,31 @@ class StudyResults:
 
     Args:
         study: The study.
+        kept: Name of a job → what it left, of jobs whose folders may be elsewhere or gone.
 
     Attributes:
-        done: Backbone, row and task → seed → folder of a finished job.
-        count: Number of finished jobs.
+        outcomes: Name of each finished job → what it left.
         stale: Number of jobs that were done with other settings, which count as not done.
     """
 
-    def __init__(self, study: Study):
+    def __init__(self, study: Study, kept: Optional[Mapping[str, Outcome]] = None):
         self.study = study
-        self.done: Dict[Tuple[str, str, str], Dict[int, Path]] = {}
+        self.outcomes: Dict[str, Outcome] = {}
         self.stale = 0
+        self._by_label: Dict[Tuple[str, str, str], Dict[int, Outcome]] = {}
         for job in study.jobs:
             state = job.state()
-            self.stale += state == 'stale'
-            if state == 'done':
-                key = (job.labels['backbone'], job.labels['row'], job.labels['task'])
-                self.done.setdefault(key, {})[int(job.labels['seed'])] = job.folder
-        self.count = sum(map(len, self.done.values()))
-        self._metrics: Dict[Path, Dict[str, Any]] = {}
+            outcome = read_outcome(job) if state == 'done' else (kept or {}).get(job.name)
+            if outcome is None or outcome.fingerprint != job.fingerprint:
+                self.stale += state == 'stale' or outcome is not None
+                continue
+            self.outcomes[job.name] = outcome
+            key = (job.labels['backbone'], job.labels['row'], job.labels['task'])
+            self._by_label.setdefault(key, {})[int(job.labels['seed'])] = outcome
 
     def metrics(self, backbone: str, row: str, task: str) -> Dict[int, Dict[str, Any]]:
         """``metrics.json`` of the finished jobs, by seed; random weights are not tested by a pretraining."""
-        found = {}
-        for seed, folder in self.done.get((backbone, row, task), {}).items():
-            path = folder / 'metrics.json'
-            if path not in self._metrics:
-                self._metrics[path] = _read_json(path) if path.is_file() else {}
-            found[seed] = self._metrics[path]
-        return found
+        return {seed: outcome.metrics for seed, outcome in self._by_label.get((backbone, row, task), {}).items()}
 
     def figures(self, backbone: str, row: str, task: str, metric: str) -> Dict[int, float]:
         """A figure by seed, of the jobs that are done.
@@ -104,48 +98,14 @@ class StudyResults:
         return found
 
     def curve(self, backbone: str, row: str, name: str) -> Dict[int, Dict[int, float]]:
-        """What a pretraining logged: seed → step (iteration, or epoch for figures of its validation) → value.
-
-        Where a training went on after a kill, its later word counts.
-        """
-        found: Dict[int, Dict[int, float]] = {}
-        for seed, folder in self.done.get((backbone, row, 'pretrain'), {}).items():
-            for path in sorted(folder.glob('*/vis_data/scalars.json')):
-                for line in path.read_text().splitlines():
-                    try:
-                        entry = json.loads(line)
-                    except ValueError:
-                        continue  # the last line of a training that was killed
-                    if name in entry:
-                        found.setdefault(seed, {})[int(entry['step'])] = float(entry[name])
-        return found
+        """What a pretraining logged: seed → step → value, of one of :data:`~mmnfn.experiments.outcome.CURVES`."""
+        outcomes = self._by_label.get((backbone, row, 'pretrain'), {})
+        return {seed: outcome.curves[name] for seed, outcome in outcomes.items() if name in outcome.curves}
 
     def ranks(self, backbone: str, row: str) -> Dict[int, Ranks]:
         """Of the test images of a pretraining: rank of each one's partner (brain or text), by seed."""
-        found = {}
-        for seed, folder in self.done.get((backbone, row, 'pretrain'), {}).items():
-            if (folder / EMBEDDINGS).is_file():
-                try:
-                    with open(folder / EMBEDDINGS, 'rb') as file:
-                        found[seed] = ranks_of_predictions(pickle.load(file))
-                except (pickle.UnpicklingError, EOFError, LookupError, TypeError, StopIteration) as error:
-                    raise ValueError(_damaged(folder / EMBEDDINGS, error)) from error
-        return found
-
-
-def _read_json(path: Path) -> Dict[str, Any]:
-    """A mapping from a JSON file."""
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(_damaged(path, error)) from error
-    if not isinstance(content, dict):
-        raise ValueError(_damaged(path, f'it holds {type(content).__name__}'))
-    return content
-
-
-def _damaged(path: Path, error: object) -> str:
-    return f'{path} is damaged ({error}). Remove it, and run the study again: the job that wrote it is then not done.'
+        outcomes = self._by_label.get((backbone, row, 'pretrain'), {})
+        return {seed: outcome.ranks for seed, outcome in outcomes.items() if outcome.ranks is not None}
 
 
 def summarise(figures: Mapping[int, float], seeds: int) -> Summary:

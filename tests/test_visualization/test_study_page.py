@@ -1,6 +1,5 @@
 """The report's figures and page: what is in them, and that nothing from outside is."""
 
-import json
 import pickle
 import re
 import subprocess
@@ -11,71 +10,20 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-import yaml
+from finished_study import ROWS, finished_study, predictions
 
 from mmnfn.evaluation.retrieval import Ranks, ranks_of_predictions, recall_curve
-from mmnfn.experiments import read_study
-from mmnfn.experiments.job import Record
 from mmnfn.experiments.results import StudyResults
 from mmnfn.visualization.study_figures import COLOURS, looks, study_panels
 from mmnfn.visualization.study_page import Part, study_page
 from mmnfn.visualization.study_tables import Table
 
 ROOT = Path(__file__).resolve().parents[2]
-ROWS = ('nfn', 'nfn-shuffled')
-
-
-def predictions(rng, noise):
-    image = rng.normal(size=(20, 8))
-    brain = image + noise * rng.normal(size=(20, 8))
-    return [
-        dict(subject=f'subj0{1 + i // 10}', image_id=i % 10, image_embedding=image[i], fmri_embedding=brain[i])
-        for i in range(20)
-    ]
 
 
 @pytest.fixture(scope='module')
 def study(tmp_path_factory):
-    """A study of one backbone and two rows whose jobs are done, with two seeds; the second training was killed once."""
-    folder = tmp_path_factory.mktemp('study')
-    (folder / 'configs').mkdir()
-    (folder / 'configs/a.py').write_text('a = 1\n')
-    column = dict(task='encode', metric='encoding/pcc', scale=100)
-    content = dict(
-        name='Toy & <co>',
-        work_dir=str(folder / 'work'),
-        seeds=[0, 1],
-        backbones=dict(
-            micro=dict(
-                pretrain={row: dict(config='configs/a.py') for row in ROWS},
-                transfer=dict(encode=dict(config='configs/a.py', train=False)),
-            )
-        ),
-        tables=[dict(title='Toy', columns=dict(PCC=column))],
-    )
-    (folder / 'study.yml').write_text(yaml.safe_dump(content, sort_keys=False))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)  # the study's configs are beside it: paths also start from the current folder
-        study = read_study(folder / 'study.yml', ROOT)
-    for number, job in enumerate(study.jobs):
-        Record(job.name, job.labels, job.fingerprint, [], 'done', '', 1.0, '', None).write(job.folder)
-        if job.labels['task'] == 'encode':
-            figures = {'encoding/pcc': 0.3 + 0.01 * number}
-            for roi, ceiling in (('streams', 0.7), ('floc-faces', 0.8)):
-                figures.update({f'encoding/pcc_roi_{roi}': 0.4, f'encoding/pcc_roi_{roi}_low': 0.3})
-                figures[f'encoding/ceiling_roi_{roi}'] = ceiling
-            (job.folder / 'metrics.json').write_text(json.dumps(figures))
-            continue
-        (job.folder / 'metrics.json').write_text('{}')
-        (job.folder / 'backbone_latest.pth').touch()
-        (job.folder / 'embeddings.pkl').write_bytes(pickle.dumps(predictions(np.random.default_rng(number), 1.0)))
-        for start, value in (('20260101_000000', 5.0), ('20260102_000000', 4.0)):
-            (job.folder / start / 'vis_data').mkdir(parents=True)
-            lines = [dict(loss_con=value, step=step) for step in ((10, 20) if value == 5 else (20, 30))]
-            lines.append({'retrieval/image_to_brain_top1': value / 10, 'step': int(value)})
-            text = '\n'.join(map(json.dumps, lines)) + '\n{"loss_con": 1'  # killed within a line
-            (job.folder / start / 'vis_data/scalars.json').write_text(text)
-    return study
+    return finished_study(tmp_path_factory.mktemp('study'))
 
 
 def test_curves_take_the_later_word(study):
@@ -136,12 +84,11 @@ def test_rows_look_different():
     [('embeddings.pkl', b''), ('embeddings.pkl', pickle.dumps([])), ('metrics.json', b'[1'), ('metrics.json', b'[]')],
 )
 def test_damaged_files_are_named(study, name, content):
-    results = StudyResults(study)
-    path = results.done['micro', 'nfn', 'pretrain'][0] / name
+    path = study.jobs[0].folder / name
     before = path.read_bytes()
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f'seed0/pretrain/{name} is damaged'):
-        results.ranks('micro', 'nfn') if name == 'embeddings.pkl' else results.metrics('micro', 'nfn', 'pretrain')
+        StudyResults(study)
     path.write_bytes(before)
 
 
@@ -200,7 +147,7 @@ def test_the_command_writes_a_page_of_its_own(study, tmp_path, monkeypatch):
     done = subprocess.run([*map(str, command)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (tmp_path / 'report').iterdir()}
-    assert names == {'report.html', 'report.md', 'study_table1.csv'}
+    assert names == {'report.html', 'report.md', 'results.json', 'study_table1.csv'}
     text = (tmp_path / 'report/report.html').read_text()
     page = Page(text)
     assert page.links and all(link.startswith('#') for link in page.links), 'nothing comes from elsewhere'

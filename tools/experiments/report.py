@@ -2,9 +2,10 @@
 
 Example:
     python tools/experiments/report.py studies/tables_1-2_micro.yml --out report
-    python tools/experiments/report.py studies/*_micro.yml --out report
+    python tools/experiments/report.py studies/*_micro.yml --results docs/micro_study/results.json --out report
 
-Cells whose jobs are not done are marked as missing.
+Cells whose jobs are not done are marked as missing. All that the report is made of is kept in results.json, which
+--results of this command and of run.py takes: then the jobs' folders may be elsewhere, or gone.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 from mmnfn.engine.run_config import report_error
 from mmnfn.engine.whole_file import whole_file
 from mmnfn.experiments import read_study
+from mmnfn.experiments.outcome import RESULTS, read_results, write_results
 from mmnfn.experiments.results import StudyResults
 from mmnfn.visualization.study_figures import study_panels
 from mmnfn.visualization.study_page import Part, study_page
@@ -27,18 +29,20 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('study', nargs='+', metavar='STUDY.yml', help='the studies')
     parser.add_argument('--work-dir', help="folder of their jobs; default each study's own")
+    parser.add_argument('--results', metavar='FILE', help='results.json of an earlier report, for jobs not done here')
     parser.add_argument('--title', help="heading of the page; default the studies' names")
     parser.add_argument('--out', type=Path, default=Path('report'), help='folder to write; default ./report')
     return parser.parse_args(argv)
 
 
-def report(number, path, work_dir, files):
-    """One study's part of the page; its CSV files are added to ``files``."""
+def report(number, path, work_dir, files, outcomes):
+    """One study's part of the page; its CSV files are added to ``files``, and its outcomes to those known before."""
     study = read_study(path, ROOT, work_dir)
     layouts = read_layouts(study)
     if not layouts:
         raise ValueError(f'STUDY: {study.path} asks for no tables.')
-    results = StudyResults(study)
+    results = StudyResults(study, outcomes)
+    outcomes.update(results.outcomes)
     tables = [make_table(results, layout) for layout in layouts]
     for place, layout in enumerate(layouts, 1):
         name = f'{study.path.stem}_table{place}.csv'
@@ -48,7 +52,7 @@ def report(number, path, work_dir, files):
     panels = []
     for name, node in study.content['backbones'].items():
         panels += study_panels(results, name, list(node.get('pretrain') or {}), f'study{number}-')
-    progress = f'{results.count} of {len(study.jobs)} jobs are done.'
+    progress = f'{len(results.outcomes)} of {len(study.jobs)} jobs are done.'
     if results.stale:
         progress += f' {results.stale} were done with other settings, and are left out.'
     return Part(study.name, progress, tables, panels)
@@ -59,7 +63,8 @@ def main(argv=None):
     args = parse_args(argv)
     files = {}
     try:
-        parts = [report(number, path, args.work_dir, files) for number, path in enumerate(args.study, 1)]
+        outcomes = read_results(args.results) if args.results else {}
+        parts = [report(number, path, args.work_dir, files, outcomes) for number, path in enumerate(args.study, 1)]
         title = args.title or '; '.join(part.name for part in parts)
         files['report.html'] = study_page(title, parts)
     except (FileNotFoundError, ValueError, ImportError) as error:
@@ -72,6 +77,8 @@ def main(argv=None):
         with whole_file(args.out / name) as temporary:
             Path(temporary).write_text(content, encoding='utf-8')
         print(args.out / name)
+    write_results(args.out / RESULTS, outcomes)
+    print(args.out / RESULTS)
     return 0
 
 

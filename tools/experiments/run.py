@@ -15,6 +15,7 @@ from rich.console import Console
 
 from mmnfn.engine.run_config import report_error
 from mmnfn.experiments import launch, read_study
+from mmnfn.experiments.outcome import read_results
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,6 +39,11 @@ def parse_args(argv=None):
         help='jobs at a time here; they share cores and GPUs',
     )
     parser.add_argument('--only', default='', metavar='TEXT', help='jobs with TEXT in their name, and what they need')
+    parser.add_argument(
+        '--results',
+        metavar='FILE',
+        help='results.json of a report: what it holds is not run again, unless another job needs its files',
+    )
     parser.add_argument('--status', action='store_true', help='say what is done, and run nothing')
     parser.add_argument('--redo', action='store_true', help='run jobs anew that were done with other settings')
     return parser.parse_args(argv)
@@ -52,22 +58,27 @@ def main(argv=None):
             raise ValueError(f'--jobs must be at least 1, but is {args.jobs}.')
         study = read_study(args.study, ROOT, args.work_dir)
         jobs = launch.select(study, args.only)
+        kept = read_results(args.results) if args.results else {}
         if args.status:
+            states = {job.name: job.state() for job in jobs}
             for job in jobs:
-                console.print(f'{job.state():12} {job.name}', highlight=False)
-            counts = Counter(job.state() for job in jobs)
+                if states[job.name] != 'done' and launch.is_kept(job, kept):
+                    states[job.name] = 'kept'
+            for name, state in states.items():
+                console.print(f'{state:12} {name}', highlight=False)
+            counts = Counter(states.values())
             console.print(', '.join(f'{count} {state}' for state, count in counts.items()), highlight=False)
-            return 0 if set(counts) == {'done'} else 1
+            return 0 if set(counts) <= {'done', 'kept'} else 1
         if args.launcher != 'local' and args.jobs > 1:
             raise ValueError(f'--jobs is for --launcher local; {args.launcher} runs as many as it can.')
         if args.launcher == 'print':
-            print('\n'.join(launch.command_lines(launch.pending(jobs, args.redo))))
+            print('\n'.join(launch.command_lines(launch.pending(jobs, args.redo, kept))))
             return 0
         if args.launcher == 'slurm':
-            for name, number in launch.submit(study, jobs, redo=args.redo):
+            for name, number in launch.submit(study, jobs, redo=args.redo, kept=kept):
                 console.print(f'{number}  {name}', highlight=False)
             return 0
-        states = launch.run_locally(study, jobs, console, args.jobs, args.redo)
+        states = launch.run_locally(study, jobs, console, args.jobs, args.redo, kept)
     except (FileNotFoundError, ValueError, ImportError, BlockingIOError) as error:
         return report_error('run.py', error)
     counts = Counter(states.values())
