@@ -69,7 +69,7 @@ class Chain:
             Failed: If it exits with an error, with the end of its output.
         """
         log = OUT / 'logs' / f'{title.replace(" ", "_")}.log'
-        env = child_environment(dict(PYTHONPATH=str(ROOT), PYTHONUNBUFFERED='1'))
+        env = child_environment(dict(PYTHONPATH=str(ROOT), PYTHONUNBUFFERED='1', MMNFN_PROGRESS='1'))
         if processes == 1:
             env['OMP_NUM_THREADS'] = '1'
         start = time.monotonic()

@@ -8,7 +8,8 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Union
 import cv2
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
+
+from mmnfn.progress import progress_bar
 
 from .algonauts import DOWNLOAD_AGAIN, HEMISPHERES, AlgonautsLayout, Hemisphere
 from .fsaverage import REMEDY, read_white_surface
@@ -190,7 +191,7 @@ def prepare_subject(
     path = Path(store) / f'{subject}.h5'
     with atomic_h5(path) as file:
         responses = file.create_dataset('responses', (len(rows), len(vertices.vertex)), np.float32)
-        with tqdm(total=len(rows), desc=subject, unit='image', disable=not progress) as bar:
+        with progress_bar(total=len(rows), desc=subject, unit='image', show=progress) as bar:
             for start in range(0, len(rows), ROWS_PER_BLOCK):
                 block = rows[start : start + ROWS_PER_BLOCK]
                 responses[start : start + len(block)] = np.concatenate(
@@ -235,7 +236,7 @@ def prepare_images(
     target = Path(store) / f'images_{size}.h5'
     with atomic_h5(target) as file:
         images = file.create_dataset('images', (len(paths), size, size, 3), np.uint8)
-        for row, image_id in enumerate(tqdm(sorted(paths), desc='pictures', unit='picture', disable=not progress)):
+        for row, image_id in enumerate(progress_bar(sorted(paths), desc='pictures', unit='picture', show=progress)):
             images[row] = _read_picture(paths[image_id], size)
         file['image_id'] = np.asarray(sorted(paths), np.int64)
         file.attrs['source'] = f'Algonauts 2023 training_images of {", ".join(subjects)}'

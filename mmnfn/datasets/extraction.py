@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Iterator, Sequence, Tuple
 
 import numpy as np
-from tqdm import tqdm
+
+from mmnfn.progress import progress_bar
 
 from .betas import check_session, read_betas
 from .nsd_layout import TRIALS_PER_SESSION, NSDLayout
@@ -137,13 +138,13 @@ class Extraction:
             ValueError: If a session is damaged.
         """
         missing = [session for session, file in self._files.items() if not file.exists()]
-        with tqdm(
+        with progress_bar(
             total=len(self._files),
             initial=len(self._files) - len(missing),
             desc=f'{self.subject} reading',
             unit='session',
             position=position,
-            disable=not progress,
+            show=progress,
         ) as bar:
             for session in missing:
                 betas = read_betas(self.sources[session], self.index, self.shape)

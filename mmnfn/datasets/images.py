@@ -9,7 +9,8 @@ from typing import Union
 import cv2
 import h5py
 import numpy as np
-from tqdm import tqdm
+
+from mmnfn.progress import progress_bar
 
 from .files import existing
 from .roi_store import atomic_h5, open_complete
@@ -112,7 +113,7 @@ def write_image_store(source: Path, store: Path, image_ids: np.ndarray, size: in
     path = Path(store) / f'images_{size}.h5'
     with atomic_h5(path) as file:
         images = file.create_dataset('images', (len(image_ids), size, size, 3), np.uint8)
-        for row, image_id in enumerate(tqdm(image_ids, desc='pictures', unit='picture', disable=not progress)):
+        for row, image_id in enumerate(progress_bar(image_ids, desc='pictures', unit='picture', show=progress)):
             images[row] = cv2.resize(pictures[image_id], (size, size), interpolation=cv2.INTER_AREA)
         file['image_id'] = image_ids
         file.attrs['source'] = f'{source.name} {source.stat().st_size}'

@@ -9,7 +9,8 @@ from typing import Dict, List, Optional, Sequence
 
 import h5py
 import numpy as np
-from tqdm import tqdm
+
+from mmnfn.progress import progress_bar
 
 from .averaging import VOXELS_PER_BLOCK, average_repeats, ncsnr_of_repeats, read_ncsnr
 from .extraction import Extraction, extraction_bytes, working_folder
@@ -88,13 +89,13 @@ def prepare_subject(
                 file['trials/row'] = shown.rows.astype(np.int32)
                 file['trials/session'] = np.repeat(shown.sessions, TRIALS_PER_SESSION).astype(np.int16)
             invalid = saturated = 0
-            with tqdm(
+            with progress_bar(
                 total=count,
                 desc=f'{subject} averaging',
                 unit='voxel',
                 unit_scale=True,
                 position=position,
-                disable=not progress,
+                show=progress,
             ) as bar:
                 for start in range(0, count, VOXELS_PER_BLOCK):
                     block = slice(start, min(start + VOXELS_PER_BLOCK, count))

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import h5py
 import nibabel as nib
 import numpy as np
-from tqdm import tqdm
 
 from mmnfn.datasets.noise_ceiling import estimate_ncsnr
 from mmnfn.datasets.nsd_layout import BETA_SCALE, ROI_CLASSES, ROI_LABELS, TRIALS_PER_SESSION, NSDLayout
+from mmnfn.progress import progress_bar
 
 from .cortex import Anatomy
 from .tuning import Tuning
@@ -137,7 +137,7 @@ def write_betas(
     folder.mkdir(parents=True, exist_ok=True)
     z_scored = np.empty((len(image_rows), len(visual)), np.float32)
     mean = np.zeros(shape, np.float32)
-    for session in tqdm(range(sessions), desc=f'{subject} betas', unit='session', disable=not progress):
+    for session in progress_bar(range(sessions), desc=f'{subject} betas', unit='session', show=progress):
         part = slice(session * TRIALS_PER_SESSION, (session + 1) * TRIALS_PER_SESSION)
         z = noisy_responses(signal[image_rows[part]], tuning.ncsnr.astype(np.float32), rng)
         percent = plan.mean + plan.deviation * (plan.offset[session] + plan.gain[session] * z)

@@ -13,9 +13,9 @@ import h5py
 import numpy as np
 import pandas as pd
 import scipy.io
-from tqdm import tqdm
 
 from mmnfn.datasets.nsd_layout import BETA_VERSIONS, TRIALS_PER_SESSION, NSDLayout
+from mmnfn.progress import progress_bar
 
 from .cortex import make_anatomy
 from .design import Design, behaviour_table, make_design, stimulus_table
@@ -111,7 +111,7 @@ class _SceneSource:
 
 def _draw(function, count: int, workers: int, title: str) -> Iterator:
     """``function(0) … function(count − 1)`` in order, drawn by worker processes, with a progress bar."""
-    with tqdm(total=count, desc=title, unit='picture') as bar:
+    with progress_bar(total=count, desc=title, unit='picture') as bar:
         if workers == 1:
             for index in range(count):
                 yield function(index)
