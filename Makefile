@@ -75,7 +75,7 @@ $(COMPLETE): $(REQUIREMENTS) setup.py
 	    -r requirements/runtime.txt -r requirements/test.txt
 	@# The headless OpenCV needs no screen libraries; the other one fails to load where they are missing.
 	@$(PY) -c 'import cv2' 2>/dev/null || $(PIP_INSTALL) --force-reinstall --no-deps \
-	    "$$(grep '^opencv-python-headless' requirements/$(CHOSEN_STACK)/openmmlab.txt)"
+	    "$$(grep -h '^opencv-python-headless' requirements/$(CHOSEN_STACK)/*.txt)"
 	@# pip caches what it built: an mmcv built without ops, or for another PyTorch, is built again, past the cache.
 	@$(PY) -c 'import mmcv.ops' 2>/dev/null || { echo '== mmcv.ops does not load: building mmcv anew'; \
 	    $(INSTALL_MMCV) --no-cache-dir --force-reinstall && $(PY) -c 'import mmcv.ops'; } || { \
