@@ -1,19 +1,14 @@
-# The caption baseline of pretrain_nsd_convnext-s.py: the same backbone, pictures, batches and schedule, and COCO's
-# captions in place of brain responses. Text tower and tokenizer are open_clip's.
-_base_ = 'pretrain_nsd_convnext-s.py'
-stim_info = 'data/nsd/nsddata/experiments/nsd/nsd_stim_info_merged.csv'
-annotation_dir = 'data/coco'
+# pretrain_nsd_clip.py with the backbone of pretrain_nsd_convnext-s.py.
+#   tools/dist_train.sh configs/nfn/pretrain_nsd_clip_convnext-s.py 2
+_base_ = 'pretrain_nsd_clip.py'
 model = dict(
-    _delete_=True,
-    type='mmnfn.CaptionCLIP',
-    backbone=_base_.model.backbone,
-    neck=dict(in_channels=768),
-    text_encoder=dict(type='mmnfn.CLIPTextEncoder'),
-    contrastive=dict(type='mmnfn.ContrastiveLoss'),
+    backbone=dict(
+        _delete_=True,
+        type='mmpretrain.ConvNeXt',
+        arch='small',
+        out_indices=(3,),
+        drop_path_rate=0.2,
+        layer_scale_init_value=1.0,
+        gap_before_final_norm=False,
+    )
 )
-caption = dict(type='mmnfn.LoadCaption', stim_info=stim_info, annotation_dir=annotation_dir)
-train_dataloader = dict(dataset=dict(pipeline=[caption, dict(type='mmnfn.PackNSDInputs')]))
-val_dataloader = dict(dataset=dict(pipeline=[dict(caption, random=False), dict(type='mmnfn.PackNSDInputs')]))
-test_dataloader = val_dataloader
-val_evaluator = dict(partner='text')
-test_evaluator = dict(partner='text')
