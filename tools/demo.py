@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from mmnfn.datasets.roi_store import FORMAT_VERSION
 from mmnfn.engine.launch import child_environment
+from mmnfn.engine.whole_file import whole_file
 from mmnfn.visualization.demo_figure import draw_demo_figure
 from mmnfn.visualization.demo_summary import INITS, print_summary, summarize
 
@@ -110,7 +111,8 @@ def simulate(chain: Chain) -> None:
         command += ['--' + name.replace('_', '-'), *str(value).split()]
     chain.run('simulate', command, processes=2)
     chain.run('prepare', [sys.executable, 'tools/prepare_nsd.py', DATA / 'nsd', DATA / 'store', '--image-size', 64])
-    marker.write_text(json.dumps(description))
+    with whole_file(marker) as temporary:
+        Path(temporary).write_text(json.dumps(description))
 
 
 def pretrain(chain: Chain, epochs: int) -> None:
@@ -235,7 +237,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except KeyboardInterrupt:
         return 130
     summary = summarize(OUT, chain.seconds)
-    (OUT / 'summary.json').write_text(json.dumps(summary, indent=2))
+    with whole_file(OUT / 'summary.json') as temporary:
+        Path(temporary).write_text(json.dumps(summary, indent=2))
     draw_demo_figure(
         OUT / 'demo.png',
         summary,

@@ -15,6 +15,7 @@ from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmnfn.disk import explained, no_room
 from mmnfn.engine import predictions, run_config
 from mmnfn.engine.launch import LAUNCHERS, close_device, prepare_device
 from mmnfn.engine.load_audit import LoadAuditError
@@ -73,17 +74,21 @@ def main(argv=None):
         prepare_device(cfg, args.launcher)
     except (FileNotFoundError, ValueError) as error:
         return run_config.report_error('test.py', error)
-    runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
-    if args.dump:
-        predictions.add_dump(runner, args.dump)
     try:
+        runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+        if args.dump:
+            predictions.add_dump(runner, args.dump)
         metrics = runner.test()
+        if is_main_process():
+            print(predictions.format_metrics(metrics), flush=True)
+            if args.out:
+                predictions.write_metrics(metrics, args.out)
     except LoadAuditError as error:  # of LoadAuditHook, which says it all
         return run_config.report_error('test.py', error)
-    if is_main_process():
-        print(predictions.format_metrics(metrics), flush=True)
-        if args.out:
-            predictions.write_metrics(metrics, args.out)
+    except OSError as error:
+        if not no_room(error) or not is_main_process():
+            raise
+        return run_config.report_error('test.py', explained(error, cfg.work_dir))
     close_device()
     return 0
 

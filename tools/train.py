@@ -9,9 +9,11 @@ Example:
 import argparse
 import sys
 
+from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmnfn.disk import explained, no_room
 from mmnfn.engine import run_config
 from mmnfn.engine.launch import LAUNCHERS, close_device, prepare_device
 from mmnfn.engine.load_audit import LoadAuditError
@@ -75,11 +77,16 @@ def main(argv=None):
         prepare_device(cfg, args.launcher)
     except (FileNotFoundError, ValueError) as error:
         return run_config.report_error('train.py', error)
-    runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
     try:
+        runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
         runner.train()
     except (FloatingPointError, LoadAuditError) as error:  # of NonFiniteLossHook and LoadAuditHook, which say it all
         return run_config.report_error('train.py', error)
+    except OSError as error:
+        if not no_room(error) or not is_main_process():
+            raise
+        remedy = f'Free space in {cfg.work_dir}, and go on with --resume'
+        return run_config.report_error('train.py', explained(error, cfg.work_dir, remedy))
     close_device()
     return 0
 

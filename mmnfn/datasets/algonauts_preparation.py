@@ -11,6 +11,8 @@ from PIL import Image
 
 from mmnfn.progress import progress_bar
 
+from mmnfn.disk import full_disk_named
+
 from .algonauts import DOWNLOAD_AGAIN, HEMISPHERES, AlgonautsLayout, Hemisphere
 from .fsaverage import REMEDY, read_white_surface
 from .nsd_layout import ROI_CLASSES
@@ -189,7 +191,8 @@ def prepare_subject(
         ),
     )
     path = Path(store) / f'{subject}.h5'
-    with atomic_h5(path) as file:
+    size = len(rows) * len(vertices.vertex) * np.dtype(np.float32).itemsize
+    with full_disk_named(path), atomic_h5(path, size) as file:
         responses = file.create_dataset('responses', (len(rows), len(vertices.vertex)), np.float32)
         with progress_bar(total=len(rows), desc=subject, unit='image', show=progress) as bar:
             for start in range(0, len(rows), ROWS_PER_BLOCK):
@@ -234,7 +237,7 @@ def prepare_images(
         for image_id, path in zip(images.image_id.tolist(), images.paths):
             paths.setdefault(image_id, path)
     target = Path(store) / f'images_{size}.h5'
-    with atomic_h5(target) as file:
+    with full_disk_named(target), atomic_h5(target, len(paths) * size * size * 3) as file:
         images = file.create_dataset('images', (len(paths), size, size, 3), np.uint8)
         for row, image_id in enumerate(progress_bar(sorted(paths), desc='pictures', unit='picture', show=progress)):
             images[row] = _read_picture(paths[image_id], size)

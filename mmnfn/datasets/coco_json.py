@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Dict, Union
+
+from mmnfn.disk import full_disk_named
 
 from .files import existing
 
@@ -42,13 +45,18 @@ def write_json(content: Any, path: Union[str, Path], overwrite: bool = False) ->
 
     Raises:
         ValueError: If the file exists and ``overwrite`` is false.
+        NoRoom: The disk is full.
     """
     path = refuse_existing(path, overwrite)
     part = path.with_name(path.name + '.part')
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        part.write_text(json.dumps(content))
-        part.replace(path)
+        with full_disk_named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(part, 'w') as stream:
+                stream.write(json.dumps(content))
+                stream.flush()
+                os.fsync(stream.fileno())
+            part.replace(path)
     finally:
         part.unlink(missing_ok=True)
     return path

@@ -6,7 +6,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import re
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +15,10 @@ import numpy as np
 
 from mmnfn.progress import progress_bar
 
+from mmnfn.disk import NoRoom, explained, no_room
+
 from .betas import check_session, read_betas
 from .nsd_layout import TRIALS_PER_SESSION, NSDLayout
-
-NO_ROOM = re.compile('No space left|File too large|[Qq]uota')
 
 
 @contextmanager
@@ -38,7 +37,8 @@ def working_folder(store: Path, needed_bytes: int) -> Iterator[Path]:
 
     Raises:
         ValueError: If another process is writing the store.
-        OSError: If the disk is too full, or the folder cannot be written; the message names it.
+        OSError: If the disk is too full (:class:`mmnfn.disk.NoRoom`), or the folder cannot be written; the message
+            names it.
     """
     folder = store.with_suffix('.partial')
     try:
@@ -60,26 +60,22 @@ def working_folder(store: Path, needed_bytes: int) -> Iterator[Path]:
             yield folder
             shutil.rmtree(folder)
         except (OSError, RuntimeError) as error:
-            if NO_ROOM.search(str(error)) and not isinstance(error, _NoRoom):
-                advice = 'Free space, or choose another folder'
+            if no_room(error) and not isinstance(error, NoRoom):
                 if any(folder.glob('session*.npy')):
-                    advice = f'The sessions that were read are kept in {folder}: free space and run again, or remove it'
-                raise OSError(errno.ENOSPC, f'{store} could not be written: {error}. {advice}') from error
+                    kept = f'The sessions that were read are kept in {folder}: free space and run again, or remove it'
+                    raise explained(error, store, kept) from error
+                raise explained(error, store) from error
             raise
         finally:
             if folder.exists() and not any(folder.glob('session*.npy')):
                 shutil.rmtree(folder)
 
 
-class _NoRoom(OSError):
-    pass
-
-
 def _check_room(store: Path, folder: Path, needed_bytes: int) -> None:
     missing = needed_bytes - sum(file.stat().st_size for file in folder.iterdir())
     free = shutil.disk_usage(folder).free
     if missing > free:
-        raise _NoRoom(
+        raise NoRoom(
             errno.ENOSPC,
             f'{store} needs {missing / 1e9:.2f} GB while it is made, but the disk has {free / 1e9:.2f} GB free. Free '
             'space, choose another folder, or use fewer ROIs or sessions',

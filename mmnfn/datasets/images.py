@@ -12,6 +12,8 @@ import numpy as np
 
 from mmnfn.progress import progress_bar
 
+from mmnfn.disk import full_disk_named
+
 from .files import existing
 from .roi_store import atomic_h5, open_complete
 
@@ -102,6 +104,7 @@ def write_image_store(source: Path, store: Path, image_ids: np.ndarray, size: in
 
     Raises:
         FileNotFoundError, ValueError: If the stimulus file is missing, damaged or has no such picture.
+        NoRoom: The disk is full.
     """
     existing(source, 'stimulus file', 'Download nsd_stimuli.hdf5 (39 GB).')
     pictures = StimulusImages(source)
@@ -111,7 +114,7 @@ def write_image_store(source: Path, store: Path, image_ids: np.ndarray, size: in
     if image_ids[-1] >= pictures.count:
         raise ValueError(f'{source} holds {pictures.count} pictures, but 73k id {image_ids[-1]} (0-based) is wanted.')
     path = Path(store) / f'images_{size}.h5'
-    with atomic_h5(path) as file:
+    with full_disk_named(path), atomic_h5(path, len(image_ids) * size * size * 3) as file:
         images = file.create_dataset('images', (len(image_ids), size, size, 3), np.uint8)
         for row, image_id in enumerate(progress_bar(image_ids, desc='pictures', unit='picture', show=progress)):
             images[row] = cv2.resize(pictures[image_id], (size, size), interpolation=cv2.INTER_AREA)

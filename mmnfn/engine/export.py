@@ -18,7 +18,7 @@ from torch import Tensor
 from .checkpoint_file import read_checkpoint
 from .config_nodes import dicts, literal_config
 from .provenance import provenance
-from .whole_file import whole_file
+from .whole_file import save_whole
 
 PREFIX = 'backbone.'
 
@@ -101,9 +101,7 @@ def save_export(state_dict: Dict[str, Tensor], meta: Dict[str, Any], *paths: str
 
     A reader finds the old file or the whole new one.
     """
-    for path in paths:
-        with whole_file(path) as temporary:
-            torch.save(dict(state_dict=state_dict, meta=meta), temporary)
+    save_whole(dict(state_dict=state_dict, meta=meta), *paths)
 
 
 def export_checkpoint(path: str, out: str, prefix: str = PREFIX) -> Dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import os.path as osp
+import pickle
 from copy import deepcopy
 from typing import Any, Dict, Sequence
 
@@ -12,6 +13,8 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
+
+from .whole_file import whole_file
 
 DUMP_FORMATS = ('.pkl', '.pickle')
 METRIC_FORMATS = ('.json', '.pkl', '.pickle', '.yaml', '.yml')
@@ -23,7 +26,17 @@ def check_suffix(path: str, flag: str, suffixes: Sequence[str]) -> None:
         raise ValueError(f'{flag}: {path!r} must end in one of {", ".join(suffixes)}.')
 
 
-class DumpSegResults(DumpResults):
+class WholeDump:
+    """Of a metric that dumps: its file is replaced as a whole."""
+
+    def compute_metrics(self, results: list) -> dict:
+        """Write the predictions."""
+        with whole_file(self.out_file_path) as temporary, open(temporary, 'wb') as file:
+            pickle.dump(results, file)
+        return {}
+
+
+class DumpSegResults(WholeDump, DumpResults):
     """Predicted and true label maps as uint8, without the class scores, which are (classes, H, W) floats per image."""
 
     def process(self, data_batch: Any, predictions: Sequence[dict]) -> None:
@@ -72,10 +85,14 @@ def add_dump(runner: Runner, path: str) -> None:
             'the flag out.'
         )
     scope = runner.cfg.get('default_scope')
-    Dump = DumpSegResults if scope == 'mmseg' else DumpResults
+    Dump = DumpSegResults
     if scope == 'mmdet':
-        from mmdet.evaluation import DumpDetResults as Dump
-    elif scope == 'mmpretrain':
+        from mmdet.evaluation import DumpDetResults
+
+        Dump = type('DumpDetResults', (WholeDump, DumpDetResults), {})
+    elif scope != 'mmseg':
+        Dump = type('DumpResults', (WholeDump, DumpResults), {})
+    if scope == 'mmpretrain':
         from mmnfn.evaluation import DumpSubjectResults
         from mmnfn.evaluation.gathered_metric import GatheredMetric
 
@@ -158,7 +175,9 @@ def plain_metrics(metrics: Dict[str, Any]) -> Dict[str, Any]:
 def write_metrics(metrics: Dict[str, Any], path: str) -> None:
     """``--out``: write the metrics of a test run to a .json, .pkl or .yaml file."""
     os.makedirs(osp.dirname(osp.abspath(path)), exist_ok=True)
-    mmengine.dump(plain_metrics(metrics), path, **(dict(indent=2) if path.endswith('.json') else {}))
+    form = osp.splitext(path)[1][1:]
+    with whole_file(path) as temporary:
+        mmengine.dump(plain_metrics(metrics), temporary, form, **(dict(indent=2) if form == 'json' else {}))
 
 
 def format_metrics(metrics: Dict[str, Any]) -> str:

@@ -39,6 +39,16 @@ def coco_annotations(scene: Scene, image_id: int, first_id: int) -> List[Dict]:
     return annotations
 
 
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Write an RGB picture or a label map in the format that the name says; an OSError where OpenCV's own writer would
+    leave a part of it and say nothing.
+    """
+    done, content = cv2.imencode(path.suffix, picture[..., ::-1] if picture.ndim == 3 else picture)
+    if not done:
+        raise ValueError(f'{path}: OpenCV cannot encode a picture as {path.suffix}.')
+    path.write_bytes(content)
+
+
 class CocoWriter:
     """Collects COCO instances and captions and writes them at the end.
 
@@ -79,7 +89,7 @@ def write_coco_split(root: Path, split: str, scenes: Iterable[Scene], first_imag
     (root / split).mkdir(parents=True, exist_ok=True)
     for image_id, scene in enumerate(scenes, first_image_id):
         writer.add(scene, image_id)
-        cv2.imwrite(str(root / split / f'{image_id:012d}.jpg'), scene.image[..., ::-1])
+        write_picture(root / split / f'{image_id:012d}.jpg', scene.image)
     writer.close()
 
 
@@ -96,5 +106,5 @@ def write_ade_split(root: Path, split: str, scenes: Iterable[Scene]) -> None:
     prefix = 'ADE_train' if split == 'training' else 'ADE_val'
     for number, scene in enumerate(scenes, 1):
         name = f'{prefix}_{number:08d}'
-        cv2.imwrite(str(root / 'images' / split / f'{name}.jpg'), scene.image[..., ::-1])
-        cv2.imwrite(str(root / 'annotations' / split / f'{name}.png'), scene.semantic + 1)
+        write_picture(root / 'images' / split / f'{name}.jpg', scene.image)
+        write_picture(root / 'annotations' / split / f'{name}.png', scene.semantic + 1)

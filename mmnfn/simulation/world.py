@@ -15,6 +15,7 @@ import pandas as pd
 import scipy.io
 
 from mmnfn.datasets.nsd_layout import BETA_VERSIONS, TRIALS_PER_SESSION, NSDLayout
+from mmnfn.disk import full_disk_named
 from mmnfn.progress import progress_bar
 
 from .cortex import make_anatomy
@@ -214,7 +215,7 @@ def simulate(out: Path, config: WorldConfig, overwrite: bool = False) -> None:
     ``out/ADEChallengeData2016`` other scenes for the downstream tasks, ``out/truth.h5`` what lies behind the data: per
     subject the noise-free ``responses`` (images, voxels), z-scored over images, ``ncsnr`` and noise ceilings in
     percent of variance of single trials (``n1``) and means of three (``n3``), tuning and drift. Everything is written
-    into a temporary folder beside ``out``, which is renamed when complete.
+    into a temporary folder beside ``out``, which is renamed when complete and removed after an error.
 
     Args:
         out: Folder to make.
@@ -224,6 +225,7 @@ def simulate(out: Path, config: WorldConfig, overwrite: bool = False) -> None:
     Raises:
         FileExistsError: If ``out`` exists and is not to be replaced.
         ValueError: For values out of range, with the name of the argument.
+        NoRoom: The disk is full.
     """
     config.check()
     out = Path(out)
@@ -231,8 +233,22 @@ def simulate(out: Path, config: WorldConfig, overwrite: bool = False) -> None:
         raise FileExistsError(f'{out} exists. Give another folder, or --overwrite to replace it.')
     if config.images is not None:
         Photographs(config.images, config.annotations)  # complain before anything is written
-    part = out.with_name(out.name + '.part')
-    shutil.rmtree(part, ignore_errors=True)
+    part, old = out.with_name(out.name + '.part'), out.with_name(f'.{out.name}.replaced')
+    for left in (part, old):  # by a call that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        with full_disk_named(out):
+            _write_world(part, config)
+            if out.exists():
+                out.rename(old)
+            part.rename(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_world(part: Path, config: WorldConfig) -> None:
+    """Write everything into a folder."""
     (part / 'nsd/nsddata').mkdir(parents=True)
     layout = NSDLayout(part / 'nsd', config.beta_version)
     design = make_design(
@@ -262,9 +278,6 @@ def simulate(out: Path, config: WorldConfig, overwrite: bool = False) -> None:
                 f'{root.name} {split}',
             )
             write(root, split, scenes, *([stream * 10_000_001] if write is write_coco_split else []))
-    if out.exists():
-        shutil.rmtree(out)
-    part.rename(out)
 
 
 def describe(out: Path) -> List[str]:

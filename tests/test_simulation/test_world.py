@@ -1,7 +1,9 @@
 """The files of the simulated world: NSD's layout, and numbers that are what truth.h5 says."""
 
+import errno
 import hashlib
 import json
+import resource
 
 import h5py
 import nibabel as nib
@@ -9,11 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.io
+from child import in_child
 from PIL import Image
 from pycocotools.coco import COCO
 
 from mmnfn.datasets.design import read_design
 from mmnfn.datasets.nsd_layout import ROI_CLASSES, ROI_LABELS, NSDLayout
+from mmnfn.disk import NoRoom
+from mmnfn.simulation.downstream import write_picture
 from mmnfn.simulation.scenes import THING_CLASSES
 from mmnfn.simulation.world import WorldConfig, simulate
 
@@ -219,6 +224,42 @@ def test_values_out_of_range(changes, named, tmp_path):
     with pytest.raises(ValueError, match=named):
         simulate(tmp_path / 'out', config)
     assert list(tmp_path.iterdir()) == []
+
+
+def too_large(out, limit):
+    """Simulate where no file may grow beyond so many bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    small = dict(voxel_mm=8.0, stimulus_size=32, downstream=(1, 0, 1, 0), downstream_size=64)
+    simulate(out, WorldConfig(1, (1,), workers=1, **small), overwrite=True)
+
+
+# The table of stimuli has 20 kB, the pictures 770 kB, betas and truth some MB.
+@pytest.mark.parametrize('limit', [100, 30_000, 900_000])
+def test_a_full_disk(tmp_path, limit):
+    """What was there stays, and nothing else does."""
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out/old').write_text('old')
+    error, ended = in_child(too_large, tmp_path / 'out', limit)
+    assert ended == 0 and isinstance(error, NoRoom), error
+    assert f'{tmp_path}/out could not be written: ' in str(error) and 'Free space' in str(error)
+    assert [path.name for path in tmp_path.rglob('*')] == ['out', 'old']
+    assert in_child(too_large, tmp_path / 'out', resource.RLIM_INFINITY) == (None, 0)
+    assert not (tmp_path / 'out/old').exists() and (tmp_path / 'out/truth.h5').is_file()
+    assert list(tmp_path.iterdir()) == [tmp_path / 'out']
+
+
+def test_pictures_that_do_not_fit(tmp_path):
+    """OpenCV's own writer would say nothing."""
+    error, _ = in_child(write_noise, tmp_path / 'a.png')
+    assert isinstance(error, OSError) and error.errno == errno.EFBIG
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    write_picture(tmp_path / 'b.png', picture)
+    assert (np.asarray(Image.open(tmp_path / 'b.png')) == picture).all()
+
+
+def write_noise(path):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    write_picture(path, np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
 
 
 def test_wrong_paths(tmp_path):

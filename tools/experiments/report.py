@@ -67,18 +67,18 @@ def main(argv=None):
         parts = [report(number, path, args.work_dir, files, outcomes) for number, path in enumerate(args.study, 1)]
         title = args.title or '; '.join(part.name for part in parts)
         files['report.html'] = study_page(title, parts)
-    except (FileNotFoundError, ValueError, ImportError) as error:
+        text = [f'# {title}']
+        for part in parts:
+            text += [f'## {part.name}', part.progress, *map(markdown, part.tables)]
+        files['report.md'] = '\n\n'.join(text) + '\n'
+        for name, content in files.items():
+            with whole_file(args.out / name) as temporary:
+                Path(temporary).write_text(content, encoding='utf-8')
+            print(args.out / name)
+        write_results(args.out / RESULTS, outcomes)
+        print(args.out / RESULTS)
+    except (OSError, ValueError, ImportError) as error:
         return report_error('report.py', error)
-    text = [f'# {title}']
-    for part in parts:
-        text += [f'## {part.name}', part.progress, *map(markdown, part.tables)]
-    files['report.md'] = '\n\n'.join(text) + '\n'
-    for name, content in files.items():
-        with whole_file(args.out / name) as temporary:
-            Path(temporary).write_text(content, encoding='utf-8')
-        print(args.out / name)
-    write_results(args.out / RESULTS, outcomes)
-    print(args.out / RESULTS)
     return 0
 
 

@@ -79,7 +79,7 @@ def main(argv=None):
                 console.print(f'{number}  {name}', highlight=False)
             return 0
         states = launch.run_locally(study, jobs, console, args.jobs, args.redo, kept)
-    except (FileNotFoundError, ValueError, ImportError, BlockingIOError) as error:
+    except (OSError, ValueError, ImportError) as error:
         return report_error('run.py', error)
     counts = Counter(states.values())
     counts['done before'] = len(jobs) - len(states)

@@ -49,7 +49,7 @@ def main(argv=None):
             meta = export.export_random(run_config.load_config(args.random, args.cfg_options), args.out, args.seed)
         else:
             meta = export.export_checkpoint(args.checkpoint, args.out, args.prefix)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         return run_config.report_error('export_backbone.py', error)
     print(
         f'{args.out}: {meta["backbone"].get("type", "backbone")}, epoch {meta["epoch"]}, iteration {meta["iter"]}, '

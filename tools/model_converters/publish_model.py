@@ -31,7 +31,7 @@ def main(argv=None):
     args = parse_args(argv)
     try:
         published = publish(args.checkpoint, args.out, args.name, args.url)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         return run_config.report_error('publish_model.py', error)
     for path in published:
         print(path)

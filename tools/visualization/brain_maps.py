@@ -35,7 +35,7 @@ def main(argv=None):
         if len(set(names)) < len(names):
             raise ValueError(f'--map: {names} has a name twice.')
         draw_brain_maps(args.out, dict(args.map), args.background, args.slices, args.vmax, args.threshold)
-    except (FileNotFoundError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError) as error:
         return report_error('brain_maps.py', error)
     print(args.out)
     return 0

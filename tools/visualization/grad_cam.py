@@ -47,7 +47,7 @@ def main(argv=None):
             images = chosen_images(args, model)
             maps.append(grad_cam(model, images, args.method, args.stage, args.layer))
         draw_grid(args.out, images, [name for name, _, _ in args.model], maps)
-    except (FileNotFoundError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError) as error:
         return report_error('grad_cam.py', error)
     print(args.out)
     return 0

@@ -29,7 +29,7 @@ def main(argv=None):
         images = chosen_images(args, model)
         maps, names = roi_maps(model, images)
         draw_grid(args.out, images, names, maps.transpose(1, 0, 2, 3))
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         return report_error('roi_maps.py', error)
     print(args.out)
     return 0

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mmnfn.registry import HOOKS
 
 from ..random_state import random_state
-from ..whole_file import whole_file
+from ..whole_file import save_whole
 
 
 @HOOKS.register_module()
@@ -85,10 +85,9 @@ class NonFiniteLossHook(Hook):
         written = f'Model and optimizer before its step, and the batch, are in {path}.'
         if is_main_process():
             try:
-                with whole_file(path) as temporary:
-                    torch.save(_state(runner, ranks, message), temporary)
+                save_whole(_state(runner, ranks, message), path)
             except OSError as error:
-                written = f'{path} could not be written: {error}.'
+                written = f'{path} is missing: {error}.'
             runner.logger.error(f'{message} {written}')
         barrier()  # a launcher ends the other ranks as soon as one of them fails
         raise FloatingPointError(f'{message} {written}')
