@@ -1,9 +1,12 @@
 """An epoch over NSD that was interrupted goes on with exactly the batches that are left."""
 
+import shutil
+
 import pytest
 import torch
 from mmengine.dataset import DefaultSampler
 from mmengine.model import BaseModel
+from mmengine.registry import DATA_SAMPLERS
 from mmengine.runner import Runner
 from nsd_tree import CLASSES
 
@@ -57,14 +60,21 @@ class Recorder(BaseModel):
         return dict(loss=self.weight.sum())
 
 
-def run(dataset, work, model, resume=False):
+@DATA_SAMPLERS.register_module()
+class WithoutSkip(SubjectBatchSampler):
+    """As the batch samplers of other libraries, whose first batches must be read to be left out."""
+
+    skip = None
+
+
+def run(dataset, work, model, resume=False, batch_sampler='mmnfn.SubjectBatchSampler'):
     runner = Runner(
         model=model,
         work_dir=str(work),
         train_dataloader=dict(
             dataset=dataset,
             sampler=dict(type='DefaultSampler', shuffle=True),
-            batch_sampler=dict(type='mmnfn.SubjectBatchSampler'),
+            batch_sampler=dict(type=batch_sampler),
             batch_size=16,
             collate_fn=collate_subject_batch,
             num_workers=0,
@@ -92,4 +102,7 @@ def test_a_resumed_run_sees_what_is_left(dataset, tmp_path, stop, checkpoint):
     epoch = len(SubjectBatchSampler(Ranked(dataset, 0, 1), 16))
     assert len(unbroken) == 3 * epoch and epoch not in (2, 4)
     assert run(dataset, tmp_path / 'broken', Recorder(stop)) == unbroken[:stop]
+    shutil.copytree(tmp_path / 'broken', tmp_path / 'read')
     assert run(dataset, tmp_path / 'broken', Recorder(), resume=True) == unbroken[checkpoint:]
+    options = dict(resume=True, batch_sampler='WithoutSkip')
+    assert run(dataset, tmp_path / 'read', Recorder(), **options) == unbroken[checkpoint:]

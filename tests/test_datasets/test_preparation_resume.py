@@ -6,12 +6,11 @@ import signal
 from multiprocessing import get_context
 from pathlib import Path
 
-import h5py
-import numpy as np
 import pytest
 from child import in_child
 from nsd_damage import betas, cut, put, write
 from nsd_tree import CLASSES, difference, slow_store
+from same import contents
 
 from mmnfn.datasets import NSDLayout, extraction, preparation, roi_store
 from mmnfn.datasets.preparation import prepare, prepare_subject
@@ -19,22 +18,6 @@ from mmnfn.datasets.preparation import prepare, prepare_subject
 
 def make(layout, store, subject='subj01', **options):
     return prepare_subject(layout, store, subject, **{**dict(roi_classes=CLASSES, progress=False), **options})
-
-
-def contents(path):
-    """Everything in an HDF5 file, to the last bit."""
-    found = {}
-
-    def visit(name, item):
-        if isinstance(item, h5py.Dataset):
-            found[name] = (item.dtype.str, item.shape, item[()].tobytes())
-        for key, value in item.attrs.items():
-            found[f'{name}@{key}'] = repr((np.asarray(value).dtype, np.asarray(value).tolist()))
-
-    with h5py.File(path, 'r') as file:
-        visit('', file)
-        file.visititems(visit)
-    return found
 
 
 @pytest.fixture(scope='module')

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 import torch
+from same import assert_same
 from toy_training import CONFIG, load, train, without_gpu  # noqa: F401  a fixture
 
 from mmnfn.engine.random_state import random_state, set_random_state
@@ -23,23 +24,6 @@ def seen(work, first, processes):
     """What each rank trained on from an iteration on, as written last."""
     lines = [(work / f'rank{rank}.txt').read_text().splitlines() for rank in range(processes)]
     return [[line for line in own if int(line.split()[0]) >= first] for own in lines]
-
-
-def assert_same(one, two, where=''):
-    """Equal in every bit, whatever is nested in what."""
-    assert type(one) is type(two), where
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, two), where
-    elif isinstance(one, dict):
-        assert list(one) == list(two), where
-        for key in one:
-            assert_same(one[key], two[key], f'{where}/{key}')
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(two), where
-        for k, pair in enumerate(zip(one, two)):
-            assert_same(*pair, f'{where}/{k}')
-    else:
-        assert one == two, where
 
 
 def assert_same_end(unbroken, resumed, processes=1):
@@ -90,26 +74,39 @@ def test_two_processes_killed_at_any_iteration(tmp_path):
     assert_same_end(tmp_path / 'unbroken', tmp_path / 'work', 2)
 
 
-def test_with_workers_from_the_end_of_an_epoch(tmp_path):
-    """Starting the workers draws no random number of training, whether they live on between epochs or not."""
-    workers = ('train_dataloader.num_workers=2', 'train_dataloader.dataset.jitter=False')
+def test_with_workers(tmp_path):
+    """The workers' random numbers are those of the epoch and of the batches before, whether they live on or not."""
+    options = ('train_dataloader.num_workers=2', 'default_hooks.checkpoint.max_keep_ckpts=-1')
     interval = 'default_hooks.checkpoint.interval=5'
-    trained(tmp_path / 'unbroken', *workers, interval, 'train_dataloader.persistent_workers=True')
-    options = (*workers, interval, 'train_dataloader.persistent_workers=False')
-    output = trained(tmp_path / 'work', *options, resume=[tmp_path / 'unbroken' / 'iter_5.pth'])
+    trained(tmp_path / 'unbroken', *options, interval, 'train_dataloader.persistent_workers=True')
+    output = trained(tmp_path / 'work', *options, interval, resume=[tmp_path / 'unbroken' / 'iter_5.pth'])
     assert '5 batches of epoch 1 are left out' in output
     assert_same_end(tmp_path / 'unbroken', tmp_path / 'work')
+    # In the middle of an epoch; and that the pictures are random is seen in that other workers give other weights.
+    trained(tmp_path / 'often', *options)
+    assert_same_end(tmp_path / 'often', tmp_path / 'work')
+    output = trained(tmp_path / 'middle', *options, resume=[tmp_path / 'often' / 'iter_8.pth'])
+    assert '3 batches of epoch 2 are left out' in output
+    assert_same_end(tmp_path / 'often', tmp_path / 'middle')
+    one_worker = 'train_dataloader.num_workers=1'
+    output = trained(tmp_path / 'other', one_worker, resume=[tmp_path / 'often' / 'iter_8.pth'])
+    assert 'a run with 2 dataloader workers, and now there are 1' in output
+    one, two = (load(tmp_path / work / 'iter_15.pth')['state_dict'] for work in ('often', 'other'))
+    assert any(not torch.equal(one[key], two[key]) for key in one)
 
 
-def test_training_by_iterations(tmp_path):
-    """MMEngine itself goes through the batches that were used; the random numbers are restored after that."""
+@pytest.mark.parametrize('workers', [0, 2])
+def test_training_by_iterations(tmp_path, workers):
+    """MMEngine itself goes through the batches that were used; the random numbers are restored after that, and before
+    the next batch draws some."""
     epochs = 'by_epoch=True, max_epochs=3, val_interval=1'
     assert epochs in CONFIG
-    by_iterations = CONFIG.replace(epochs, "type='IterBasedTrainLoop', max_iters=5").replace('jitter=True', '')
+    by_iterations = CONFIG.replace(epochs, "type='IterBasedTrainLoop', max_iters=7")
     by_iterations = by_iterations.replace('by_epoch=True, begin=0, end=3, convert_to_iter_based=True', 'by_epoch=False')
+    options = ('param_scheduler.0.T_max=7', f'train_dataloader.num_workers={workers}')
     for work, resume in (('unbroken', None), ('work', [tmp_path / 'unbroken' / 'iter_4.pth'])):
-        trained(tmp_path / work, 'param_scheduler.0.T_max=5', config=by_iterations, resume=resume)
-    one, two = (load(tmp_path / work / 'iter_5.pth') for work in ('unbroken', 'work'))
+        trained(tmp_path / work, *options, config=by_iterations, resume=resume)
+    one, two = (load(tmp_path / work / 'iter_7.pth') for work in ('unbroken', 'work'))
     for key in ('state_dict', 'optimizer', 'mmnfn_resume'):
         assert_same(one[key], two[key], key)
 

@@ -1,7 +1,10 @@
-# MMDetection's runtime with whole checkpoint files and the load audit.
+# MMDetection's runtime with whole checkpoint files, exact resuming and the load audit.
 _base_ = 'mmdet::_base_/default_runtime.py'
 default_hooks = dict(checkpoint=dict(type='mmnfn.ResumableCheckpointHook'))
 custom_hooks = [
     # Stops where a checkpoint did not load wholly, and logs which weight came from where.
     dict(type='mmnfn.LoadAuditHook'),
+    # --resume goes on with the batches and random numbers of the interrupted run.
+    dict(type='mmnfn.ResumeEpochHook'),
 ]
+randomness = dict(seed=0)

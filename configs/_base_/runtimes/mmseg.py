@@ -16,7 +16,10 @@ visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='vi
 custom_hooks = [
     # Stops where a checkpoint did not load wholly, and logs which weight came from where.
     dict(type='mmnfn.LoadAuditHook'),
+    # --resume goes on with the batches and random numbers of the interrupted run.
+    dict(type='mmnfn.ResumeEpochHook'),
 ]
+randomness = dict(seed=0)
 log_processor = dict(by_epoch=False)
 log_level = 'INFO'
 load_from = None

@@ -22,7 +22,7 @@ def resume_state(runner) -> Dict[str, Any]:
 
     Returns:
         ``random_states`` of all ranks (:func:`mmnfn.engine.random_state.random_state`), ``world_size``,
-        ``batches_per_epoch`` of a rank, and ``sampler_seed``.
+        ``batches_per_epoch`` of a rank, ``num_workers`` and ``sampler_seed``.
     """
     loader = runner.train_dataloader
     sampler = getattr(loader.batch_sampler, 'sampler', loader.sampler)
@@ -30,6 +30,7 @@ def resume_state(runner) -> Dict[str, Any]:
         random_states=all_gather_object(random_state()),
         world_size=get_world_size(),
         batches_per_epoch=len(loader),
+        num_workers=loader.num_workers,
         sampler_seed=getattr(sampler, 'seed', None),
     )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Iterator, Optional
 
 import torch
+from mmengine.dataset import worker_init_fn
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
+from torch.utils.data import DataLoader
 
 from mmnfn.registry import HOOKS
 
@@ -25,17 +27,18 @@ class ResumeEpochHook(Hook):
     more, gradients are summed in another order in the first iteration after the resume.)
 
     The random numbers of training depend on the training iterations only: starting a dataloader draws none of them, nor
-    does validation. Not restored are the generators of dataloader workers, which matters where transforms are random
-    and ``num_workers`` is above 0, and gradients that were accumulated and not yet applied.
+    does validation. Dataloader workers start anew in each epoch, with seeds of that epoch. Not restored are gradients
+    that were accumulated and not yet applied.
 
-    Where the checkpoint is from the middle of an epoch, the batch sampler must be a
-    :class:`mmnfn.datasets.SubjectBatchSampler`. With an IterBasedTrainLoop, MMEngine itself goes through the batches
-    that were used, and only the random numbers are restored.
+    In the middle of an epoch, the batches that were used are left out without being read where the batch sampler is a
+    :class:`mmnfn.datasets.SubjectBatchSampler` and there are no workers; else they are read and thrown away, which
+    brings the workers' random numbers to where they were. With an IterBasedTrainLoop MMEngine itself does the latter.
     """
 
     def __init__(self) -> None:
         self._resumed: Optional[Dict[str, Any]] = None
         self._random_state: Optional[Dict[str, Any]] = None
+        self._loader: Optional[DataLoader] = None
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Remember what the checkpoint says of the run that wrote it."""
@@ -68,7 +71,15 @@ class ResumeEpochHook(Hook):
             )
         sampler = getattr(loader.batch_sampler, 'sampler', loader.sampler)
         if resumed['sampler_seed'] is not None:
+            if not isinstance(runner.train_loop, EpochBasedTrainLoop) and loader.num_workers > 0:
+                self._compare_seeds(runner, resumed['sampler_seed'], sampler.seed)
             sampler.seed = resumed['sampler_seed']
+        if resumed.get('num_workers', loader.num_workers) != loader.num_workers:
+            runner.logger.warning(
+                f'The checkpoint is of a run with {resumed["num_workers"]} dataloader workers, and now there are '
+                f'{loader.num_workers}: random transforms will differ. Set train_dataloader.num_workers='
+                f'{resumed["num_workers"]} for the weights of the unbroken run.'
+            )
         if resumed['world_size'] != get_world_size():
             runner.logger.warning(
                 f'The checkpoint was written by {resumed["world_size"]} process(es) and training goes on with '
@@ -85,29 +96,39 @@ class ResumeEpochHook(Hook):
         Raises:
             ValueError: The rest of the epoch cannot be determined.
         """
+        loop = runner.train_loop
+        if self._loader is not None:  # of an epoch that began in its middle
+            loop.dataloader, self._loader = self._loader, None
+        loader = loop.dataloader
         # The workers' seed of an epoch is drawn from this generator, and not from torch's global one.
         seed = runner.seed + runner.epoch * get_world_size() + get_rank()
-        runner.train_dataloader.generator = torch.Generator().manual_seed(seed)
-        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+        loader.generator = torch.Generator().manual_seed(seed)
+        if not isinstance(loop, EpochBasedTrainLoop):
+            if runner.iter > 0:
+                loop.dataloader_iterator = _Rest(loop.dataloader_iterator, runner.iter, self._restore)
             return
+        if loader.num_workers > 0:
+            if getattr(loader.worker_init_fn, 'func', None) is worker_init_fn:
+                loader.worker_init_fn = None  # MMEngine's gives all epochs the same seeds, torch those drawn above
+            loader._iterator = None  # workers that live on would have random numbers of the epochs before
         self._restore()
-        batches = len(runner.train_dataloader)
+        batches = len(loader)
         done = runner.iter - runner.epoch * batches
         if done == 0:
             return
-        skip = getattr(runner.train_dataloader.batch_sampler, 'skip', None)
-        if skip is None or not 0 < done <= batches:
+        if not 0 < done <= batches:
             raise ValueError(
                 f'--resume: the checkpoint was written after iteration {runner.iter}, and epoch {runner.epoch + 1}, of '
                 f'{batches} batches, cannot be continued from there. That needs the number of processes, batch size '
-                "and data of the interrupted run and batch_sampler=dict(type='mmnfn.SubjectBatchSampler')."
+                'and data of the interrupted run.'
             )
-        skip(done)
+        skip = getattr(loader.batch_sampler, 'skip', None)
+        if skip is not None and loader.num_workers == 0:
+            skip(done)
+        else:
+            state, self._loader = random_state(), loader
+            loop.dataloader = _RestOfEpoch(loader, done, lambda: set_random_state(state))
         runner.logger.info(f'Resumed in mid-epoch: {done} batches of epoch {runner.epoch + 1} are left out.')
-
-    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        """With an IterBasedTrainLoop, which begins by going through the batches that were used: restore here."""
-        self._restore()
 
     def before_val(self, runner) -> None:
         """Remember the random numbers of training."""
@@ -117,7 +138,58 @@ class ResumeEpochHook(Hook):
         """Go back to them, before CheckpointHook may write a best checkpoint."""
         self._restore()
 
+    @staticmethod
+    def _compare_seeds(runner, of_checkpoint: int, here: int) -> None:
+        """Workers have begun to read by the time the checkpoint is: their seed cannot be changed any more."""
+        if of_checkpoint != here:
+            runner.logger.warning(
+                f'The checkpoint is of a run with seed {of_checkpoint}, and this one has {here}: pictures will come in '
+                f'another order. Set randomness.seed={of_checkpoint} for the weights of the unbroken run.'
+            )
+
     def _restore(self) -> None:
         if self._random_state is not None:
             set_random_state(self._random_state)
             self._random_state = None
+
+
+class _Rest:
+    """Batches of a loop that goes through those that were used before it trains.
+
+    Args:
+        batches: All of them.
+        used: How many were used.
+        restore: Called when the first of the others is to be read, for reading draws random numbers.
+    """
+
+    def __init__(self, batches: Iterator, used: int, restore: Callable[[], None]):
+        self.batches, self.used, self.restore = batches, used, restore
+
+    def __iter__(self) -> _Rest:
+        return self
+
+    def __next__(self) -> Any:
+        if self.used == 0:
+            self.restore()
+        self.used -= 1
+        return next(self.batches)
+
+
+class _RestOfEpoch:
+    """A dataloader whose iteration begins after the batches that were used; they are read and thrown away."""
+
+    def __init__(self, loader: DataLoader, used: int, restore: Callable[[], None]):
+        self.loader, self.used, self.restore = loader, used, restore
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator:
+        batches = iter(self.loader)
+        for _ in range(self.used):
+            next(batches)
+        self.restore()
+        return batches
