@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Union
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 
@@ -105,9 +105,12 @@ def _outcome(
 
 
 def _curves(folder: Path) -> Dict[str, Dict[int, float]]:
-    """What a training logged."""
-    found: Dict[str, Dict[int, float]] = {}
-    for path in sorted(folder.glob('*/vis_data/scalars.json')):
+    """What a training logged. Which of two starts is the later one is told by their steps: the folders are named by the
+    clock, which may have been set back.
+    """
+    starts: Dict[str, List[List[Tuple[int, float]]]] = {name: [] for name in CURVES}
+    for path in folder.glob('*/vis_data/scalars.json'):
+        entries: Dict[str, List[Tuple[int, float]]] = {}
         for line in path.read_text().splitlines():
             try:
                 entry = json.loads(line)
@@ -115,8 +118,11 @@ def _curves(folder: Path) -> Dict[str, Dict[int, float]]:
                 continue  # the last line of a training that was killed
             for name in CURVES:
                 if name in entry:
-                    found.setdefault(name, {})[int(entry['step'])] = float(entry[name])
-    return found
+                    entries.setdefault(name, []).append((int(entry['step']), float(entry[name])))
+        for name, values in entries.items():
+            starts[name].append(values)
+    in_order = {name: sorted(runs, key=lambda run: (run[0][0], run[-1][0])) for name, runs in starts.items()}
+    return {name: dict(pair for run in runs for pair in run) for name, runs in in_order.items() if runs}
 
 
 def _ranks(path: Path) -> Ranks:
