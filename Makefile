@@ -1,6 +1,6 @@
 # From a fresh machine (Python 3.9-3.11, gcc, make) to the demo and the tests. Needs nothing installed by hand.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint docs clean distclean
+.PHONY: help env demo test torture lint docs clean distclean
 
 # official or onedl; left empty: official where Python allows it.
 STACK ?=
@@ -11,7 +11,7 @@ unexport PYTHON
 # More arguments for pytest or the demo: make test ARGS='-k losses'
 ARGS ?=
 
-ifneq (,$(filter env demo test lint docs,$(MAKECMDGOALS)))
+ifneq (,$(filter env demo test torture lint docs,$(MAKECMDGOALS)))
   CHOICE := $(shell sh tools/dev/choose_python.sh '$(STACK)' '$(PYTHON)')
   ifeq (error,$(firstword $(CHOICE)))
     $(error $(wordlist 2,$(words $(CHOICE)),$(CHOICE)))
@@ -49,6 +49,9 @@ demo: $(COMPLETE)  ## simulate, pretrain, detect, segment, encode: the whole cha
 
 test: $(COMPLETE)  ## run the tests
 	$(PY) -m pytest $(ARGS)
+
+torture: $(COMPLETE)  ## kill, starve and mislead runs, and see that they recover: about 40 minutes
+	$(PY) -m pytest torture $(ARGS)
 
 lint: $(COMPLETE)  ## check the style
 	$(PY) -m ruff check .
@@ -90,7 +93,7 @@ $(COMPLETE): $(REQUIREMENTS) setup.py
 
 clean:  ## remove builds and caches
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
-	find mmnfn tools tests configs -type d -name __pycache__ -prune -exec rm -rf {} +
+	find mmnfn tools tests torture configs -type d -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean  ## remove the environments too
 	rm -rf .venv .venv-onedl
