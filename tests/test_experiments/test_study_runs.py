@@ -1,0 +1,173 @@
+"""Studies run in order and skip what is done, here, by hand and through Slurm."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from toy_study import STUDY, log, run
+
+from mmnfn.experiments import launch, read_study
+
+needs_submitit = pytest.mark.skipif(sys.version_info < (3, 10), reason='submitit fails on Python 3.9')
+
+
+def test_a_run_does_everything_once(toy):
+    study = toy()
+    assert set(run(study).values()) == {'done'}
+    lines = log()
+    assert sum(line.startswith('train') for line in lines) == 4 and sum(line.startswith('test') for line in lines) == 8
+    assert lines[0] == 'train nfn seed0 pretrain data.shuffle=0 randomness.seed=0'
+    record = study.jobs[0].record()
+    assert record.status == 'done' and record.labels['row'] == 'nfn' and record.seconds > 0
+    assert '$ ' in (study.jobs[0].folder / 'job.log').read_text()
+    assert json.loads((study.jobs[1].folder / 'metrics.json').read_text()) == dict(score=1.0)
+    assert run(study) == {} and log() == lines
+    (study.jobs[1].folder / 'metrics.json').unlink()
+    assert run(study) == {'swin/nfn/seed0/detect': 'done'}
+
+
+def test_jobs_beside_each_other(toy, monkeypatch, tmp_path):
+    """Two at a time, none before what it needs, and with the machine divided."""
+    monkeypatch.setattr(launch.torch.cuda, 'device_count', lambda: 3)
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,5,6')
+    monkeypatch.setenv('OMP_NUM_THREADS', '3')
+    waits = "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['OMP_NUM_THREADS']); time.sleep(1)\n"
+    for script in ('train', 'test'):
+        with open(tmp_path / f'root/tools/{script}.py', 'a') as file:
+            file.write(waits)
+    study = toy()
+    assert set(run(study, workers=2).values()) == {'done'}
+    texts = [(job.folder / 'job.log').read_text() for job in study.jobs]
+    shares = {line for text in texts for line in text.splitlines() if line[:1].isdigit()}
+    assert shares == {'4,6 3', '5 3'}, 'one after another, all would have the same share'
+    lines = [line.split() for line in log()]
+    for seed in ('seed0', 'seed5'):
+        order = [line[3] for line in lines if line[:3] == ['train', 'nfn', seed]]
+        assert order == ['pretrain', 'detect']
+    with pytest.raises(ValueError, match='--jobs 2: jobs of 2 processes need 4 GPUs, but there are 3'):
+        launch.divided_machine(2, 2)
+
+
+def test_cores_are_divided_where_there_are_no_gpus(monkeypatch):
+    monkeypatch.setattr(launch.torch.cuda, 'device_count', lambda: 0)
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    monkeypatch.setattr(launch, 'available_cores', lambda: 8)
+    (share, *others) = launch.divided_machine(2)
+    assert len(others) == 1 and share.environment(1) == dict(OMP_NUM_THREADS='4')
+    assert share.environment(2) == dict(OMP_NUM_THREADS='2')
+    (alone,) = launch.divided_machine(1)
+    assert alone.environment(2) == {}, 'dist_train.sh divides the machine itself'
+
+
+def test_a_failure_blocks_what_needs_it_and_nothing_else(toy):
+    rows = dict(fail=dict(config='configs/pretrain.py'), **STUDY['backbones']['swin']['pretrain'])
+    study = toy(seeds=[0], backbones=dict(swin=dict(STUDY['backbones']['swin'], pretrain=rows)))
+    states = run(study)
+    assert states['swin/fail/seed0/pretrain'] == 'failed' and states['swin/fail/seed0/detect'] == 'blocked'
+    assert {state for name, state in states.items() if 'fail' not in name} == {'done'}
+    record = study.jobs[0].record()
+    assert record.status == 'failed' and 'exit code 3 of: ' in record.message and 'job.log' in record.message
+
+
+def test_what_needs_a_changed_job_is_not_taken_for_done(toy, tmp_path):
+    run(toy())
+    (tmp_path / 'root/configs/pretrain.py').write_text("name = 'pretrain'\nlr = 2\n")
+    study = toy()
+    stale = [job.name for job in study.jobs if job.state() == 'stale']
+    assert stale == [job.name for job in study.jobs if '/nfn/' in job.name] and len(stale) == 6
+    assert set(run(study, redo=True)) == set(stale)
+
+
+def test_a_config_that_changes_under_way_is_noticed(toy, tmp_path):
+    study = toy(seeds=[0])
+    (tmp_path / 'root/configs/detect.py').write_text("name = 'detect'\nlr = 2\n")
+    states = run(study)
+    assert [name for name, state in states.items() if state == 'failed'] == ['swin/nfn/seed0/detect']
+    assert 'detect.py was changed after the study was read' in study.jobs[1].record().message
+    (tmp_path / 'root/configs/detect.py').write_text("# the same in other words\nname = str('detect')\n")
+    assert set(run(study).values()) == {'done'}
+
+
+def test_other_settings_are_not_taken_for_done(toy, tmp_path):
+    run(toy())
+    (tmp_path / 'root/configs/detect.py').write_text("name = 'detect'\nlr = 2\n")
+    study = toy()
+    assert [job.name for job in study.jobs if job.state() == 'stale'] == [
+        'swin/nfn/seed0/detect',
+        'swin/nfn/seed5/detect',
+    ]
+    with pytest.raises(ValueError, match='2 jobs were done with other settings, e.g. swin/nfn/seed0/detect'):
+        launch.pending(study.jobs)
+    assert [job.name for job in launch.pending(study.jobs, redo=True)] == [
+        'swin/nfn/seed0/detect',
+        'swin/nfn/seed5/detect',
+    ]
+    assert not study.jobs[1].folder.exists()
+
+
+def test_a_study_may_be_moved(toy, tmp_path, monkeypatch):
+    """The repository and the study's folder may be elsewhere later, and what is done is still done."""
+    run(toy())
+    (tmp_path / 'other').mkdir()
+    for name in ('root', 'work'):
+        (tmp_path / name).rename(tmp_path / 'other' / name)
+    moved = read_study(tmp_path / 'study.yml', tmp_path / 'other/root', tmp_path / 'other/work')
+    assert {job.state() for job in moved.jobs} == {'done'}
+
+
+def test_commands_by_hand(toy, tmp_path):
+    study = toy(seeds=[0])
+    script = '\n'.join(['set -e', *launch.command_lines(study.jobs)])
+    for job in study.jobs:
+        job.folder.mkdir(parents=True)
+    subprocess.run(['bash', '-c', script], check=True, cwd=tmp_path)
+    assert all(path.is_file() for job in study.jobs for path in job.outputs)
+
+
+@needs_submitit
+def test_submitit(toy):
+    pytest.importorskip('submitit')
+    study = toy(seeds=[0], slurm=dict(timeout_min=5))
+    ids = launch.submit(study, study.jobs, cluster='debug')
+    assert [name for name, _ in ids] == [job.name for job in study.jobs]
+    assert all(job.state() == 'done' for job in study.jobs)
+    (study.jobs[0].folder / 'epoch_1.pth').write_text('other')
+    with pytest.raises(RuntimeError, match='swin/nfn/seed0/pretrain: exit code 1'):
+        launch.run_or_raise(study.jobs[0]._replace(commands=(study.jobs[0].commands[1],)))
+
+
+@needs_submitit
+def test_slurm_jobs_wait_for_what_they_need(toy, monkeypatch, tmp_path):
+    submitit = pytest.importorskip('submitit')
+    asked = []
+
+    class Executor:
+        def __init__(self, folder, cluster):
+            assert cluster == 'slurm'
+
+        def update_parameters(self, **parameters):
+            asked.append(parameters)
+
+        def submit(self, function, job):
+            return type('Submitted', (), dict(job_id=f'{100 + len(asked)}'))
+
+    monkeypatch.setattr(submitit, 'AutoExecutor', Executor)
+    study = toy(seeds=[0], slurm=dict(slurm_partition='gpu', slurm_additional_parameters=dict(qos='low')))
+    launch.submit(study, study.jobs)
+    assert [p['slurm_partition'] for p in asked] == ['gpu'] * 4 and asked[0]['name'] == 'swin_nfn_seed0_pretrain'
+    assert [p['slurm_additional_parameters'].get('dependency') for p in asked] == [
+        None,
+        'afterok:101',
+        'afterok:101',
+        None,
+    ]
+    assert asked[1]['slurm_additional_parameters']['qos'] == 'low'
+
+    # again, while Slurm still has the pretraining and what needs it: only the last job was lost
+    (tmp_path / 'squeue').write_text('#!/bin/sh\nfor n in 101 102 103; do echo $n; done\n')
+    (tmp_path / 'squeue').chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path), prepend=os.pathsep)
+    assert launch.submit(study, study.jobs) == [('swin/given/seed0/encode', '105')] and len(asked) == 5
+    assert json.loads((study.work_dir / 'slurm/jobs.json').read_text())['swin/nfn/seed0/pretrain'] == '101'
