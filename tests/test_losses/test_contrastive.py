@@ -87,10 +87,31 @@ def test_module_trains_its_temperature(features):
     assert not list(fixed.parameters()) and not fixed.state_dict()
 
 
+@pytest.mark.parametrize('symmetric', [True, False])
+@pytest.mark.parametrize('normalize', [True, False])
+def test_module_passes_its_options_on(features, symmetric, normalize):
+    ids = torch.tensor([7, 1, 7, 3, 7, 1])
+    module = ContrastiveLoss(0.5, symmetric=symmetric, normalize=normalize).double()
+    expected = contrastive_loss(*features, 0.5, ids, symmetric, normalize)
+    torch.testing.assert_close(module(*features, ids), expected, rtol=1e-5, atol=0)
+
+
 def test_top1_counts_own_fmri_feature():
     image = torch.eye(4)
     fmri = torch.eye(4)[[0, 1, 3, 2]]
     assert float(ContrastiveLoss().top1(image, fmri, torch.arange(4))) == 0.5
+
+
+def test_top1_is_of_images_and_leaves_out_their_second_rows():
+    """Row 0 is nearest to row 1, the same image; fMRI feature 0 is nearest to image 2, and that does not count."""
+    image = torch.eye(3)[[0, 0, 1, 2]]
+    fmri = torch.tensor([[0.6, 0.8, 0], [1, 0, 0], [0, 1, 0], [0, 0.6, 0.8]])
+    ids = torch.tensor([4, 4, 5, 6])
+    assert float(ContrastiveLoss().top1(image, fmri, ids)) == 1
+    assert float(ContrastiveLoss().top1(image, fmri)) == 0.75
+    longer = fmri * torch.tensor([[3.0], [1], [1], [1]])  # now it is the most similar one to image 2, if not normalised
+    assert float(ContrastiveLoss().top1(image, longer, ids)) == 1
+    assert float(ContrastiveLoss(normalize=False).top1(image, longer, ids)) == 0.75
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,20 @@ def test_absent_rois_get_no_gradient_and_change_nothing(features, negatives):
     )
 
 
+@pytest.mark.parametrize('negatives', ['roi', 'roi+batch'])
+def test_a_sample_without_any_roi_takes_no_part(features, negatives):
+    """Its rows of the softmax would be empty, and their gradient no number."""
+    present = PRESENT.clone()
+    present[3] = False
+    image, fmri = features[0].clone().requires_grad_(), (features[1] * present[:, :, None]).requires_grad_()
+    loss = fmri_guided_loss(image, fmri, 0.5, present, negatives, torch.tensor(IDS))
+    expected = loop_guidance(*(x.detach() for x in (image, fmri)), present, negatives, IDS, 0.5, True)
+    assert float(loss) == pytest.approx(expected, abs=1e-12)
+    loss.backward()
+    for grad in (image.grad, fmri.grad):
+        assert grad.isfinite().all() and (grad[3] == 0).all()
+
+
 def test_constant_roi_codes_minimise_it_unless_the_batch_gives_negatives():
     """What the docstring says: with 'roi' one code per ROI, the same for every image, is a perfect solution."""
     codes = torch.eye(K, dtype=torch.float64).expand(N, K, K)

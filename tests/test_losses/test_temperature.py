@@ -30,5 +30,18 @@ def test_impossible_values_are_refused(value, learnable):
         Temperature(value, learnable)
 
 
+def test_the_smallest_learnable_value_is_legal():
+    assert float(Temperature(0.01, learnable=True)()) == pytest.approx(0.01, rel=1e-6)
+
+
+def test_evaluation_leaves_the_parameter_alone():
+    temperature = Temperature(0.02, learnable=True).eval()
+    temperature.log_scale.data.fill_(7.0)  # beyond the limit, as after an optimiser step
+    assert float(temperature()) == pytest.approx(0.01, rel=1e-5)
+    assert float(temperature.log_scale) == 7
+    temperature.train()()
+    assert float(temperature.log_scale.detach().exp()) == pytest.approx(100, rel=1e-5)
+
+
 def test_fixed_may_be_small():
     assert float(Temperature(0.001, learnable=False)()) == pytest.approx(0.001)

@@ -87,12 +87,15 @@ def work(rank, folder):
         own = data['responses'][:, :5].clone().requires_grad_()
         gathered = gather_features(own, rank, world_size)
         weighted_sum(gathered).backward()
+        incoming = torch.full_like(gathered, rank + 1.0)
+        gather_features(own.detach().requires_grad_(), rank, world_size).backward(incoming)
         torch.save(
             dict(
                 losses={name: value.detach() for name, value in losses.items()},
                 gradients={name: parameter.grad for name, parameter in model.module.named_parameters()},
                 gathered=gathered.detach(),
                 gathered_gradient=own.grad,
+                incoming=incoming,
                 gathered_ids=gather_features(data['image_id'], rank, world_size),
             ),
             f'{folder}/{world_size}-{rank}.pth',
@@ -161,3 +164,10 @@ def test_gathered_rows_and_their_gradient(folder, world_size):
         assert torch.equal(result['gathered'], rows.detach())
         assert result['gathered_ids'].tolist() == [i for data in batches for i in data['image_id'].tolist()]
         torch.testing.assert_close(result['gathered_gradient'], world_size * gradient)
+
+
+@pytest.mark.parametrize('world_size', WORLD_SIZES)
+def test_the_incoming_gradient_stays_as_it_is(folder, world_size):
+    """Autograd may still need it for another branch; the sum over ranks is formed in a copy."""
+    for rank, result in enumerate(results(folder, world_size)):
+        assert (result['incoming'] == rank + 1).all()
