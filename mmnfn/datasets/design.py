@@ -71,10 +71,11 @@ class Design(NamedTuple):
                 NSD these are its 515 images.
         """
         counts = {**self.full_sessions(), **sessions}
-        thrice = np.ones(self.shared, bool)
-        for name in self.subjects:
-            thrice &= self.presentations(counts[name])[: self.shared] == 3
-        return np.sort(self.own[0, : self.shared][thrice])
+        common = np.sort(self.own[0, : self.shared])
+        for name, own in zip(self.subjects, self.own):  # whose shared images may be in another order
+            thrice = self.presentations(counts[name])[: self.shared] == 3
+            common = np.intersect1d(common, own[: self.shared][thrice])
+        return common
 
 
 def read_design(path: Path) -> Design:

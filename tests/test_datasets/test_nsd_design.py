@@ -113,6 +113,18 @@ def test_a_design_smaller_than_nsds(write):
         design.trials('subj01', 2)
 
 
+def test_shared_images_in_another_order(write):
+    """Each subject sees its shared images 0…19 in the order of its own row; only the first ten places come thrice."""
+    order = np.arange(750)[None] % 250 + 1
+    order[order <= 10] = np.repeat(np.arange(1, 11), 3)
+    order[0, 500:][(order[0, 500:] > 10) & (order[0, 500:] <= 20)] = 100
+    own = small()['subjectim']
+    own[1, :20] = np.roll(own[1, :20], 4)
+    design = read_design(write(masterordering=order, subjectim=own))
+    assert (design.presentations(1)[:20] == 3).tolist() == [True] * 10 + [False] * 10
+    assert design.seen_by_all({}).tolist() == [0, 1, 2, 3, 4, 5]
+
+
 OWN = small()['subjectim']
 
 
