@@ -36,7 +36,8 @@ class SubjectBatchSampler(Sampler):
         self.sampler = sampler
         self.batch_size = batch_size
         self._skipped = 0
-        self._indices = sampler.dataset.subject_indices()
+        # a dataset that is cut to a few samples (BaseDataset's indices) may have none of a subject
+        self._indices = {name: own for name, own in sampler.dataset.subject_indices().items() if len(own)}
         total = sum(math.ceil(len(i) / batch_size) for i in self._indices.values())
         self._batches_per_rank = math.ceil(total / sampler.world_size)
 

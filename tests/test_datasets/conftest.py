@@ -2,6 +2,7 @@
 
 import shutil
 
+import h5py
 import pytest
 from nsd_damage import Files
 from nsd_tree import write_tree
@@ -11,6 +12,18 @@ from nsd_tree import write_tree
 def tiny(tmp_path_factory):
     """A release tree of a few dozen voxels: subj01 with 3 sessions, subj02 with 1. Leave it as it is."""
     return Files(write_tree(tmp_path_factory.mktemp('tiny') / 'nsd').root)
+
+
+@pytest.fixture(scope='session')
+def twins(store, tmp_path_factory):
+    """Stores of two subjects who have the same voxels, saw the same pictures and responded alike."""
+    folder = tmp_path_factory.mktemp('twins')
+    shutil.copy(store / 'images_32.h5', folder)
+    for subject in ('subj01', 'subj02'):
+        path = shutil.copy(store / 'subj01.h5', folder / f'{subject}.h5')
+        with h5py.File(path, 'a') as file:
+            file.attrs['subject'] = subject
+    return folder
 
 
 @pytest.fixture()

@@ -63,6 +63,15 @@ def test_controls_follow_seed_and_subject_and_reach_the_responses(store, control
     assert (sample['ncsnr'].numpy() == own.ncsnr[first]).all()
 
 
+@pytest.mark.parametrize('control', ['permute_rois', 'permute_positions'])
+def test_subjects_with_the_same_voxels_are_permuted_differently(twins, control):
+    one, two = (voxels(twins, subject, **{control: 0}) for subject in (1, 2))
+    plain, _, _ = voxels(twins, 1)
+    assert (voxels(twins, 1)[1] == voxels(twins, 2)[1]).all() and one[0].roi_sizes == two[0].roi_sizes
+    assert np.mean(one[1] == two[1]) < 0.5
+    assert (one[0].coordinates != two[0].coordinates).any() or control == 'permute_positions'
+
+
 @pytest.mark.parametrize(
     'name, change',
     [

@@ -85,6 +85,15 @@ def test_shuffled_control_breaks_every_pair_within_split_and_subject(store, subj
     assert shuffled == again and shuffled != other
 
 
+def test_subjects_who_saw_the_same_are_shuffled_differently(twins):
+    """Else pictures and responses would still go together: the wrong picture would be the same for every subject."""
+    plain, shuffled = (make_dataset(twins, split='all', shuffle_pairs=seed) for seed in (None, 0))
+    half = len(plain) // 2
+    ids = [[data.get_data_info(k)['image_id'] for k in range(len(data))] for data in (plain, shuffled)]
+    assert ids[0][:half] == ids[0][half:]
+    assert np.mean(np.equal(ids[1][:half], ids[1][half:])) < 0.1
+
+
 @pytest.mark.parametrize('world_size', [1, 2, 3])
 def test_batches_are_subject_pure_and_cover_everything(store, world_size):
     dataset = make_dataset(store)
@@ -115,6 +124,29 @@ def test_order_depends_on_epoch_and_seed_only(store):
     assert order(0) == order(0) and order(0) != order(1) and order(0) != order(0, seed=1)
     still = SubjectBatchSampler(Ranked(dataset, 0, 1, shuffle=False), 64)
     assert [i for b in still for i in b] == list(range(len(dataset)))
+
+
+def test_batches_of_all_subjects_are_mixed_and_put_together_anew(store):
+    dataset = make_dataset(store)
+    subjects = np.asarray([dataset.get_data_info(i)['subject'] for i in range(len(dataset))])
+
+    def epoch(number):
+        sampler = Ranked(dataset, 0, 1)
+        sampler.set_epoch(number)
+        return list(SubjectBatchSampler(sampler, 16))
+
+    first, second = epoch(0), epoch(1)
+    order = subjects[[batch[0] for batch in first]]
+    assert 5 < (order[1:] != order[:-1]).sum() < len(order) - 1, 'one subject after the other would change once'
+    assert not {frozenset(batch) for batch in first} & {frozenset(batch) for batch in second}
+    assert all((np.diff(batch) < 0).any() for batch in first)
+
+
+def test_a_dataset_cut_to_one_subject(store):
+    """``indices`` of the dataset takes the first samples, so that the second subject has none."""
+    dataset = make_dataset(store, indices=40)
+    batches = list(SubjectBatchSampler(DefaultSampler(dataset, shuffle=True), 16))
+    assert sorted(i for batch in batches for i in batch) == list(range(40))
 
 
 @pytest.mark.parametrize('context', ['fork', 'spawn'])
