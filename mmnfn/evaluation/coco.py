@@ -142,12 +142,17 @@ class CocoNSDMetric(BaseMetric):
         return [by_name[name] for name in classes]
 
     def _evaluate(self, entries: List[dict], iou_type: str, image_ids: List[int], category_ids: List[int]) -> dict:
-        if not entries or not image_ids:  # loadRes fails without a result, and COCOeval without an image
-            annotated = self.coco.getAnnIds(imgIds=image_ids, catIds=category_ids, iscrowd=False) if image_ids else []
-            return dict.fromkeys(FIGURES, 0.0 if annotated else -1.0)
+        if not image_ids:  # COCOeval fails without one
+            return dict.fromkeys(FIGURES, -1.0)
         text = io.StringIO()
         with contextlib.redirect_stdout(text):
-            evaluation = COCOeval(self.coco, self.coco.loadRes([dict(entry) for entry in entries]), iou_type)
+            if entries:
+                found = self.coco.loadRes([dict(entry) for entry in entries])  # which changes them
+            else:  # loadRes fails without a result
+                found = COCO()
+                found.dataset = dict(self.coco.dataset, annotations=[])
+                found.createIndex()
+            evaluation = COCOeval(self.coco, found, iou_type)
             evaluation.params.imgIds, evaluation.params.catIds = image_ids, category_ids
             evaluation.evaluate()
             evaluation.accumulate()

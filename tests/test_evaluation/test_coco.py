@@ -140,9 +140,43 @@ def test_perfect_predictions_and_none(truth, samples):
     metrics = evaluate(truth, perfect)
     assert metrics['coco/bbox_mAP'] == metrics['coco/segm_mAP'] == pytest.approx(1)
     nothing = [dict(s, pred_instances={key: value[:0] for key, value in s['pred_instances'].items()}) for s in samples]
-    assert evaluate(truth, nothing)['coco/bbox_mAP'] == 0
+    figures = evaluate(truth, nothing, metric='bbox')
+    assert figures['coco/bbox_mAP'] == figures['coco/bbox_mAP_s'] == 0
+    assert figures['coco/bbox_mAP_l'] == -1, 'no image is large enough for a large thing'
     empty = [s for s in nothing if s['img_id'] > 10]
     assert evaluate(truth, empty)['coco/segm_mAP'] == -1, 'nothing to find'
+
+
+def test_sizes_of_masks_are_their_own_in_every_subset(truth, samples, tmp_path):
+    """Masks that fill a part of their boxes: their areas, not those of the boxes, say what is small."""
+    (tmp_path / 'nsd.json').write_text(json.dumps(dict(train2017=[2], val2017=[])))
+    content = json.loads(truth[0].read_text())
+    for a in content['annotations']:
+        x, y, w, h = a['bbox']
+        mask = box_mask(x, y, w, h) * (np.add.outer(np.arange(SIDE), np.arange(SIDE)) % 4 == 0)
+        a.update(segmentation=run_lengths(mask), area=int(mask.sum()))
+    path = tmp_path / 'instances.json'
+    path.write_text(json.dumps(content))
+    thin = torch.tensor(np.add.outer(np.arange(SIDE), np.arange(SIDE)) % 4 == 0)
+    thinned = [dict(s, pred_instances=dict(s['pred_instances'])) for s in samples]
+    for sample in thinned:
+        sample['pred_instances']['masks'] = sample['pred_instances']['masks'] & thin
+    prefix = str(tmp_path / 'results')
+    metrics = evaluate((path, content), thinned, nsd_images=str(tmp_path / 'nsd.json'), outfile_prefix=prefix)
+    for name, images in dict(coco=list(range(1, 13)), coco_without_nsd=[1, *range(3, 13)]).items():
+        expected = by_hand((path, content), prefix, 'segm', images)
+        found = [metrics[f'{name}/segm_mAP{kind}'] for kind in ('', '_50', '_75', '_s', '_m', '_l')]
+        assert found == pytest.approx(list(expected), abs=1e-6) and found[3] > 0
+
+
+def test_a_crowd_is_nothing_to_find(truth, samples, tmp_path):
+    """An image with a crowd alone has no score, and not the score 0; with a thing in it, it has the score 0."""
+    empty = [dict(s, pred_instances={key: v[:0] for key, v in s['pred_instances'].items()}) for s in samples[:1]]
+    for crowd, expected in ((1, -1), (0, 0)):
+        content = dict(truth[1], annotations=[dict(truth[1]['annotations'][0], image_id=1, iscrowd=crowd)])
+        path = tmp_path / f'{crowd}.json'
+        path.write_text(json.dumps(content))
+        assert evaluate((path, content), empty)['coco/segm_mAP'] == expected
 
 
 def test_only_tested_images_count(truth, samples):
