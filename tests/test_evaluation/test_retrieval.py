@@ -153,6 +153,39 @@ def test_two_responses_to_one_image_are_two_samples(monkeypatch):
     assert figures['retrieval/brain_to_image_top1_chance'] == 1 / 2
 
 
+def test_intervals_by_a_loop_over_the_same_drawings(monkeypatch):
+    """Images are drawn once for all subjects; subject 2 lacks some, and saw one twice."""
+    n, drawings = 40, 60
+    ids = [[*range(n)], [3, *range(1, n, 2)]]
+    batches, own = [], []
+    for k, image_id in enumerate(ids):
+        fmri, image = (x.astype(np.float32)[image_id] for x in noisy(n, 4, seed=k))
+        fmri[0] *= -1
+        batches.append(batch(f'subj0{k + 1}', image_id, image, fmri))
+        own.append((image_id, retrieval_ranks(image, fmri, image_id, image_id).rank))
+    figures = evaluate(monkeypatch, [batches], sum(map(len, ids)), bootstraps=drawings, seed=9)
+    times = np.random.default_rng(9).multinomial(n, np.full(n, 1 / n), drawings)
+    values = np.empty((drawings, 2, 3))
+    for b, counts in enumerate(times):
+        for k, (image_id, rank) in enumerate(own):
+            drawn = np.repeat(rank, [counts[i] for i in image_id])
+            values[b, k] = (drawn == 1).mean(), (drawn <= 5).mean(), np.median(drawn)
+    for column, name in enumerate(('top1', 'top5', 'median_rank')):
+        for prefix, resampled in (('', values.mean(1)), ('subj01_', values[:, 0]), ('subj02_', values[:, 1])):
+            key = f'retrieval/{prefix}image_to_brain_{name}'
+            expected = np.percentile(resampled[:, column], (2.5, 97.5))
+            assert [figures[f'{key}_low'], figures[f'{key}_high']] == pytest.approx(expected.tolist())
+
+
+def test_a_second_evaluation_knows_nothing_of_the_first(monkeypatch):
+    """As after each epoch of a training: the same samples with other embeddings."""
+    eye = np.eye(6, dtype=np.float32)
+    metric = RetrievalMetric(bootstraps=0)
+    for fmri, hits in ((eye[::-1].copy(), 0), (eye, 1)):
+        metric.process(*batch('subj01', range(6), eye, fmri, responses=eye))
+        assert metric.evaluate(6)['retrieval/image_to_brain_top1'] == hits
+
+
 def test_intervals_are_those_of_a_bootstrap_over_images(monkeypatch):
     """By a loop that draws images for both subjects together, also where one subject lacks some."""
     n = 60
