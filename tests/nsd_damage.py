@@ -140,6 +140,14 @@ def nowhere(tree):
     return tree.words
 
 
+def oblique(tree):
+    """Turn the volume about two axes, so that the affine is neither diagonal nor symmetric."""
+    turn = np.eye(4)
+    turn[:3, :3] = [[0.8, -0.6, 0], [0.48, 0.64, -0.6], [0.36, 0.48, 0.8]]
+    for name in CLASSES:
+        save_volume(tree.roi_of(name), np.asarray(nib.load(tree.roi_of(name)).dataobj), turn @ AFFINE)
+
+
 def empty_rois(tree, value=-1.0):
     """No label in any class."""
     for name in CLASSES:

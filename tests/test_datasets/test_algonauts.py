@@ -11,7 +11,7 @@ from algonauts_tree import SURFACE, change, picture, positions, write_fsaverage,
 
 from mmnfn.datasets import ROIStore, StimulusImages
 from mmnfn.datasets.algonauts import HEMISPHERES, AlgonautsLayout
-from mmnfn.datasets.algonauts_preparation import SplitRule, prepare, prepare_subject
+from mmnfn.datasets.algonauts_preparation import SplitRule, prepare, prepare_images, prepare_subject
 from mmnfn.datasets.fsaverage import read_white_surface
 from mmnfn.datasets.nsd_layout import ROI_CLASSES
 
@@ -129,6 +129,14 @@ def test_pictures_are_red_where_the_files_are(tree, stores):
             mean = picture(i)[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].mean((0, 1))
             assert np.abs(images[i][y, x] - mean).max() <= 0.5
         assert images[i][..., 0].mean() > images[i][..., 2].mean() + 100
+
+
+def test_a_pixel_is_the_mean_of_those_it_stands_for(tree, tmp_path):
+    """Sixteen of the file: a filter that looks at four would do for half the size."""
+    images = StimulusImages(prepare_images(AlgonautsLayout(tree), tmp_path, ['subj06'], 16, progress=False))
+    image_id = int(AlgonautsLayout(tree).images('subj06').image_id[0])
+    means = picture(image_id).reshape(16, 4, 16, 4, 3).mean((1, 3))
+    assert np.abs(images[image_id] - means).max() <= 0.51
 
 
 @pytest.mark.parametrize('suffix', ['.gii', '.gii.gz'])

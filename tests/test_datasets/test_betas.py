@@ -22,6 +22,7 @@ INDICES = {
     'backwards': lambda rng: PLACES[np.lexsort(PLACES.T)][::-1],
     'one': lambda rng: np.asarray([[6, 5, 4]]),
     'one column': lambda rng: PLACES[(PLACES[:, 1] == 2) & (PLACES[:, 2] == 3)],
+    'steps in two directions': lambda rng: np.asarray([[1, 2, 3], [2, 2, 4], [3, 3, 4], [4, 3, 4], [5, 3, 3]]),
     'empty': lambda rng: np.empty((0, 3), int),
 }
 LAYOUTS = {
@@ -80,6 +81,13 @@ def test_every_layout_gives_the_same(values, file_of, layout, index):
     found = read(file_of(layout), index, fast=layout in ('per voxel', 'per voxel, big-endian'))
     assert found.dtype == np.int16 and found.dtype.isnative and found.shape == (len(index), 750)
     assert (found == values[tuple(index.T)]).all()
+
+
+@pytest.mark.parametrize('layout', ['per voxel', 'per voxel, big-endian'])
+def test_whole_files_are_read_chunk_by_chunk(values, file_of, monkeypatch, layout):
+    """Not by the way for chunks that were never written, which would give the same and hide an error."""
+    monkeypatch.setattr(module, '_read_runs', lambda *_: pytest.fail('the slower way was taken'))
+    assert (read_betas(file_of(layout), PLACES, SHAPE) == values[tuple(PLACES.T)]).all()
 
 
 @pytest.mark.filterwarnings('ignore:.*this copy is read a slower way')
@@ -158,6 +166,14 @@ def test_the_head_is_checked_without_reading_the_data(tmp_path, values, name):
         check_session(path, SHAPE)
         with pytest.raises(ValueError, match=name):
             read_betas(path, PLACES, SHAPE)
+
+
+def test_a_deviation_needs_two_trials():
+    betas = np.arange(1500, dtype=np.int16).reshape(2, 750)
+    for count in (0, 1):
+        with pytest.raises(ValueError, match=f'reference has {count} trials; a deviation needs at least 2'):
+            normalize_session(betas, np.arange(750) < count)
+    assert np.allclose(normalize_session(betas, np.arange(750) < 2)[:, :3], np.asarray([-0.5, 0.5, 1.5]) / np.sqrt(0.5))
 
 
 def test_a_small_deviation_from_a_large_mean_stays_right():

@@ -1,5 +1,6 @@
 """Bad files in a release tree: the error names the file, and no store is left; legal oddities change nothing."""
 
+import gzip
 import shutil
 
 import numpy as np
@@ -20,6 +21,7 @@ from nsd_damage import (
     nifti,
     no_unused_label,
     nowhere,
+    oblique,
     other_sessions,
     put,
     same,
@@ -57,6 +59,9 @@ BAD = {
     'NIfTI betas with a flipped byte': lambda t: flip(t.nifti, 0.7),
     'NIfTI betas with a flipped byte at the end': lambda t: flip(t.nifti, 0.999),
     'NIfTI betas go on': lambda t: write(t.nifti, t.nifti.read_bytes() + b'more'),
+    'NIfTI betas go on in what is packed': lambda t: write(
+        t.nifti, gzip.compress(gzip.decompress(t.nifti.read_bytes()) + b'more', 1)
+    ),
     'NIfTI betas not packed': lambda t: write(t.nifti, b'\x5c\x01\x00\x00' * 100),
     'NIfTI betas of another space': lambda t: nifti(t, lambda b: b[:, 1:]),
     'NIfTI betas lack a trial': lambda t: nifti(t, lambda b: b[..., 1:]),
@@ -101,6 +106,8 @@ NCSNR = {
     'ncsnr with a flipped byte': lambda t: flip(t.ncsnr, 0.6),
     'ncsnr NaN everywhere': lambda t: volume(t.ncsnr, lambda v: v * np.float32(np.nan)),
     'ncsnr negative': lambda t: volume(t.ncsnr, lambda v: -v),
+    'ncsnr negative in some voxels': lambda t: volume(t.ncsnr, lambda v: np.where(v > 0.5, -v, v)),
+    'ncsnr infinite in some voxels': lambda t: volume(t.ncsnr, lambda v: np.where(v > 0.5, np.float32(np.inf), v)),
     'ncsnr infinite': lambda t: volume(t.ncsnr, lambda v: np.where(np.isnan(v), v, np.float32(np.inf))),
     'ncsnr of another shape': lambda t: volume(t.ncsnr, lambda v: v[1:]),
     'ncsnr of another subject': lambda t: shutil.copy(t.beta_dir('subj01') / 'ncsnr.nii.gz', t.ncsnr) and t.ncsnr,
@@ -131,6 +138,7 @@ LEGAL = {
     'ROI as int16': (True, lambda t: volume(t.words, lambda v: v.astype(np.int16))),
     'ROI big-endian': (True, lambda t: big_endian_volume(t.words)),
     'ROI not quite whole': (True, lambda t: volume(t.words, lambda v: v + 1e-4)),
+    'ROIs in an oblique volume': (False, oblique),
     'ncsnr NaN in some voxels': (False, lambda t: volume(t.ncsnr, lambda v: put(v, slice(0, 3), np.nan))),
     'ncsnr 0 in some voxels': (False, lambda t: volume(t.ncsnr, lambda v: put(v, slice(0, 3), 0))),
     'table lacks a label not in use': (True, no_unused_label),

@@ -1,0 +1,44 @@
+"""Pictures: the right ones, shrunk by averaging, and none for ids that are not there."""
+
+import h5py
+import numpy as np
+import pytest
+
+from mmnfn.datasets import StimulusImages
+from mmnfn.datasets.images import write_image_store
+
+COUNT, SIDE = 7, 64
+
+
+@pytest.fixture()
+def source(tmp_path):
+    """A stimulus file of random pictures, which no filter that skips pixels gets right."""
+    path = tmp_path / 'nsd_stimuli.hdf5'
+    with h5py.File(path, 'w') as file:
+        file['imgBrick'] = np.random.default_rng(0).integers(0, 256, (COUNT, SIDE, SIDE, 3), np.uint8)
+    return path
+
+
+@pytest.mark.parametrize('size', [32, 16, 8])
+def test_a_pixel_is_the_mean_of_those_it_stands_for(source, tmp_path, size):
+    raw = StimulusImages(source)
+    small = StimulusImages(write_image_store(source, tmp_path, np.asarray([5, 0, 3, 5]), size, progress=False))
+    step = SIDE // size
+    for image_id in (0, 3, 5):
+        means = raw[image_id].reshape(size, step, size, step, 3).mean((1, 3))
+        assert small[image_id].shape == (size, size, 3) and np.abs(small[image_id] - means).max() <= 0.51
+    for image_id in (-1, 1, 4, 6):
+        with pytest.raises(KeyError, match=f'has no picture with 73k id .0-based. {image_id}'):
+            small[image_id]
+
+
+def test_ids_beyond_the_file_are_refused(source, tmp_path):
+    raw = StimulusImages(source)
+    assert (raw[COUNT - 1] != raw[0]).any()
+    for image_id in (-1, COUNT):
+        with pytest.raises(KeyError, match=f'0…{COUNT - 1}, not {image_id}'):
+            raw[image_id]
+    with pytest.raises(ValueError, match=f'holds {COUNT} pictures, but 73k id {COUNT} .0-based. is wanted'):
+        write_image_store(source, tmp_path, np.asarray([2, COUNT]), 16, progress=False)
+    path = write_image_store(source, tmp_path, np.asarray([2, COUNT - 1]), SIDE, progress=False)
+    assert (StimulusImages(path)[COUNT - 1] == raw[COUNT - 1]).all()
