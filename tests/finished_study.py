@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from mmnfn.experiments import read_study
@@ -16,8 +17,8 @@ ROWS = ('nfn', 'nfn-shuffled')
 
 
 def predictions(rng, noise):
-    image = rng.normal(size=(20, 8))
-    brain = image + noise * rng.normal(size=(20, 8))
+    image = torch.from_numpy(rng.normal(size=(20, 8)))
+    brain = image + noise * torch.from_numpy(rng.normal(size=(20, 8)))
     return [
         dict(subject=f'subj0{1 + i // 10}', image_id=i % 10, image_embedding=image[i], fmri_embedding=brain[i])
         for i in range(20)

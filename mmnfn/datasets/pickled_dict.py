@@ -8,6 +8,8 @@ from typing import Any, BinaryIO, Dict, Tuple, Union
 
 import numpy as np
 
+from mmnfn.inert_pickle import InertUnpickler, StandIn
+
 from .files import existing
 
 ALLOWED = {
@@ -19,28 +21,25 @@ ALLOWED = {
 """What the pickle of an array of plain Python objects names."""
 
 
-class _StandIn:
+class _Array(StandIn):
     """Takes the place of a NumPy object: it keeps what the pickle says of it, so that not even NumPy's code runs."""
 
     state: Any = None
-
-    def __init__(self, *arguments: Any):
-        self.arguments = arguments
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
 
-class _RestrictedUnpickler(pickle.Unpickler):
+class _ArrayUnpickler(InertUnpickler):
     """Refuses everything that the pickle of an array does not name."""
 
-    def find_class(self, module: str, name: str) -> type:
+    def known(self, module: str, name: str) -> type:
         """A stand-in for an allowed name; UnpicklingError for any other."""
         if (module, name) not in ALLOWED:
             raise pickle.UnpicklingError(
                 f'it asks for {module}.{name}, which a dictionary of plain objects does not need'
             )
-        return _StandIn
+        return _Array
 
 
 def load_pickled_dict(path: Union[str, Path], what: str) -> Dict:
@@ -63,7 +62,7 @@ def load_pickled_dict(path: Union[str, Path], what: str) -> Dict:
             shape, dtype = _read_header(file)
             if shape != () or dtype != np.dtype(object):
                 raise ValueError(f'it holds an array of {dtype}, shape {shape}, and no dictionary')
-            array = _RestrictedUnpickler(file).load()
+            array = _ArrayUnpickler(file).load()
         _, shape, _, _, content = array.state  # version, shape, dtype, order, list of the objects
         if shape != () or not isinstance(content, list) or len(content) != 1 or not isinstance(content[0], dict):
             raise ValueError('it holds something else than one dictionary')
@@ -78,5 +77,5 @@ def _read_header(file: BinaryIO) -> Tuple[Tuple[int, ...], np.dtype]:
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
         raise ValueError(f'it has version {version} of the npy format')
-    shape, _, dtype = readers[version](file)
+    shape, _, dtype = readers[version](file, max_header_size=500)  # it is a Python expression, here a short one
     return shape, dtype

@@ -9,26 +9,18 @@ from __future__ import annotations
 
 import os
 import os.path as osp
-import pickle
-import tarfile
+import struct
 import zipfile
-from types import ModuleType
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, Type
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import urlparse
 
 import torch
 from mmengine.dist import barrier, get_local_rank
 from torch import Tensor
 
-# What rebuilds tensors; torch finds storages itself.
-REBUILDING = {
-    ('collections', 'OrderedDict'),
-    ('torch._utils', '_rebuild_tensor_v2'),
-    ('torch._utils', '_rebuild_tensor'),
-    ('torch._utils', '_rebuild_parameter'),
-    ('torch', 'Size'),
-    ('torch', 'device'),
-} | {('torch', name) for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
+from mmnfn.inert_pickle import StandIn
+
+from .tensor_file import TensorUnpickler, load_tensors
 
 # What the libraries' own checkpoints hold besides tensors, and what does nothing when it is made.
 _NUMPY = ('numpy.core.multiarray', 'numpy._core.multiarray')
@@ -52,6 +44,8 @@ HARMLESS = {
     ('mmengine.logging.history_buffer', 'HistoryBuffer'),
 }
 HISTORY_METHODS = ('mean', 'max', 'min', 'current')
+MAX_PLAIN, MAX_DEPTH = 100_000, 100
+"""Values in an entry of the metadata, and levels of them: lists in lists can be more than a file is long."""
 CONTAINERS = ('state_dict', 'model')
 """Where the weights can stand in a file: MMEngine's name, and that of Microsoft's Swin, of timm and of DeiT."""
 
@@ -84,58 +78,36 @@ class Checkpoint(NamedTuple):
         return self
 
 
-class StandIn:
-    """What stands for an object of a checkpoint that is no tensor: takes everything, does nothing."""
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-    def __call__(self, *args: Any, **kwargs: Any) -> StandIn:
-        return StandIn()
-
-    def append(self, value: Any) -> None:
-        """Of pickled lists."""
-
-    extend = add = append
-
-
 class _HistoryBuffer(StandIn):
     """Stands for mmengine's class of that name, whose pickles look up its methods by ``getattr``."""
 
 
-def _restricted_pickle(foreign: List[str]) -> ModuleType:
-    """A module like pickle that rebuilds tensors only, and notes in ``foreign`` what no checkpoint needs."""
+class _Unpickler(TensorUnpickler):
+    """Rebuilds tensors, and notes what no checkpoint needs."""
 
-    def method(owner: Any = None, name: Any = None, *default: Any) -> Any:
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.foreign: List[str] = []
+
+    def known(self, module: str, name: str) -> Any:
+        """Tensors, and what histories need."""
+        if (module, name) == ('builtins', 'getattr'):
+            return self._method
+        if name == 'HistoryBuffer' and (module, name) in HARMLESS:
+            return _HistoryBuffer
+        found = super().known(module, name)
+        if found is None and (module, name) not in HARMLESS:
+            self.foreign.append(f'{module}.{name}')
+        return found
+
+    def find_class(self, module: str, name: str) -> Any:
+        """As Python 3 calls it."""
+        return super().find_class({'__builtin__': 'builtins'}.get(module, module), name)
+
+    def _method(self, owner: Any = None, name: Any = None, *default: Any) -> StandIn:
         if owner is not _HistoryBuffer or name not in HISTORY_METHODS:
-            foreign.append('builtins.getattr')
+            self.foreign.append('builtins.getattr')
         return StandIn()
-
-    class Unpickler(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> Callable:
-            module = {'__builtin__': 'builtins'}.get(module, module)
-            if (module, name) in REBUILDING:
-                return super().find_class(module, name)
-            if (module, name) == ('builtins', 'getattr'):
-                return method
-            if name == 'HistoryBuffer' and (module, name) in HARMLESS:
-                return _HistoryBuffer
-            if (module, name) not in HARMLESS:
-                foreign.append(f'{module}.{name}')
-            # A class of its own: pickle makes objects of classes and calls functions, and this can be both.
-            stand_in: Type[StandIn] = type(name, (StandIn,), {})
-            return stand_in
-
-    restricted = ModuleType('mmnfn_restricted_pickle')
-    restricted.Unpickler = Unpickler
-    restricted.load = lambda file, **kwargs: Unpickler(file, **kwargs).load()
-    return restricted
 
 
 def local_copy(path: str) -> Optional[str]:
@@ -176,7 +148,7 @@ def _check_kind(path: str, argument: str) -> None:
             'checkpoints to its work folder, ./work_dirs/<config name>/.'
         )
     with open(path, 'rb') as file:
-        start = file.read(64)
+        start = file.read(512)
     found = None
     if not start:
         found = 'it is empty'
@@ -187,13 +159,13 @@ def _check_kind(path: str, argument: str) -> None:
     elif start[8:9] == b'{':
         found = 'it is in the safetensors format; save it as dict(state_dict=safetensors.torch.load_file(PATH))'
     elif start.startswith(b'PK'):
-        if not zipfile.is_zipfile(path):
-            found = 'it is cut off; copy or download it again'
-        else:
+        try:
             with zipfile.ZipFile(path) as archive:
                 if any(name.endswith('/constants.pkl') for name in archive.namelist()):
                     found = 'it is a TorchScript program; save the state_dict of the model instead'
-    elif tarfile.is_tarfile(path):
+        except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, struct.error):
+            found = 'it is cut off; copy or download it again'
+    elif start[257:262] == b'ustar':
         found = 'it is an archive (tar); unpack it, or save it with a later PyTorch than 0.1'
     if found:
         raise ValueError(f'{argument}: {path} is not a checkpoint: {found}.')
@@ -215,14 +187,11 @@ def read_checkpoint(path: str, argument: str = 'CHECKPOINT') -> Checkpoint:
     """
     path = str(path)
     _check_kind(path, argument)
-    foreign: List[str] = []
     try:
-        content = torch.load(
-            path, map_location='cpu', pickle_module=_restricted_pickle(foreign), weights_only=False, encoding='utf-8'
-        )
-    except Exception as error:  # torch and pickle raise many kinds for a damaged file
+        content, reader = load_tensors(path, _Unpickler)
+    except Exception as error:  # a damaged file raises nearly anything
         raise ValueError(
-            f'{argument}: {path} is damaged, and torch cannot read it ({type(error).__name__}: {error}). Copy or '
+            f'{argument}: {path} is damaged, and cannot be read ({type(error).__name__}: {error}). Copy or '
             'download it again, or take an earlier checkpoint.'
         ) from error
     if not isinstance(content, Mapping):
@@ -246,13 +215,24 @@ def read_checkpoint(path: str, argument: str = 'CHECKPOINT') -> Checkpoint:
         weights,
         {key: value for key, value in meta.items() if _is_plain(value)} if isinstance(meta, Mapping) else {},
         container,
-        tuple(dict.fromkeys(foreign)),
+        tuple(dict.fromkeys(reader.foreign)),
     )
 
 
 def _is_plain(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(isinstance(key, str) and _is_plain(child) for key, child in value.items())
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, (str, int, float, bool))
+    """Whether it is text and numbers only, and not more or deeper than can be looked through."""
+    waiting, count = [(value, 0)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        count += 1
+        if count > MAX_PLAIN or depth > MAX_DEPTH:
+            return False
+        if isinstance(value, Mapping):
+            if not all(isinstance(key, str) for key in value):
+                return False
+            waiting += [(child, depth + 1) for child in value.values()]
+        elif isinstance(value, (list, tuple)):
+            waiting += [(child, depth + 1) for child in value]
+        elif not (value is None or isinstance(value, (str, int, float, bool))):
+            return False
+    return True

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 
 from mmnfn.engine.whole_file import whole_file
+from mmnfn.evaluation.dump import read_predictions
 from mmnfn.evaluation.retrieval import Ranks, ranks_of_predictions
 
 from .job import Job
@@ -128,9 +128,8 @@ def _curves(folder: Path) -> Dict[str, Dict[int, float]]:
 def _ranks(path: Path) -> Ranks:
     """Ranks of embeddings that a test dumped."""
     try:
-        with open(path, 'rb') as file:
-            return ranks_of_predictions(pickle.load(file))
-    except (pickle.UnpicklingError, EOFError, LookupError, TypeError, StopIteration) as error:
+        return ranks_of_predictions(read_predictions(path))
+    except Exception as error:  # embeddings that do not fit together raise many kinds
         raise ValueError(_damaged(path, error)) from error
 
 

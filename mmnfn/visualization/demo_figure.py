@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Dict, List, Sequence
 
@@ -13,6 +12,7 @@ from matplotlib.gridspec import GridSpecFromSubplotSpec
 from mmnfn.apis import get_model
 from mmnfn.datasets import StimulusImages
 from mmnfn.engine.whole_file import whole_file
+from mmnfn.evaluation.dump import read_predictions
 
 from .image_grid import draw_overlay
 from .roi_maps import roi_maps
@@ -88,8 +88,7 @@ def draw_demo_figure(out: Path, summary: dict, config: str, checkpoint: Path, pr
         predictions: Pickle of its predictions on the test images (``tools/test.py --dump``).
         images: Image store.
     """
-    with open(predictions, 'rb') as file:
-        samples = pickle.load(file)
+    samples = read_predictions(predictions)
     store = StimulusImages(images)
     last_subject = max(s['subject'] for s in samples)
     pictures = [store[int(s['image_id'])] for s in samples if s['subject'] == last_subject][2:60:14]
