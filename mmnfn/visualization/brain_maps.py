@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 from typing import List, Mapping, Optional, Union
 
@@ -10,6 +9,7 @@ import nibabel as nib
 import numpy as np
 from matplotlib.figure import Figure
 
+from mmnfn.datasets.volumes import read_volume
 from mmnfn.engine.whole_file import whole_file
 
 
@@ -89,13 +89,9 @@ def _volume(path: Union[str, Path]) -> nib.Nifti1Image:
     if not Path(path).is_file():
         raise FileNotFoundError(f'maps: there is no file {str(path)!r}.')
     try:
-        volume = nib.load(path)
-        np.asarray(volume.dataobj)  # nibabel reads when asked, and a damaged file fails then
-    except (nib.filebasedimages.ImageFileError, OSError, ValueError, EOFError, zlib.error) as error:
+        return nib.Nifti1Image(*read_volume(Path(path), 'map'))
+    except ValueError as error:
         raise ValueError(f'maps: {path} is no NIfTI volume: {error}') from error
-    if len(volume.shape) != 3:
-        raise ValueError(f'maps: {path} has shape {volume.shape}; a volume (x, y, z) is expected.')
-    return volume
 
 
 def _slices(arrays: List[np.ndarray], affine: np.ndarray, number: int) -> List[float]:
