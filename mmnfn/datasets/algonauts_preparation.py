@@ -9,9 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from mmnfn.progress import progress_bar
-
 from mmnfn.disk import full_disk_named
+from mmnfn.progress import progress_bar
 
 from .algonauts import DOWNLOAD_AGAIN, HEMISPHERES, AlgonautsLayout, Hemisphere
 from .fsaverage import REMEDY, read_white_surface

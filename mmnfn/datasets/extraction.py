@@ -13,9 +13,8 @@ from typing import Iterator, Sequence, Tuple
 
 import numpy as np
 
-from mmnfn.progress import progress_bar
-
 from mmnfn.disk import NoRoom, explained, no_room
+from mmnfn.progress import progress_bar
 
 from .betas import check_session, read_betas
 from .nsd_layout import TRIALS_PER_SESSION, NSDLayout

@@ -10,9 +10,8 @@ import cv2
 import h5py
 import numpy as np
 
-from mmnfn.progress import progress_bar
-
 from mmnfn.disk import full_disk_named
+from mmnfn.progress import progress_bar
 
 from .files import existing
 from .roi_store import atomic_h5, open_complete

@@ -12,7 +12,6 @@ import numpy as np
 
 from .files import Unsuitable, existing
 
-
 MAX_VOXELS = 1 << 25
 """More than NSD's largest anatomy has (320³)."""
 MAX_OFFSET = 1 << 20
