@@ -56,11 +56,15 @@ class SelfAttention(nn.Module):
         if windows is None:
             return self.out(self._attend(qkv, mask))
         batch, length, dims = x.shape
-        num_windows, size = windows.index.shape
-        qkv = qkv.index_select(1, windows.index.flatten()).view(batch * num_windows, size, 3 * dims)
-        attended = self._attend(qkv, windows.valid.repeat(batch, 1)).view(batch, num_windows * size, dims)
-        attended = attended * windows.share.flatten()[:, None].to(attended.dtype)
-        merged = attended.new_zeros(batch, length, dims).index_add(1, windows.index.flatten(), attended)
+        merged = qkv.new_zeros(batch, length, dims)
+        # full windows by themselves: attention without a mask takes less time, and on GPUs the fastest kernel
+        for part, full in ((slice(windows.num_full), True), (slice(windows.num_full, None), False)):
+            index, share = windows.index[part], windows.share[part].flatten()
+            if len(index):
+                inside = qkv.index_select(1, index.flatten()).view(-1, index.shape[1], 3 * dims)
+                attended = self._attend(inside, None if full else windows.valid[part].repeat(batch, 1))
+                attended = attended.view(batch, -1, dims) * share[:, None].to(attended.dtype)
+                merged = merged.index_add(1, index.flatten(), attended)
         return self.out(merged)
 
 

@@ -10,18 +10,20 @@ from torch import Tensor
 
 
 class WindowPlan(NamedTuple):
-    """W windows over a sequence of T tokens.
+    """W windows over a sequence of T tokens, the full ones before the short ones.
 
     Attributes:
         index: (W, w) int64, the token at each place of each window; places beyond the end of a short window repeat its
             first token and are not valid.
         valid: (W, w) bool.
         share: (W, w) float32, one over the number of windows that hold the token; 0 where not valid.
+        num_full: How many windows are full, so that attention in them needs no mask.
     """
 
     index: Tensor
     valid: Tensor
     share: Tensor
+    num_full: int
 
 
 def window_spans(length: int, size: int, stride: int) -> List[Tuple[int, int]]:
@@ -47,12 +49,14 @@ def window_spans(length: int, size: int, stride: int) -> List[Tuple[int, int]]:
 def plan_from_spans(spans: List[Tuple[int, int]], device: torch.device) -> WindowPlan:
     """Plan of windows given as slices (start, end) of the packed sequence."""
     size = max(end - start for start, end in spans)
+    spans = sorted(spans, key=lambda span: span[1] - span[0] < size)
     starts, ends = torch.tensor(spans, device=device).t()[:, :, None]
     index = starts + torch.arange(size, device=device)
     valid = index < ends
     index = torch.where(valid, index, starts)
     holders = torch.bincount(index[valid])
-    return WindowPlan(index, valid, (valid / holders[index]).to(torch.float32))
+    num_full = sum(end - start == size for start, end in spans)
+    return WindowPlan(index, valid, (valid / holders[index]).to(torch.float32), num_full)
 
 
 @lru_cache(maxsize=128)
