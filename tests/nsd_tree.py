@@ -248,8 +248,9 @@ def difference(path, expected, tolerance=1e-5):
                 place = tuple(np.argwhere(~same)[0])
                 return f'{name}{list(place)}: {found[place]}, expected {values[place]}'
         for name, value in attributes.items():
-            if not np.array_equal(file.attrs[name], value):
-                return f'attribute {name}: {file.attrs[name]}, expected {value}'
+            found = np.asarray(file.attrs[name])
+            if not np.array_equal(np.char.decode(found) if found.dtype.kind == 'S' else found, value):
+                return f'attribute {name}: {found}, expected {value}'
         if not file.attrs['complete']:
             return 'not complete'
     return ''

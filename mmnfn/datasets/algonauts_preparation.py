@@ -14,6 +14,7 @@ from mmnfn.progress import progress_bar
 
 from .algonauts import DOWNLOAD_AGAIN, HEMISPHERES, AlgonautsLayout, Hemisphere
 from .fsaverage import REMEDY, read_white_surface
+from .hdf5 import write_attributes
 from .nsd_layout import ROI_CLASSES
 from .roi_store import StoreTables, atomic_h5
 from .stim_info import read_stim_info
@@ -241,7 +242,7 @@ def prepare_images(
         for row, image_id in enumerate(progress_bar(sorted(paths), desc='pictures', unit='picture', show=progress)):
             images[row] = _read_picture(paths[image_id], size)
         file['image_id'] = np.asarray(sorted(paths), np.int64)
-        file.attrs['source'] = f'Algonauts 2023 training_images of {", ".join(subjects)}'
+        write_attributes(file, source=f'Algonauts 2023 training_images of {", ".join(subjects)}')
     return target
 
 

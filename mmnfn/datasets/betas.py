@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from .files import Unsuitable, existing
+from .hdf5 import plain_dataset
 from .nsd_layout import BETA_SCALE, TRIALS_PER_SESSION
 from .volumes import stream_volumes
 
@@ -58,7 +59,7 @@ def read_betas(path: Path, index: np.ndarray, shape: Tuple[int, int, int]) -> np
             return _read_runs(betas, index) if _one_chunk_per_voxel(betas) else _read_slabs(betas, index)
     except Unsuitable:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+    except Exception as error:  # HDF5 raises many kinds for a damaged file
         raise ValueError(f'{path} cannot be read as HDF5: {error}. Download it again.') from error
 
 
@@ -72,8 +73,8 @@ def check_session(path: Path, shape: Tuple[int, int, int]) -> None:
 
 
 def _checked_dataset(file: h5py.File, path: Path, shape: Tuple[int, int, int]) -> h5py.Dataset:
-    betas = file.get('betas')
-    if not isinstance(betas, h5py.Dataset):
+    betas = plain_dataset(file, 'betas')
+    if betas is None:
         raise Unsuitable(f'{path} has no dataset "betas". Is it a beta file?')
     expected = (TRIALS_PER_SESSION, *reversed(shape))
     if betas.shape != expected or betas.dtype.newbyteorder('=') != np.int16:
@@ -93,7 +94,8 @@ def _read_chunks(betas: h5py.Dataset, index: np.ndarray) -> np.ndarray:
     out = np.empty((len(index), TRIALS_PER_SESSION), betas.dtype)
     rows, read = out.view(np.uint8), betas.id.read_direct_chunk
     for row, (x, y, z) in zip(rows, index.tolist()):
-        read((0, z, y, x), out=row)
+        if len(read((0, z, y, x), out=row)[1]) != len(row):
+            raise ValueError(f'the chunk of voxel {(x, y, z)} is too short')
     return out.astype(np.int16, copy=False)
 
 

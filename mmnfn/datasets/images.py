@@ -14,6 +14,7 @@ from mmnfn.disk import full_disk_named
 from mmnfn.progress import progress_bar
 
 from .files import existing
+from .hdf5 import plain_dataset, read_table, write_attributes
 from .roi_store import atomic_h5, open_complete
 
 
@@ -35,10 +36,9 @@ class StimulusImages:
         try:
             with h5py.File(self.path, 'r') as file:
                 self.raw = 'imgBrick' in file
-                pictures = file.get('imgBrick' if self.raw else 'images')
-                shape = pictures.shape if isinstance(pictures, h5py.Dataset) else None
-                kind = pictures.dtype if shape else None
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
+                pictures = plain_dataset(file, 'imgBrick' if self.raw else 'images')
+                shape, kind = (None, None) if pictures is None else (pictures.shape, pictures.dtype)
+        except Exception as error:  # HDF5 raises many kinds for a damaged file
             raise ValueError(f'{self.path} is no readable HDF5 file: {error}. Download or make it again.') from error
         if shape is None or len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3 or kind != np.uint8:
             raise ValueError(
@@ -48,9 +48,13 @@ class StimulusImages:
         self.count, self.size = shape[:2]
         if not self.raw:
             with open_complete(self.path, 'image store') as file:
-                self._ids = file['image_id'][()]
-                images = file['images']
-                self._layout = (images.id.get_offset(), images.shape)
+                try:
+                    self._ids = read_table(file, 'image_id', 'iu', self.count)
+                    self._offset = plain_dataset(file, 'images').id.get_offset()
+                    if self._offset is None or (np.diff(self._ids) <= 0).any():
+                        raise ValueError('its pictures are not in one piece and in order')
+                except ValueError as error:
+                    raise ValueError(f'{self.path} is damaged: {error}. Make it again.') from error
         self._source, self._process = None, None
 
     def __getstate__(self):
@@ -62,8 +66,8 @@ class StimulusImages:
             if self.raw:
                 self._source = h5py.File(self.path, 'r')['imgBrick']
             else:
-                offset, shape = self._layout
-                self._source = np.memmap(self.path, np.uint8, 'r', offset, shape)
+                shape = (self.count, self.size, self.size, 3)
+                self._source = np.memmap(self.path, np.uint8, 'r', self._offset, shape)
             self._process = os.getpid()
         return self._source
 
@@ -74,7 +78,7 @@ class StimulusImages:
                 raise KeyError(f'{self.path} holds 73k ids (0-based) 0…{self.count - 1}, not {image_id}.')
             try:
                 return self._pictures()[int(image_id)]
-            except (OSError, RuntimeError) as error:
+            except (OSError, RuntimeError, ValueError) as error:
                 raise ValueError(
                     f'{self.path}: picture {image_id} cannot be read: {error}. Download it again.'
                 ) from error
@@ -118,5 +122,5 @@ def write_image_store(source: Path, store: Path, image_ids: np.ndarray, size: in
         for row, image_id in enumerate(progress_bar(image_ids, desc='pictures', unit='picture', show=progress)):
             images[row] = cv2.resize(pictures[image_id], (size, size), interpolation=cv2.INTER_AREA)
         file['image_id'] = image_ids
-        file.attrs['source'] = f'{source.name} {source.stat().st_size}'
+        write_attributes(file, source=f'{source.name} {source.stat().st_size}')
     return path

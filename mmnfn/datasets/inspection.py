@@ -17,6 +17,8 @@ import pandas as pd
 from .averaging import read_ncsnr
 from .betas import check_session
 from .design import Design, check_responses, read_design
+from .files import Unsuitable
+from .hdf5 import plain_dataset
 from .inspection_report import Betas, CommonFile, Obstacle, Report, RoiClass, Subject
 from .inspection_uses import possible_uses, session_paths
 from .nsd_layout import (
@@ -255,11 +257,13 @@ def _stimuli(layout: NSDLayout, seen: np.ndarray, report: Report) -> None:
 def _check_stimuli(path: Path, seen: np.ndarray) -> str:
     try:
         with h5py.File(path, 'r') as file:
-            pictures = file.get('imgBrick')
-            if not isinstance(pictures, h5py.Dataset):
-                raise ValueError(f'{path} has no dataset "imgBrick". Is it nsd_stimuli.hdf5?')
+            pictures = plain_dataset(file, 'imgBrick')
+            if pictures is None:
+                raise Unsuitable(f'{path} has no dataset "imgBrick". Is it nsd_stimuli.hdf5?')
             shape, dtype, chunks = pictures.shape, pictures.dtype, pictures.chunks
-    except (OSError, RuntimeError, KeyError) as error:
+    except Unsuitable:
+        raise
+    except Exception as error:  # HDF5 raises many kinds for a damaged file
         raise ValueError(f'{path} is no readable HDF5 file: {error}. Download it again.') from error
     if len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3 or dtype != np.uint8:
         raise ValueError(f'{path}: imgBrick is {dtype} {shape}, expected uint8 (images, size, size, 3).')

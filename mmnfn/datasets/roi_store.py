@@ -13,9 +13,10 @@ import torch
 
 from mmnfn.structures import SubjectGeometry
 
+from .hdf5 import digest, plain_dataset, read_attributes, read_table, write_attributes
 from .voxel_order import order_voxels
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 TABLES_BYTES = 4 << 20
 """More than a store needs beside its responses."""
 REMEDY = 'Make it with tools/prepare_nsd.py (or prepare_algonauts.py).'
@@ -63,7 +64,7 @@ class StoreTables(NamedTuple):
         file['noise_ceiling'] = np.asarray(self.noise_ceiling, np.float32)
         for name, values in self.location.items():
             file[name] = values
-        file.attrs.update(subject=self.subject, noise_ceiling_unit=NOISE_CEILING_UNIT, **self.attributes)
+        write_attributes(file, subject=self.subject, noise_ceiling_unit=NOISE_CEILING_UNIT, **self.attributes)
 
 
 NOISE_CEILING_UNIT = 'percent of variance of the averaged test responses'
@@ -89,8 +90,8 @@ def atomic_h5(path: Path, size: int = 0) -> Iterator[h5py.File]:
                 os.posix_fallocate(stream.fileno(), 0, size + TABLES_BYTES)
         with h5py.File(part, 'w', libver='earliest') as file:
             yield file
-            file.attrs['format_version'] = FORMAT_VERSION
-            file.attrs['complete'] = True
+            file.flush()  # gives every data set its place
+            write_attributes(file, digest=digest(file), format_version=FORMAT_VERSION, complete=True)
         with open(part, 'rb') as stream:
             os.fsync(stream.fileno())
         part.replace(path)
@@ -108,13 +109,22 @@ def open_complete(path: Union[str, Path], what: str) -> h5py.File:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'{what} is missing: {path} does not exist. {REMEDY}')
+    file = None
     try:
         file = h5py.File(path, 'r')
-    except OSError as error:
+        version = file.attrs['format_version'] if 'format_version' in file.attrs else None
+        current = isinstance(version, np.integer) and version == FORMAT_VERSION  # others have other attributes
+        said = read_attributes(file) if current else {}
+        complete = bool(said.get('complete'))
+        damaged = complete and said.get('digest') != digest(file)
+    except Exception as error:  # HDF5 raises many kinds for a damaged file
+        if file is not None:
+            file.close()
         raise ValueError(f'{path} ({what}) is no readable HDF5 file: {error}. {REMEDY}') from error
-    version = file.attrs.get('format_version')
-    if not file.attrs.get('complete', False) or version != FORMAT_VERSION:
+    if damaged or not complete:
         file.close()
+        if damaged:
+            raise ValueError(f'{path} ({what}) is damaged: its content is not that of its digest. {REMEDY}')
         raise ValueError(
             f'{path} ({what}) is not complete or of another version (found version {version}, expected '
             f'{FORMAT_VERSION}). {REMEDY}'
@@ -151,25 +161,38 @@ class ROIStore:
     def __init__(self, path: Union[str, Path]):
         self.path = Path(path)
         with open_complete(self.path, 'ROI store') as file:
-            self.attributes = dict(file.attrs)
-            self.subject, self.space = str(file.attrs['subject']), str(file.attrs['space'])
-            self.image_id = file['image_id'][()]
-            self.split = file['split'].asstr()[()]
-            self.seen_by_all = file['seen_by_all'][()]
-            self.repeats = file['repeats'][()]
-            self.coordinates = file['coordinates'][()]
-            self.ncsnr = file['ncsnr'][()]
-            self.noise_ceiling = file['noise_ceiling'][()]
-            self.location = {
-                name: file[name][()] for name in ('voxel', 'affine', 'vertex', 'hemisphere') if name in file
-            }
-            self._rois = {name: file['roi'][name][()] for name in file['roi']}
-            self._places = {'responses': _place(file['responses'])}
-            self.trial_row = self.trial_session = None
-            if 'trials' in file:
-                self.trial_row, self.trial_session = file['trials/row'][()], file['trials/session'][()]
-                self._places['trials'] = _place(file['trials/responses'])
+            try:
+                self._read(file)
+            except Exception as error:  # HDF5 raises many kinds for a damaged file
+                raise ValueError(f'{self.path} (ROI store) is damaged: {error}. {REMEDY}') from error
         self._maps = {}
+
+    def _read(self, file: h5py.File) -> None:
+        """Everything but the responses, as far as it fits together."""
+        self.attributes = read_attributes(file)
+        self.subject, self.space = str(self.attributes['subject']), str(self.attributes['space'])
+        self.image_id = read_table(file, 'image_id', 'iu', None)
+        images = len(self.image_id)
+        self.split = read_table(file, 'split', 'S', images).astype(str)
+        self.seen_by_all = read_table(file, 'seen_by_all', 'b', images)
+        self.repeats = read_table(file, 'repeats', 'iu', images)
+        self.coordinates = read_table(file, 'coordinates', 'f', None, 3)
+        voxels = len(self.coordinates)
+        self.ncsnr = read_table(file, 'ncsnr', 'f', voxels)
+        self.noise_ceiling = read_table(file, 'noise_ceiling', 'f', voxels)
+        shapes = dict(voxel=('iu', voxels, 3), affine=('f', 4, 4), vertex=('iu', voxels), hemisphere=('S', voxels))
+        self.location = {name: read_table(file, name, *shape) for name, shape in shapes.items() if name in file}
+        self._rois = {name: _below(read_table(file, f'roi/{name}', 'iu', None), voxels) for name in file['roi']}
+        self._places = {'responses': _place(file, 'responses', images, voxels)}
+        self.trial_row = self.trial_session = None
+        if 'trials' in file:
+            self.trial_row = _below(read_table(file, 'trials/row', 'iu', None), images)
+            self.trial_session = read_table(file, 'trials/session', 'iu', len(self.trial_row))
+            self._places['trials'] = _place(file, 'trials/responses', len(self.trial_row), voxels)
+        volume = np.asarray(self.attributes.get('volume_shape', (np.inf,) * 3))
+        _below(self.location.get('voxel', np.empty((0, 3), int)), volume)
+        if (np.diff(self.image_id) <= 0).any() or not np.isin(self.split, ('train', 'test')).all():
+            raise ValueError('its images are not in order, or in no split')
 
     def __getstate__(self):
         return {**self.__dict__, '_maps': {}}
@@ -250,6 +273,17 @@ class ROIStore:
         return np.random.default_rng([seed, *f'{self.subject} {control}'.encode()])
 
 
-def _place(dataset: h5py.Dataset) -> Tuple[int, Tuple[int, ...], np.dtype]:
-    """Where a contiguous data set lies in its file: byte, shape and type, for a memory map."""
-    return dataset.id.get_offset(), dataset.shape, dataset.dtype
+def _place(file: h5py.File, name: str, *shape: int) -> Tuple[int, Tuple[int, ...], np.dtype]:
+    """Where a contiguous data set of a shape lies in its file: byte, shape and type, for a memory map."""
+    dataset = plain_dataset(file, name)
+    offset = None if dataset is None else dataset.id.get_offset()
+    if offset is None or dataset.shape != shape or dataset.dtype not in (np.float16, np.float32, np.uint8):
+        raise ValueError(f'it has no data set {name!r} of {shape} values in one piece')
+    return offset, dataset.shape, dataset.dtype
+
+
+def _below(values: np.ndarray, end: Union[int, np.ndarray]) -> np.ndarray:
+    """The values, or ValueError where they are no indices below ``end``."""
+    if values.size and ((values < 0) | (values >= end)).any():
+        raise ValueError(f'it has an index of {values.min()} to {values.max()}, and {end} places')
+    return values

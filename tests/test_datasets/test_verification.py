@@ -11,6 +11,7 @@ from nsd_damage import betas, cut, gone, group, hdf5, put, volume, write
 from nsd_tree import CLASSES, change_design, to_nifti
 
 from mmnfn.datasets import NSDLayout, ROIStore
+from mmnfn.datasets.hdf5 import digest, write_attributes
 from mmnfn.datasets.preparation import prepare_subject
 from mmnfn.datasets.verification import verify_store
 
@@ -57,6 +58,7 @@ def altered(store, folder, change):
     path = shutil.copy(store, folder)
     with h5py.File(path, 'a') as file:
         change(file)
+        write_attributes(file, digest=digest(file))  # as one who made it wrong would
     return path
 
 

@@ -6,6 +6,7 @@ looks like running what the file says, or another content.
 """
 
 import os
+import re
 import resource
 import signal
 import sys
@@ -79,7 +80,7 @@ def judge(read: Callable[[Path], Any], path: Path, right: Callable[[Any], bool])
 def too_much_memory(error: BaseException) -> bool:
     """Whether memory was the reason of an error or of those behind it."""
     while error is not None:
-        if isinstance(error, MemoryError) or 'allocat' in str(error):
+        if isinstance(error, MemoryError) or re.search('(?i)(unable to|cannot|can.t) allocate', str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False
