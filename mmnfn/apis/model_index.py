@@ -8,10 +8,9 @@ import re
 from pathlib import Path
 from typing import Dict, Iterator, Optional, Tuple, Union
 
-import yaml
-
 import mmnfn
 from mmnfn.engine.checkpoint_file import local_copy
+from mmnfn.yaml_file import load_yaml
 
 
 def is_name(text: str) -> bool:
@@ -44,11 +43,13 @@ def find_model(name: str, index: Union[str, Path, None] = None) -> Tuple[str, st
     path = Path(index) if index is not None else shipped_index()
     if not path.is_file():
         raise FileNotFoundError(f'index: there is no model index {str(path)!r}.')
-    models = {entry['Name']: (entry, root) for entry, root in _entries(path, path.parent)}
+    models = {entry['Name']: (entry, root) for entry, root in _entries(path, path.parent, ())}
     if name not in models:
         near = difflib.get_close_matches(name, models, 3, 0.3) or sorted(models)
         raise ValueError(f'there is no model {name!r} in {path}; it has {", ".join(near)}.')
     entry, root = models[name]
+    if 'Config' not in entry:
+        raise ValueError(f'{name!r} has no Config in {path}.')
     weights = entry.get('Weights')
     if not weights:
         raise ValueError(
@@ -62,12 +63,23 @@ def find_model(name: str, index: Union[str, Path, None] = None) -> Tuple[str, st
     return str(root / entry['Config']), weights
 
 
-def _entries(path: Path, root: Path) -> Iterator[Tuple[Dict, Path]]:
+def _entries(path: Path, root: Path, above: Tuple[Path, ...]) -> Iterator[Tuple[Dict, Path]]:
     """Entries of an index and of those it imports, each with the folder that its paths start from."""
-    content = yaml.safe_load(path.read_text()) or {}
-    for other in content.get('Import', []):
-        yield from _entries(root / other, root)
-    for entry in content.get('Models', []):
+    try:
+        content = load_yaml(path) or {}
+        imports, models = (content.get(name) or [] for name in ('Import', 'Models'))
+        if path in above or not all(isinstance(other, str) for other in imports):
+            raise ValueError('it imports itself, or something that is no path')
+        for entry in models:
+            if not all(isinstance(entry.get(key, ''), str) for key in ('Name', 'Config')) or 'Name' not in entry:
+                raise ValueError(f'its entry {str(entry):.100} has no Name or Config that is a text')
+            if not isinstance(entry.get('Weights') or '', str):
+                raise ValueError(f'Weights of {entry["Name"]} are no text')
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        raise ValueError(f'{path} is no model index: {error}') from error
+    for other in imports:
+        yield from _entries(root / other, root, (*above, path))
+    for entry in models:
         yield entry, root
 
 

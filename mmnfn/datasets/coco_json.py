@@ -10,6 +10,7 @@ from typing import Any, Dict, Union
 from mmnfn.disk import full_disk_named
 
 from .files import existing
+from .json_file import load_json
 
 
 def read_coco_json(path: Union[str, Path], fields: Dict[str, str]) -> Dict[str, Any]:
@@ -26,14 +27,14 @@ def read_coco_json(path: Union[str, Path], fields: Dict[str, str]) -> Dict[str, 
     """
     path = existing(Path(path), 'COCO annotation file', 'Download annotations_trainval2017.zip from cocodataset.org.')
     try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:  # no JSON, or no UTF-8
+        content = load_json(path)
+    except ValueError as error:
         raise ValueError(f'{path} is no JSON file: {error}. Download it again.') from error
     for name, field in fields.items():
         entries = content.get(name) if isinstance(content, dict) else None
         if not isinstance(entries, list):
             raise ValueError(f'{path} has no list {name!r}. Is it a COCO annotation file?')
-        if any(not isinstance(entry, dict) or not isinstance(entry.get(field), int) for entry in entries):
+        if any(not isinstance(entry, dict) or type(entry.get(field)) is not int for entry in entries):
             raise ValueError(
                 f'{path}: an entry of {name!r} has no {field!r} that is a whole number. Is it a COCO annotation file?'
             )

@@ -6,12 +6,12 @@ whichever file it stands in.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Collection, Dict, List, NamedTuple, Optional, Sequence, Union
 
 from .coco_json import read_coco_json, refuse_existing, write_json
 from .files import existing
+from .json_file import load_json
 from .stim_info import COCO_SPLITS, read_stim_info
 
 
@@ -69,11 +69,13 @@ def read_nsd_images(path: Union[str, Path]) -> Dict[str, List[int]]:
     """
     path = existing(Path(path), 'list of NSD images', 'Make it with tools/coco_nsd_overlap.py STIM_INFO --ids FILE.')
     try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:  # no JSON, or no UTF-8
+        content = load_json(path)
+    except ValueError as error:
         raise ValueError(f'{path} is no JSON file: {error}. Make it again.') from error
-    if not isinstance(content, dict) or not all(
-        isinstance(ids, list) and all(isinstance(i, int) for i in ids) for ids in content.values()
+    if (
+        not isinstance(content, dict)
+        or sorted(content) != sorted(COCO_SPLITS)
+        or not all(isinstance(ids, list) and all(type(i) is int for i in ids) for ids in content.values())
     ):
         raise ValueError(
             f'{path} is no list of COCO images by split. Make it with tools/coco_nsd_overlap.py STIM_INFO --ids {path}.'

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Dict, NamedTuple, Tuple
 
 import numpy as np
-import pandas as pd
-import scipy.io
 
 from .files import existing
+from .mat_file import read_matrices
 from .nsd_layout import FULL_SESSIONS, NUM_STIMULI, SUBJECT_SHAPES, TRIALS_PER_SESSION
+from .stim_info import read_rows
 
 
 class Design(NamedTuple):
@@ -87,11 +87,11 @@ def read_design(path: Path) -> Design:
     """
     existing(path, 'design file', 'Download nsddata/experiments/nsd/nsd_expdesign.mat.')
     try:
-        mat = scipy.io.loadmat(path, variable_names=('masterordering', 'subjectim', 'sharedix'))
+        mat = read_matrices(path.read_bytes(), ('masterordering', 'subjectim', 'sharedix'))
         order = _whole_numbers(mat['masterordering']).ravel() - 1
         own = _whole_numbers(mat['subjectim']) - 1
         sharedix = _whole_numbers(mat['sharedix']).ravel() - 1
-    except Exception as error:  # scipy raises many kinds for a damaged file
+    except Exception as error:  # a damaged file raises several kinds
         raise ValueError(f'{path} cannot be read as the NSD design: {error!r}. Download it again.') from error
     if own.ndim != 2 or not 1 <= len(own) <= len(SUBJECT_SHAPES) or not order.size or len(order) % TRIALS_PER_SESSION:
         raise ValueError(
@@ -126,7 +126,7 @@ def check_responses(path: Path, image_id: np.ndarray) -> None:
     if not path.exists():
         return
     try:
-        ids = _whole_numbers(pd.read_csv(path, sep='\t', usecols=['73KID'])['73KID'].to_numpy()) - 1
+        ids = _whole_numbers(read_rows(path, '\t', ['73KID'])['73KID'].to_numpy()) - 1
     except Exception as error:  # pandas raises many kinds for a damaged file
         raise ValueError(f'{path} cannot be read as the table of trials: {error}. Download it again.') from error
     if len(ids) < len(image_id):

@@ -10,7 +10,27 @@ import pandas as pd
 from .files import existing
 
 COCO_SPLITS = ('train2017', 'val2017')
+MAX_LINE = 100_000
+"""Bytes; each name of a column costs pandas time."""
 ID_COLUMNS = ('nsdId', 'cocoId')
+
+
+def read_rows(path: Path, separator: str, columns: Sequence[str]) -> pd.DataFrame:
+    """Some columns of a table, with as many rows as it has lines.
+
+    pandas lets a quotation mark swallow lines, and takes more fields than names for names of rows.
+
+    Raises:
+        ValueError: There are other rows than lines, or pandas cannot read it.
+    """
+    found = path.read_bytes().splitlines()
+    lines = sum(bool(line.strip(b' ')) for line in found)
+    if max(map(len, found), default=0) > MAX_LINE:
+        raise ValueError(f'it has a line of {max(map(len, found))} bytes')
+    table = pd.read_csv(path, sep=separator, usecols=lambda name: name in columns)
+    if len(table) != lines - 1 or not isinstance(table.index, pd.RangeIndex):
+        raise ValueError(f'it has {lines} lines, of which {len(table)} rows can be made')
+    return table
 
 
 def read_stim_info(path: Union[str, Path], columns: Sequence[str]) -> pd.DataFrame:
@@ -28,7 +48,7 @@ def read_stim_info(path: Union[str, Path], columns: Sequence[str]) -> pd.DataFra
         Path(path), 'stimulus table', 'Download nsddata/experiments/nsd/nsd_stim_info_merged.csv of the NSD release.'
     )
     try:
-        table = pd.read_csv(path, usecols=lambda name: name in columns)
+        table = read_rows(path, ',', columns)
     except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
         raise ValueError(f'{path} cannot be read as a table: {error}. Is it nsd_stim_info_merged.csv?') from error
     missing = [name for name in columns if name not in table]
@@ -37,6 +57,9 @@ def read_stim_info(path: Union[str, Path], columns: Sequence[str]) -> pd.DataFra
     for name in ID_COLUMNS:
         if name in table and not pd.api.types.is_integer_dtype(table[name]):
             raise ValueError(f'{path}: column {name} must hold whole numbers only. Download it again.')
+    for name in table.columns:
+        if name.startswith(('subject', 'shared')) and not table[name].isin((0, 1)).all():
+            raise ValueError(f'{path}: column {name} must hold 0 and 1, or False and True. Download it again.')
     if 'nsdId' in table and table.nsdId.duplicated().any():
         raise ValueError(
             f'{path}: nsdId {table.nsdId[table.nsdId.duplicated()].iloc[0]} stands in it twice. Download it again.'

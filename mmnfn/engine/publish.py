@@ -12,6 +12,8 @@ from typing import Any, Dict, NamedTuple, Optional
 import torch
 import yaml
 
+from mmnfn.yaml_file import load_yaml
+
 from .checkpoint_file import Checkpoint, read_checkpoint
 from .config_nodes import literal_config
 from .export import backbone_config, plain
@@ -126,9 +128,9 @@ def _read_index(index: Path) -> Dict[str, Any]:
     if not index.is_file():
         return dict(Collections=[COLLECTION], Models=[])
     try:
-        content = yaml.safe_load(index.read_text())
+        content = load_yaml(index)
         names = [model['Name'] for model in content['Models']]
-    except (yaml.YAMLError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, LookupError) as error:
         raise ValueError(
             f'{index} is no model index with Models that have a Name. Publish into another folder.'
         ) from error

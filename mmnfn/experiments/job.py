@@ -8,12 +8,14 @@ import platform
 import re
 import sys
 import time
+from math import isfinite
 from pathlib import Path
 from threading import Event
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from mmengine.config import Config
 
+from mmnfn.datasets.json_file import load_json
 from mmnfn.engine.launch import child_environment
 from mmnfn.engine.provenance import source_revision
 from mmnfn.engine.whole_file import whole_file
@@ -74,7 +76,7 @@ class Job(NamedTuple):
         if not path.is_file():
             return None
         try:
-            return Record(**json.loads(path.read_text()))
+            return Record.of(load_json(path))
         except (ValueError, TypeError) as error:
             raise ValueError(f'{path} is no record of a job ({error}). Remove it, and the job runs again.') from error
 
@@ -111,6 +113,18 @@ class Record(NamedTuple):
     host: str
     revision: Optional[str]
     message: str = ''
+
+    @classmethod
+    def of(cls, content: Any) -> Record:
+        """The record that a file holds; ValueError or TypeError if it holds something else."""
+        record = cls(**content)
+        texts = (record.name, record.fingerprint, record.status, record.started, record.host, record.message)
+        numbers = type(record.seconds) in (int, float) and isfinite(record.seconds) and record.seconds >= 0
+        if not numbers or not all(isinstance(text, str) for text in texts) or not isinstance(record.labels, dict):
+            raise ValueError('it has entries of other types')
+        if record.status not in ('running', 'done', 'failed') or not isinstance(record.commands, list):
+            raise ValueError(f'its status is {record.status!r}')
+        return record
 
     def write(self, folder: Path) -> None:
         """Replace the record in a folder."""

@@ -18,6 +18,7 @@ from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional
 import torch
 from rich.console import Console
 
+from mmnfn.datasets.json_file import load_json
 from mmnfn.engine.launch import available_cores
 from mmnfn.engine.whole_file import whole_file
 
@@ -218,7 +219,7 @@ def submit(
     with locked(study.work_dir):
         file = study.work_dir / 'slurm/jobs.json'
         file.parent.mkdir(exist_ok=True)
-        known = json.loads(file.read_text()) if file.is_file() else {}
+        known = _submitted(file) if file.is_file() else {}
         alive = _in_slurm(known.values()) if cluster == 'slurm' else set()
         ids = {name: number for name, number in known.items() if number in alive}
         for job in pending([job for job in jobs if job.name not in ids], redo, kept):
@@ -237,6 +238,17 @@ def submit(
             if cluster == 'debug':
                 handle.result()
     return submitted
+
+
+def _submitted(file: Path) -> Dict[str, str]:
+    """Job → number in Slurm, of what was submitted before."""
+    try:
+        known = load_json(file)
+        if not isinstance(known, dict) or not all(isinstance(number, str) for number in known.values()):
+            raise ValueError('it holds something else than numbers of jobs')
+    except ValueError as error:
+        raise ValueError(f'{file} is damaged ({error}). Look with squeue what still runs, then remove it.') from error
+    return known
 
 
 def _in_slurm(numbers: Iterable[str]) -> Set[str]:

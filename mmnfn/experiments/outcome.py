@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 
+from mmnfn.datasets.json_file import load_json
 from mmnfn.engine.whole_file import whole_file
 from mmnfn.evaluation.dump import read_predictions
 from mmnfn.evaluation.retrieval import Ranks, ranks_of_predictions
@@ -111,14 +112,14 @@ def _curves(folder: Path) -> Dict[str, Dict[int, float]]:
     starts: Dict[str, List[List[Tuple[int, float]]]] = {name: [] for name in CURVES}
     for path in folder.glob('*/vis_data/scalars.json'):
         entries: Dict[str, List[Tuple[int, float]]] = {}
-        for line in path.read_text().splitlines():
+        for line in path.read_text('utf-8', 'replace').splitlines():
             try:
                 entry = json.loads(line)
-            except ValueError:
+                found = {name: (int(entry['step']), float(entry[name])) for name in CURVES if name in entry}
+            except (ValueError, TypeError, LookupError, RecursionError, OverflowError):
                 continue  # the last line of a training that was killed
-            for name in CURVES:
-                if name in entry:
-                    entries.setdefault(name, []).append((int(entry['step']), float(entry[name])))
+            for name, pair in found.items():
+                entries.setdefault(name, []).append(pair)
         for name, values in entries.items():
             starts[name].append(values)
     in_order = {name: sorted(runs, key=lambda run: (run[0][0], run[-1][0])) for name, runs in starts.items()}
@@ -136,7 +137,7 @@ def _ranks(path: Path) -> Ranks:
 def _read_json(path: Path) -> Dict[str, Any]:
     """A mapping from a JSON file."""
     try:
-        content = json.loads(path.read_text())
+        content = load_json(path)
     except ValueError as error:
         raise ValueError(_damaged(path, error)) from error
     if not isinstance(content, dict):

@@ -94,6 +94,8 @@ class StudyResults:
                 )
             if metrics:
                 value = metrics[metric]
+                if type(value) not in (int, float, type(None)):
+                    raise ValueError(f'{backbone}/{row}/seed{seed}/{task}/metrics.json: {metric} is {value!r:.100}.')
                 found[seed] = float('nan') if value is None else float(value)
         return found
 
