@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+import struct
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
-import nibabel as nib
 import numpy as np
 
+from .gifti import read_points
+
+FARTHEST = 500
+"""mm from the origin; a head is smaller."""
+MAX_BYTES = 1 << 26
 SIDES = {'lh': 'left', 'rh': 'right'}
 REMEDY = (
     'Give a folder with lh.white and rh.white (nsddata/freesurfer/fsaverage/surf of the NSD release, or of any '
@@ -50,12 +56,27 @@ def read_white_surface(folder: Optional[Union[str, Path]], hemisphere: str) -> S
     path = found[0]
     try:
         if path.suffix == '.white':
-            coordinates = nib.freesurfer.read_geometry(path)[0]
+            coordinates = _read_triangles(path.read_bytes())
         else:
-            coordinates = nib.load(path).agg_data('NIFTI_INTENT_POINTSET')
-        coordinates = np.asarray(coordinates, np.float32)
-    except Exception as error:  # nibabel raises many kinds for a damaged file
+            with gzip.open(path, 'rb') if path.suffix == '.gz' else path.open('rb') as stream:
+                content = stream.read(MAX_BYTES)
+                if stream.read(1):
+                    raise ValueError(f'it has more than {MAX_BYTES} bytes')
+            coordinates = read_points(content)
+    except Exception as error:  # a damaged file raises several kinds
         raise ValueError(f'{path} cannot be read as a surface: {error}. {REMEDY}') from error
-    if coordinates.ndim != 2 or coordinates.shape[1] != 3 or not np.isfinite(coordinates).all():
-        raise ValueError(f'{path} holds no vertex positions (found shape {coordinates.shape}). {REMEDY}')
+    if not (np.abs(coordinates) < FARTHEST).all():
+        raise ValueError(f'{path} has a vertex that is not within {FARTHEST} mm, or nowhere. {REMEDY}')
     return Surface(path, coordinates)
+
+
+def _read_triangles(data: bytes) -> np.ndarray:
+    """(vertices, 3) float32 of a FreeSurfer surface of triangles; ValueError or struct.error for anything else."""
+    start = data.index(b'\n\n', 3, 1000) + 2  # after a line of text and an empty one
+    vertices, faces = struct.unpack_from('>ii', data, start)
+    if data[:3] != b'\xff\xff\xfe' or vertices < 1 or faces < 0 or start + 8 + 12 * (vertices + faces) > len(data):
+        raise ValueError(f'it has {vertices} vertices and {faces} faces in {len(data)} bytes')
+    corners = np.frombuffer(data, '>i4', 3 * faces, start + 8 + 12 * vertices)
+    if faces and not 0 <= corners.min() <= corners.max() < vertices:
+        raise ValueError(f'a face has a corner at vertex {corners.max()} of {vertices}')
+    return np.frombuffer(data, '>f4', 3 * vertices, start + 8).reshape(-1, 3).astype(np.float32)

@@ -10,6 +10,7 @@ import re
 import resource
 import signal
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -29,7 +30,8 @@ class Watch:
     """Notes what no reader does: it hears of it from Python itself."""
 
     def __init__(self, folder: Path):
-        self.seen, self.folder, self.awake = [], str(folder), False
+        self.seen, self.awake = [], False
+        self.own = (str(folder), tempfile.gettempdir(), os.devnull)
         standard = getattr(sys, 'stdlib_module_names', ())  # since Python 3.10
         self.loaded = {name.partition('.')[0] for name in sys.modules}.union(standard)
 
@@ -37,7 +39,7 @@ class Watch:
         """Called by Python."""
         if not self.awake:
             return
-        if event.startswith(RUNNING + CHANGING):
+        if event.startswith(RUNNING) or (event.startswith(CHANGING) and not self.is_own(arguments[0])):
             self.note(event, arguments)
         elif event == 'exec' and getattr(arguments[0], 'co_filename', '').startswith('<') and self.is_text(arguments):
             self.note(event, arguments)
@@ -46,8 +48,11 @@ class Watch:
         elif event == 'open' and isinstance(arguments[0], (str, bytes)):
             path, mode, flags = os.fsdecode(arguments[0]), arguments[1] or '', arguments[2]
             writes = set(mode) & set('wax+') or flags & (os.O_WRONLY | os.O_RDWR)
-            if writes and not path.startswith((self.folder, os.devnull)) or path.endswith('secret'):
+            if writes and not self.is_own(path) or path.endswith('secret'):
                 self.note(event, arguments)
+
+    def is_own(self, path: Any) -> bool:
+        return isinstance(path, (str, bytes)) and os.fsdecode(path).startswith(self.own)
 
     @staticmethod
     def is_text(arguments: tuple) -> bool:
