@@ -144,7 +144,7 @@ class Command:
         return os.mkdir, (self.path,)
 
 
-@pytest.mark.parametrize('way', ['init_cfg', 'load_from', 'resume', 'test'])
+@pytest.mark.parametrize('way', ['init_cfg', 'load_from', 'resume', 'auto', 'test'])
 def test_code_in_a_checkpoint_is_not_run(tmp_path, export, way):
     trace, path = str(tmp_path / 'trace'), str(tmp_path / 'evil.pth')
     torch.save(dict(state_dict=export[1], meta={}, x=Command(trace)), path)
@@ -152,9 +152,11 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, export, way):
         init_cfg=dict(model=Toy(init_cfg=init_cfg(path, prefix='backbone.'))),
         load_from=dict(model=Toy(), load_from=path),
         resume=dict(model=Toy(), load_from=path, resume=True),
+        auto=dict(model=Toy(), resume=True),
         test=dict(model=Toy(), load_from=path, train=False),
     )[way]
     runner = make(tmp_path, **settings)
+    (tmp_path / 'work/last_checkpoint').write_text(path)
     with pytest.raises(LoadAuditError, match='evil.pth would import posix.mkdir'):
         runner.test() if way == 'test' else runner.train()
     assert not os.path.exists(trace)

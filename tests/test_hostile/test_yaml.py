@@ -42,9 +42,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / 'config.json').write_text('{"a": 1}')
     (tmp_path / 'swin.pth').touch()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        'mmnfn.experiments.study.config_text', str
-    )  # a config is a program, and whoever names it runs it
+    monkeypatch.setattr('mmnfn.experiments.study.config_text', str)  # a config is a program
     return tmp_path
 
 

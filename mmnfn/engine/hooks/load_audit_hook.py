@@ -8,6 +8,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop
+from mmengine.runner.checkpoint import find_latest_checkpoint
 from torch import nn
 
 from mmnfn.registry import HOOKS
@@ -51,8 +52,11 @@ class LoadAuditHook(Hook):
 
     def before_run(self, runner) -> None:
         """Look at the files before anything opens them."""
-        if runner._load_from:
-            self._read(runner._load_from, 'checkpoint')
+        path = runner._load_from
+        if runner._resume and not path:
+            path = find_latest_checkpoint(runner.work_dir)
+        if path:
+            self._read(path, 'checkpoint')
         if isinstance(runner._train_loop, BaseLoop):  # the loop of the mode that runs has been built by now
             for name, module, init_cfg in pretrained_modules(_model(runner)):
                 checkpoint = self._read(init_cfg['checkpoint'], f'model.{name}.init_cfg.checkpoint')
