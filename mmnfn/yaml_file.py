@@ -15,6 +15,11 @@ MAX_DEPTH = 50
 class _Loader(yaml.SafeLoader):
     """Merges entries (``<<``) as long as there are not too many."""
 
+    def fetch_flow_collection_start(self, TokenClass: type) -> None:
+        if self.flow_level >= MAX_DEPTH:  # each level makes all later tokens slower
+            raise ValueError(f'it has more than {MAX_DEPTH} levels')
+        super().fetch_flow_collection_start(TokenClass)
+
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         super().flatten_mapping(node)
         if len(node.value) > MAX_NODES:

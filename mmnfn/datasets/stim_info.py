@@ -28,7 +28,8 @@ def read_rows(path: Path, separator: str, columns: Sequence[str]) -> pd.DataFram
     if max(map(len, found), default=0) > MAX_LINE:
         raise ValueError(f'it has a line of {max(map(len, found))} bytes')
     table = pd.read_csv(path, sep=separator, usecols=lambda name: name in columns)
-    if len(table) != lines - 1 or not isinstance(table.index, pd.RangeIndex):
+    whole = len(table) == lines - 1 and isinstance(table.index, pd.RangeIndex)
+    if len(table.columns) and not whole:  # without a column there are no rows either
         raise ValueError(f'it has {lines} lines, of which {len(table)} rows can be made')
     return table
 

@@ -13,10 +13,11 @@ from guard import run_cases
 from mutations import counts, mutate, rng_of
 
 from mmnfn.datasets.betas import check_session, read_betas
+from mmnfn.datasets.hdf5 import digest, write_attributes
 from mmnfn.datasets.images import StimulusImages
 from mmnfn.datasets.roi_store import ROIStore, StoreTables, atomic_h5
 
-CASES = counts(betas=400, betas_packed=150, betas_slabs=100, stimuli=250, stimuli_chunks=100, pictures=250, store=350)
+CASES = counts(betas=400, betas_packed=150, betas_slabs=100, stimuli=250, stimuli_chunks=100, pictures=250, store=250)
 SHAPE = (3, 2, 2)
 INDEX = np.argwhere(np.ones(SHAPE))[[0, 1, 2, 5, 6, 11]]
 CHUNKS = {'betas': (750, 1, 1, 1), 'betas_packed': (750, 1, 1, 1), 'betas_slabs': (50, 2, 2, 3)}
@@ -146,3 +147,124 @@ def test_any_bytes_changed(tmp_path, kind):
 
     found = run_cases(CASES[kind], path, read, right, make, data)
     assert min(found['refused'], found['right']) > len(CASES[kind]) // 50, found
+
+
+VALUES = np.arange(750 * 12, dtype='<i2').reshape(750, 2, 2, 3)
+
+
+def virtual(file, path):
+    """Values that lie in another file."""
+    with h5py.File(path.with_name('other.h5'), 'w') as other:
+        other['betas'] = VALUES
+    layout = h5py.VirtualLayout(VALUES.shape, '<i2')
+    layout[...] = h5py.VirtualSource(path.with_name('other.h5'), 'betas', VALUES.shape)
+    file.create_virtual_dataset('betas', layout)
+
+
+def linked(file, path):
+    """A link into another file."""
+    virtual(file, path)
+    del file['betas']
+    file['betas'] = h5py.ExternalLink('other.h5', 'betas')
+
+
+def external(file, path):
+    """Values that are the bytes of any file."""
+    path.with_name('secret').write_bytes(VALUES.tobytes())
+    file.create_dataset('betas', VALUES.shape, '<i2', external=[(str(path.with_name('secret')), 0, VALUES.nbytes)])
+
+
+def short(file, path):
+    """A chunk that ends early: what comes after it would be whatever the memory holds."""
+    betas = file.create_dataset('betas', data=VALUES, chunks=(750, 1, 1, 1))
+    betas.id.write_direct_chunk((0, 0, 0, 0), b'a' * 700)
+
+
+def soft(file, path):
+    """A link within the file, which may be one to itself."""
+    file['betas'] = h5py.SoftLink('/betas')
+
+
+def huge_chunks(file, path):
+    """A chunk of three gigabytes, of which nothing is in the file."""
+    file.create_dataset('betas', VALUES.shape, '<i2', maxshape=(None,) * 4, chunks=(750, 512, 512, 8), compression=1)
+
+
+BETAS = {
+    **{make.__name__: make for make in (virtual, linked, external, short, soft, huge_chunks)},
+    'texts': lambda file, path: file.create_dataset('betas', VALUES.shape, h5py.string_dtype()),
+    'references': lambda file, path: file.create_dataset('betas', VALUES.shape, h5py.ref_dtype),
+    'a type': lambda file, path: file.__setitem__('betas', np.dtype('<i2')),
+    'a group': lambda file, path: file.create_group('betas'),
+    'pairs': lambda file, path: file.create_dataset('betas', VALUES.shape[:3], '(3,)<i2'),
+    'nothing': lambda file, path: file.create_dataset('betas', data=h5py.Empty('<i2')),
+    'one number': lambda file, path: file.create_dataset('betas', data=1),
+}
+
+
+def test_betas_that_are_made_to_hurt_are_refused(tmp_path):
+    def make(change):
+        def written(path):
+            with h5py.File(path, 'w') as file:
+                change(file, path)
+
+        return written
+
+    found = run_cases(BETAS, tmp_path / 'a.h5', betas, lambda *_: False, make)
+    assert found['refused'] == len(BETAS)
+
+
+def replaced(name, values):
+    """Another data set in the place of one."""
+
+    def change(file, path):
+        del file[name]
+        if values is not None:
+            file[name] = values
+
+    return change
+
+
+STORES = {
+    **{f'no {name}': replaced(name, None) for name in ('image_id', 'split', 'responses', 'roi', 'ncsnr', 'trials/row')},
+    'a voxel that is not there': replaced('roi/streams', np.asarray([0, 6])),
+    'a negative voxel': replaced('roi/streams', np.asarray([-1, 2])),
+    'voxels that are no indices': replaced('roi/streams', np.asarray([0.5])),
+    'a place outside the volume': replaced('voxel', np.full((6, 3), 3)),
+    'a negative place': replaced('voxel', np.full((6, 3), -1)),
+    'a trial of no image': replaced('trials/row', np.full(8, 5)),
+    'fewer images': replaced('image_id', np.arange(4)),
+    'images in no order': replaced('image_id', np.arange(5)[::-1]),
+    'images twice': replaced('image_id', np.zeros(5, int)),
+    'another split': replaced('split', np.asarray([b'val'] * 5)),
+    'a split of objects': replaced('split', np.asarray(['test'] * 5, object)),
+    'responses of another shape': replaced('responses', np.zeros((5, 7), np.float16)),
+    'responses of another type': replaced('responses', np.zeros((5, 6), complex)),
+    'responses that are one number': replaced('responses', np.float16(1)),
+    'a link to another file': replaced('ncsnr', h5py.ExternalLink('other.h5', 'ncsnr')),
+    'a group that is a link': replaced('trials', h5py.ExternalLink('other.h5', 'trials')),
+    'a text of any length': lambda file, path: file.attrs.__setitem__('more', 'text'),
+    'no subject': lambda file, path: file.attrs.__delitem__('subject'),
+    'a version that is a text': lambda file, path: file.attrs.__setitem__('format_version', '3'),
+}
+
+
+@pytest.mark.parametrize('signed', [False, True])
+def test_stores_that_are_made_to_hurt_are_refused(tmp_path, signed):
+    """``signed``: with the right digest, as an author could make it."""
+
+    def make(change):
+        def written(path):
+            write(path, 'store')
+            with h5py.File(path, 'a') as file:
+                change(file, path)
+                if signed:
+                    try:
+                        write_attributes(file, digest=digest(file))
+                    except ValueError:
+                        pass  # what has no digest is refused before
+
+        return written
+
+    found = run_cases(STORES, tmp_path / 'a.h5', store, lambda *_: False, make)
+    assert found['refused'] == len(STORES)

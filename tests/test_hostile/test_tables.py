@@ -14,7 +14,7 @@ from mmnfn.datasets import NSDLayout
 from mmnfn.datasets.design import check_responses
 from mmnfn.datasets.stim_info import read_stim_info
 
-CASES = counts(stim_info=500, responses=350, labels=300)
+CASES = counts(stim_info=400, responses=350, labels=300)
 COLUMNS = ('nsdId', 'cocoId', 'cocoSplit', 'shared1000', 'subject1')
 TRIALS = np.asarray([46002, 61882, 828, 67573, 16020, 40422, 51517, 62325])
 
