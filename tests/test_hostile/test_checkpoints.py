@@ -126,18 +126,23 @@ def with_pickle(data, kind, where='content'):
     if kind == 'archive':
         return archive({'a/data.pkl': data, 'a/byteorder': b'little', 'a/data/0': values, 'a/version': b'3\n'})
     parts = [pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, dict(little_endian=True))]
-    data = data.replace(b'tQ', b'NtQ')  # here they say of what they are a view
-    parts += [data, pickle.dumps(['0'], 2)]
+    content = data if where == 'content' else pickled(b'N')
+    parts += [content.replace(b'tQ', b'NtQ'), pickle.dumps(['0'], 2)]  # here they say of what they are a view
     if where != 'content':
         parts[4 if where == 'keys' else 2] = b'\x80\2' + data + b'0' + parts[4 if where == 'keys' else 2][2:]
     return b''.join(parts) + struct.pack('<q', 6) + values
 
 
-def tensor(size=b'K\2K\3\x86', stride=b'K\3K\1\x86', offset=b'K\0', count=b'K\x06', kind='FloatStorage', key='0'):
-    """A pickle whose only tensor is what is said here."""
-    rebuilt = name('torch._utils', '_rebuild_tensor_v2') + b'((' + text('storage') + name('torch', kind) + text(key)
-    rebuilt += text('cpu') + count + b'tQ' + offset + size + stride + b'\x89' + name('collections', 'OrderedDict')
-    return b'\x80\2}' + text('backbone.a') + rebuilt + b')RtRs.'
+def rebuilt(size=b'K\2K\3\x86', stride=b'K\3K\1\x86', offset=b'K\0', count=b'K\x06', kind='FloatStorage', key='0'):
+    """Push a tensor that is what is said here."""
+    made = name('torch._utils', '_rebuild_tensor_v2') + b'((' + text('storage') + name('torch', kind) + text(key)
+    made += text('cpu') + count + b'tQ' + offset + size + stride + b'\x89' + name('collections', 'OrderedDict')
+    return made + b')RtR'
+
+
+def tensor(**said):
+    """A pickle whose only tensor is what is said."""
+    return b'\x80\2}' + text('backbone.a') + rebuilt(**said) + b's.'
 
 
 TENSORS = {
@@ -191,7 +196,6 @@ def archives():
         'a method': (10, b'\x63\0'),
         'deflate': (10, b'\x08\0'),
     }
-    many = [(f'a/data/{k}', b'') for k in range(3000)]
     return {
         'two pickles': archive([*whole.items(), ('a/data.pkl', evil)]),
         'two pickles, one in capitals': archive([('a/DATA.PKL', evil), *whole.items()]),
@@ -209,7 +213,6 @@ def archives():
         'a longer file': archive({**whole, 'a/data/0': whole['a/data/0'] + b'\0\0\0\0'}),
         'a program': archive({**whole, 'a/constants.pkl': evil}),
         'a path upwards': archive([('../a/data.pkl', evil), *whole.items()]),
-        'records that nobody needs': archive([*whole.items(), *many]),
         **{
             f'lies about {what}': good[: at + place] + data + good[at + place + len(data) :]
             for what, (place, data) in lying.items()
@@ -253,6 +256,7 @@ KINDS = ('archive', 'legacy')
 CHANGES = {
     'a tensor with entries': b'K\0G?\xf0\0\0\0\0\0\0s',
     'a tensor with another state': b'}' + text('data') + b'Nsb',
+    'a tensor with another tensor in it': b'(' + rebuilt(size=b'K\2\x85', stride=b'K\1\x85') + b'N}\x89Ntb',
     'a tensor that is called': b')R',
     'a tensor as a list': b'K\1a',
 }
@@ -260,9 +264,8 @@ CHANGES = {
 
 def test_what_is_made_to_hurt_is_refused(tmp_path):
     bad = attacks(tmp_path)
-    found = run_cases(bad, tmp_path / 'a.pth', read, as_saved)
-    allowed = {'records that nobody needs'}
-    assert found['right'] <= len(allowed), found
+    found = run_cases(bad, tmp_path / 'a.pth', read, lambda *_: False)
+    assert found['refused'] == len(bad)
     assert not (tmp_path / 'marker').exists()
 
 
