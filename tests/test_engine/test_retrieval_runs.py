@@ -1,7 +1,6 @@
 """tools/test.py for retrieval: two processes give the figures and the dump of one."""
 
 import json
-import pickle
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from mmengine.registry import MODELS, DefaultScope
 from toy_training import CONFIG, SAMPLES, run, without_gpu  # noqa: F401  a fixture
 
 from mmnfn.evaluation import retrieval_figures, retrieval_ranks
+from mmnfn.evaluation.dump import read_predictions
 
 
 @pytest.fixture(scope='module')
@@ -28,7 +28,7 @@ def tested(tmp_path_factory):
         args = [folder / 'toy.py', folder / 'model.pth', '--work-dir', folder / 'work', '--out', out, '--dump', dump]
         codes, outputs = run(folder, 'test', *args, '--cfg-options', *options, processes=processes)
         assert not any(codes), '\n'.join(outputs)
-        found.append((json.loads(out.read_text()), pickle.loads(dump.read_bytes())))
+        found.append((json.loads(out.read_text()), read_predictions(dump)))
     return found
 
 
