@@ -176,6 +176,15 @@ def test_a_deviation_needs_two_trials():
     assert np.allclose(normalize_session(betas, np.arange(750) < 2)[:, :3], np.asarray([-0.5, 0.5, 1.5]) / np.sqrt(0.5))
 
 
+def test_no_variance_in_the_reference_is_no_data(recwarn):
+    """Also where other trials differ, which would be infinitely many deviations away."""
+    betas = np.full((2, 750), 40, np.int16)
+    betas[:, [3, 8]] = 50, 60
+    betas[1, 9] = 41
+    found = normalize_session(betas, ~np.isin(np.arange(750), (3, 8)))
+    assert np.isnan(found[0]).all() and np.isfinite(found[1]).all() and not recwarn.list
+
+
 def test_a_small_deviation_from_a_large_mean_stays_right():
     """Against double precision: a voxel that is 32767 but in three trials."""
     betas = np.full((2, 750), 32767, np.int16)
