@@ -102,7 +102,7 @@ def test_slabs_of_any_size_give_the_same(values, file_of, monkeypatch, layout, s
 
 def test_slabs_are_as_small_as_asked(file_of, monkeypatch):
     """A chunk is read once, and no slab is larger than the limit if a chunk is not."""
-    sizes = []
+    sizes, starts = [], []
 
     class Counted:
         def __init__(self, data):
@@ -111,12 +111,15 @@ def test_slabs_are_as_small_as_asked(file_of, monkeypatch):
         def __getitem__(self, where):
             result = self.data[where]
             sizes.append(result.nbytes)
+            starts.append((where[0].start, where[1].start))
             return result
 
     monkeypatch.setattr(module, 'SLAB_BYTES', 150 * 4 * Y * X * 2)
     with h5py.File(file_of('blocks'), 'r') as file:
         module._read_slabs(Counted(file['betas']), PLACES)
-    assert max(sizes) <= module.SLAB_BYTES and sum(sizes) == 750 * X * Y * Z * 2 and len(sizes) > 5
+        assert max(sizes) <= module.SLAB_BYTES and sum(sizes) == 750 * X * Y * Z * 2 and len(sizes) > 5
+        module._read_slabs(Counted(file['betas']), PLACES[PLACES[:, 2] > 0])  # the first voxel is within a chunk
+    assert all(t % 75 == 0 and z % 2 == 0 for t, z in starts)
 
 
 @pytest.mark.parametrize('chunks, fast', [((750, 1, 1, 1), True), ((75, 2, 3, 4), False), ((750, 1, 1, 2), False)])

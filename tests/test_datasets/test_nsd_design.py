@@ -113,6 +113,13 @@ def test_a_design_smaller_than_nsds(write):
         design.trials('subj01', 2)
 
 
+def test_no_subject_has_more_sessions_than_it_completed(write):
+    own = np.tile(np.arange(1, 251), (4, 1)) + np.where(np.arange(250) < 20, 0, 230 * np.arange(4)[:, None])
+    for planned, expected in ((40, (40, 40, 32, 30)), (31, (31, 31, 31, 30)), (2, (2, 2, 2, 2))):
+        design = read_design(write(masterordering=np.arange(750 * planned)[None] % 250 + 1, subjectim=own))
+        assert tuple(design.full_sessions().values()) == expected
+
+
 def test_shared_images_in_another_order(write):
     """Each subject sees its shared images 0…19 in the order of its own row; only the first ten places come thrice."""
     order = np.arange(750)[None] % 250 + 1

@@ -144,6 +144,7 @@ LEGAL = {
     'table lacks a label not in use': (True, no_unused_label),
     'table has more labels': (True, lambda t: lines(t.table, lambda found: [*found, '9 none', '', '10 none\t\t'])),
     'valid maps missing': (True, lambda t: gone(t.valid_file('subj02', 1))),
+    'another subject has no betas': (True, lambda t: gone(t.beta_dir('subj01'))),
     'another subject incomplete': (True, lambda t: cut(t.beta_file('subj01', 2), 9)),
 }
 
