@@ -114,6 +114,15 @@ def test_the_first_session_is_that_of_a_store_of_one_session(tiny, folder, tmp_p
     assert np.allclose(data[0]['noise_ceiling'], one.noise_ceiling[order], rtol=1e-5, equal_nan=True)
 
 
+@pytest.mark.parametrize('average', [True, False])
+def test_the_shuffled_control_knows_only_what_was_seen_in_the_sessions(folder, average):
+    """A response of the first session gets another picture of that session, not one that came later."""
+    options = dict(split='all', average=average, max_sessions=1)
+    plain, shuffled = (dataset(folder, shuffle_pairs=seed, **options) for seed in (None, 3))
+    ids = [sorted({data.get_data_info(k)['image_id'] for k in range(len(data))}) for data in (plain, shuffled)]
+    assert ids[0] == ids[1] and len(ids[0]) < len(dataset(folder, split='all'))
+
+
 def test_the_shuffled_control_keeps_single_trials_together(folder):
     """All trials of an image go to the same other image."""
     plain, shuffled = (dataset(folder, split='test', average=False, shuffle_pairs=seed) for seed in (None, 3))
