@@ -93,14 +93,15 @@ def test_absent_rois_get_no_gradient_and_change_nothing(features, negatives):
 
 @pytest.mark.parametrize('negatives', ['roi', 'roi+batch'])
 def test_a_sample_without_any_roi_takes_no_part(features, negatives):
-    """Its rows of the softmax would be empty, and their gradient no number."""
+    """Its rows of the softmax would be empty, and their gradient no number, if only on the way."""
     present = PRESENT.clone()
     present[3] = False
     image, fmri = features[0].clone().requires_grad_(), (features[1] * present[:, :, None]).requires_grad_()
-    loss = fmri_guided_loss(image, fmri, 0.5, present, negatives, torch.tensor(IDS))
+    with torch.autograd.set_detect_anomaly(True):
+        loss = fmri_guided_loss(image, fmri, 0.5, present, negatives, torch.tensor(IDS))
+        loss.backward()
     expected = loop_guidance(*(x.detach() for x in (image, fmri)), present, negatives, IDS, 0.5, True)
     assert float(loss) == pytest.approx(expected, abs=1e-12)
-    loss.backward()
     for grad in (image.grad, fmri.grad):
         assert grad.isfinite().all() and (grad[3] == 0).all()
 
