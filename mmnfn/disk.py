@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Iterator, Union
 
 NUMBERS = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-TEXTS = re.compile('No space left|File too large|[Qq]uota')
+TEXTS = re.compile('No space left on device|File too large|Disk quota exceeded')
 REMEDY = 'Free space, or choose another folder, and run the same command again'
 
 
@@ -28,7 +28,8 @@ def explained(error: BaseException, path: Union[str, Path], remedy: str = REMEDY
     """An error with the file, unless it names one already, and what to do."""
     if isinstance(error, NoRoom):
         return error
-    return NoRoom(errno.ENOSPC, f'{path} could not be written: {error}. {remedy}')
+    reason = TEXTS.search(str(error))  # HDF5 says more, on several lines
+    return NoRoom(errno.ENOSPC, f'{path} could not be written: {reason[0] if reason else error}. {remedy}')
 
 
 @contextmanager

@@ -48,7 +48,7 @@ class Writers:
         return [*command, '--image-size', '400'], 'images_400.h5', 10 * MB
 
     def coco_copy(self, out):
-        annotations = self.world / 'coco_stimuli/annotations/instances_train2017.json'
+        annotations = self.world / 'coco/annotations/instances_train2017.json'
         command = tool('coco_nsd_overlap', self.stim_info, '--annotations', annotations, '--out', out, '--overwrite')
         return command, 'instances_train2017_without_nsd.json', 4 * KB
 

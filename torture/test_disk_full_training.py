@@ -30,7 +30,7 @@ def check_resumed(unbroken, work, store):
     assert not list(work.glob('.*.tmp'))
 
 
-@pytest.mark.parametrize('checkpoints, exports, name', [(0.5, 0, 'iter_5.pth'), (1, 0.5, 'backbone_iter_5.pth')])
+@pytest.mark.parametrize('checkpoints, exports, name', [(0.5, 0, 'iter_4.pth'), (1, 0.5, 'backbone_iter_4.pth')])
 def test_first_files_do_not_fit(unbroken, store, sizes, tmp_path, checkpoints, exports, name):
     """The first checkpoint; or its export, while the checkpoint is whole."""
     with small_disk(tmp_path / 'disk') as disk:
@@ -46,8 +46,8 @@ def test_a_later_checkpoint_does_not_fit(unbroken, store, sizes, tmp_path):
     with small_disk(tmp_path / 'disk') as disk:
         work = disk / 'work'
         with nearly_full(disk, int(1.5 * sizes[0] + 2 * sizes[1]) + 500_000):
-            check_error(run(train('pretrain', work, f'data_root={store}'), tmp_path / 'first'), work / 'iter_10.pth')
-        assert (work / 'last_checkpoint').read_text() == str(work / 'iter_5.pth')
+            check_error(run(train('pretrain', work, f'data_root={store}'), tmp_path / 'first'), work / 'iter_8.pth')
+        assert (work / 'last_checkpoint').read_text() == str(work / 'iter_4.pth')
         check_resumed(unbroken, work, store)
 
 

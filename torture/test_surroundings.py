@@ -87,8 +87,8 @@ def test_half_a_checkpoint_and_no_pointer(unbroken, store, tmp_path):
     work = tmp_path / 'work'
     work.mkdir()
     first = next(unbroken('pretrain')[0].glob('iter_*.pth'))
-    shutil.copy(first, work / 'iter_5.pth')
-    half(work / 'iter_5.pth')
+    shutil.copy(first, work / 'iter_4.pth')
+    half(work / 'iter_4.pth')
     outcome = succeed(train('pretrain', work, f'data_root={store}', resume=True), work)
     assert 'resumed epoch' not in outcome.output
     assert_same_end(unbroken('pretrain')[0], work)

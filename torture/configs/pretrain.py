@@ -1,9 +1,14 @@
-# configs/demo/pretrain.py for two subjects and two short epochs, with a checkpoint every few iterations.
+# configs/demo/pretrain.py with a smaller model, three epochs of the few shared pictures of two subjects, and checkpoints
+# every fourth iteration: what is tested is how a run ends and goes on, not what it learns.
 _base_ = '../../configs/demo/pretrain.py'
-max_epochs = 2
-model = dict(backbone=dict(drop_path_rate=0.1))
+max_epochs = 3
+model = dict(
+    backbone=dict(arch=dict(embed_dims=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8]), drop_path_rate=0.1),
+    neck=dict(in_channels=128),
+    fmri_encoder=dict(embed_dims=32, out_dims=64),
+)
 dataset = dict(subjects=[1, 2])
-train_dataloader = dict(batch_size=16, dataset=dataset)
+train_dataloader = dict(batch_size=4, dataset=dict(dataset, split='test'))
 val_dataloader = dict(dataset=dataset)
 test_dataloader = val_dataloader
 param_scheduler = [
@@ -11,4 +16,4 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=1e-6, by_epoch=True, begin=1, end=max_epochs, convert_to_iter_based=True),
 ]
 train_cfg = dict(max_epochs=max_epochs, val_interval=1)
-default_hooks = dict(logger=dict(interval=1), checkpoint=dict(by_epoch=False, interval=5, max_keep_ckpts=2))
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(by_epoch=False, interval=4, max_keep_ckpts=2))
