@@ -1,5 +1,5 @@
-# configs/demo/pretrain.py with a smaller model, three epochs of the few shared pictures of two subjects, and checkpoints
-# every fourth iteration: what is tested is how a run ends and goes on, not what it learns.
+# configs/demo/pretrain.py with a smaller model, three epochs of the few shared pictures of two subjects, checkpoints
+# every four iterations: what is tested is how a run ends and goes on, not what it learns.
 _base_ = '../../configs/demo/pretrain.py'
 max_epochs = 3
 model = dict(
