@@ -92,13 +92,16 @@ def killed(command, folder, seconds, rank=None):
     """Start a command and kill all its processes after some time, or only that of a rank if there is one by then.
 
     Returns:
-        Whether it was still running.
+        None, or the seconds after which it had ended by itself.
     """
+    begin = time.monotonic()
     process = start(command, folder)
     try:
-        time.sleep(seconds)
-        if process.poll() is not None:
-            return False
+        try:
+            process.wait(seconds)
+            return time.monotonic() - begin
+        except subprocess.TimeoutExpired:
+            pass
         victim = rank_process(folder, rank)
         if victim is None:
             end_marked(folder)
@@ -107,8 +110,10 @@ def killed(command, folder, seconds, rank=None):
         code = process.wait(60)
     finally:
         end_marked(folder)
+    if victim is not None and code == 0:  # the launcher was about to end well
+        return time.monotonic() - begin
     KILLS.append((folder.name, seconds))
-    return victim is None or code != 0  # the launcher may have been about to end well
+    return None
 
 
 def rank_process(folder, rank):
@@ -141,8 +146,12 @@ def kill_and_resume(command, folder, seed, kills, seconds, rank=None):
     for _ in range(6):
         shutil.rmtree(folder, ignore_errors=True)
         count = len(KILLS)
-        if all(killed(command(k > 0), folder, part * seconds, rank) for k, part in enumerate(fractions)):
+        for number, part in enumerate(fractions):
+            ended = killed(command(number > 0), folder, part * seconds, rank)
+            if ended is not None:
+                del KILLS[count:]
+                seconds = 0.95 * min(seconds, ended)
+                break
+        else:
             return succeed(command(True), folder)
-        del KILLS[count:]
-        seconds *= 0.75
     pytest.fail(f'the command always ended before it was killed:\n{log_of(folder).read_text()}')

@@ -1,5 +1,11 @@
-"""One small simulated world, its ROI stores, and the unbroken runs that the killed ones are compared with."""
+"""One small simulated world, its ROI stores, and the unbroken runs that the killed ones are compared with.
 
+They are kept in the folder that the environment variable TORTURE_FOLDER names, if it does, for the next call.
+"""
+
+import json
+import os
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -22,18 +28,32 @@ def pytest_terminal_summary(terminalreporter):
 
 
 @pytest.fixture(scope='session')
-def world(tmp_path_factory):
-    """Two subjects with a session each, and pictures for detection and segmentation."""
-    folder = tmp_path_factory.mktemp('world') / 'sim'
-    succeed(tool('simulate_nsd', folder, *WORLD.split(), '--workers', 1), folder)
-    return folder
+def make(tmp_path_factory):
+    """Function that runs a command unless what it makes has been kept; the folder, and the seconds that it took."""
+    base = Path(os.environ.get('TORTURE_FOLDER') or tmp_path_factory.mktemp('made')).absolute()
+
+    def get(name, command):
+        folder = base / name
+        record = base / f'{name}.json'
+        if not record.is_file():
+            base.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            record.write_text(json.dumps(succeed(command(folder), folder).seconds))
+        return folder, json.loads(record.read_text())
+
+    return get
 
 
 @pytest.fixture(scope='session')
-def prepared(world, tmp_path_factory):
+def world(make):
+    """Two subjects with a session each, and pictures for detection and segmentation."""
+    return make('sim', lambda folder: tool('simulate_nsd', folder, *WORLD.split(), '--workers', 1))[0]
+
+
+@pytest.fixture(scope='session')
+def prepared(world, make):
     """ROI stores, and the seconds that it took to make them."""
-    folder = tmp_path_factory.mktemp('prepared') / 'store'
-    return folder, succeed(prepare(world, folder), folder).seconds
+    return make('store', lambda folder: prepare(world, folder))
 
 
 @pytest.fixture(scope='session')
@@ -49,15 +69,11 @@ def data_roots(world, store):
 
 
 @pytest.fixture(scope='session')
-def unbroken(data_roots, tmp_path_factory):
+def unbroken(data_roots, make):
     """Function that gives work folder and seconds of the unbroken run of a config."""
-    runs = {}
 
     def get(config, processes=1):
-        if (config, processes) not in runs:
-            work = tmp_path_factory.mktemp('unbroken') / f'{config}_{processes}'
-            command = train(config, work, f'data_root={data_roots[config]}', processes=processes)
-            runs[config, processes] = work, succeed(command, work).seconds
-        return runs[config, processes]
+        options = [f'data_root={data_roots[config]}']
+        return make(f'{config}_{processes}', lambda work: train(config, work, *options, processes=processes))
 
     return get

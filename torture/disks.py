@@ -27,8 +27,8 @@ def mounted(folder, *arguments):
 
 
 def small_disk(folder):
-    """A disk of 400 MB in memory."""
-    return mounted(folder, '-t', 'tmpfs', '-o', 'size=400m', 'tmpfs')
+    """A disk of 250 MB in memory."""
+    return mounted(folder, '-t', 'tmpfs', '-o', 'size=250m', 'tmpfs')
 
 
 def read_only(folder, source):

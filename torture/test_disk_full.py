@@ -32,7 +32,7 @@ class Writers:
 
     def prepare(self, out):
         command = tool('prepare_nsd', self.world / 'nsd', out / 'store', '--subjects', 1)
-        return command, 'store/subj01.h5', 5 * MB
+        return command, 'store/subj01.h5', 2 * MB
 
     def prepare_pictures(self, out):
         rois = ('--subjects', 1, '--rois', 'floc-words')
@@ -68,7 +68,7 @@ class Writers:
 
     def _test(self, out, config, checkpoint, *arguments):
         options = [f'data_root={self.store}', f'test_dataloader.dataset.data_root={self.store}']
-        command = tool('test', config, checkpoint, '--work-dir', out.parent / f'work_{out.name}', *arguments[:2])
+        command = tool('test', config, checkpoint, '--work-dir', out.parent.parent / 'logs', *arguments[:2])
         return [*command, '--cfg-options', *options, *arguments[2:]]
 
     def metrics(self, out):
@@ -80,10 +80,9 @@ class Writers:
         return self._test(out, config, self.checkpoint, '--dump', out / 'dump.pkl'), 'dump.pkl', 64 * KB
 
     def encoding_map(self, out):
-        options = ['test_dataloader.dataset.subjects=[2]', 'test_evaluator.bootstraps=10']
-        options += [f'test_evaluator.map_dir={out}', f'test_evaluator.data_root={self.store}']
-        config, backbone = ROOT / 'configs/demo/encoding.py', self.work / 'backbone_latest.pth'
-        unused = ('--out', out.parent / 'unused.json')
+        options = [f'test_evaluator.map_dir={out}', f'test_evaluator.data_root={self.store}']
+        config, backbone = ROOT / 'torture/configs/encoding.py', self.work / 'backbone_latest.pth'
+        unused = ('--out', out.parent.parent / 'unused.json')
         return self._test(out, config, backbone, *unused, *options), 'subj02_pcc.nii.gz', 0
 
 
