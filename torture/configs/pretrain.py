@@ -1,7 +1,7 @@
-# configs/demo/pretrain.py with a smaller model, three epochs of the few shared pictures of two subjects, checkpoints
+# configs/demo/pretrain.py with a smaller model, two epochs of the few shared pictures of two subjects, checkpoints
 # every four iterations: what is tested is how a run ends and goes on, not what it learns.
 _base_ = '../../configs/demo/pretrain.py'
-max_epochs = 3
+max_epochs = 2
 model = dict(
     backbone=dict(arch=dict(embed_dims=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8]), drop_path_rate=0.1),
     neck=dict(in_channels=128),
