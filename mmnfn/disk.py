@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,23 @@ def explained(error: BaseException, path: Union[str, Path], remedy: str = REMEDY
         return error
     reason = TEXTS.search(str(error))  # HDF5 says more, on several lines
     return NoRoom(errno.ENOSPC, f'{path} could not be written: {reason[0] if reason else error}. {remedy}')
+
+
+def check_room(path: Union[str, Path], size: int) -> None:
+    """Find out whether a file of so many bytes can be written, and leave none.
+
+    For HDF5, which keeps what it is given in memory, and can end the process without a word when it cannot write it.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    trial = Path(f'{path}.room')
+    try:
+        with open(trial, 'wb') as stream:
+            if hasattr(os, 'posix_fallocate'):  # macOS has none
+                os.posix_fallocate(stream.fileno(), 0, size)
+    finally:
+        trial.unlink(missing_ok=True)
 
 
 @contextmanager

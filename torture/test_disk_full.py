@@ -9,7 +9,7 @@ from commands import ROOT, run, succeed, tool
 from disks import file_size_limit, nearly_full, small_disk
 
 KB, MB = 1 << 10, 1 << 20
-SIMULATE = '--subjects 1 --sessions 1 --voxel-mm 6 --stimulus-size 32 --workers 1 --downstream 30 3 20 3'
+SIMULATE = '--subjects 1 --sessions 1 --voxel-mm 4.5 --stimulus-size 32 --workers 1 --downstream 30 3 20 3'
 
 
 class Writers:
@@ -28,7 +28,7 @@ class Writers:
         return tool('simulate_nsd', out / 'sim', '--overwrite', *SIMULATE.split()), 'sim', 100 * KB
 
     def simulate_betas(self, out):
-        return tool('simulate_nsd', out / 'sim', '--overwrite', *SIMULATE.split()), 'sim', 4 * MB
+        return tool('simulate_nsd', out / 'sim', '--overwrite', *SIMULATE.split()), 'sim', 6 * MB
 
     def prepare(self, out):
         command = tool('prepare_nsd', self.world / 'nsd', out / 'store', '--subjects', 1)

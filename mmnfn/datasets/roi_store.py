@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import torch
 
+from mmnfn.disk import check_room
 from mmnfn.structures import SubjectGeometry
 
 from .hdf5 import digest, plain_dataset, read_attributes, read_table, write_attributes
@@ -85,9 +86,7 @@ def atomic_h5(path: Path, size: int = 0) -> Iterator[h5py.File]:
     part = path.with_name(path.name + '.part')
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with open(part, 'wb') as stream:
-            if hasattr(os, 'posix_fallocate'):  # macOS has none
-                os.posix_fallocate(stream.fileno(), 0, size + TABLES_BYTES)
+        check_room(part, size + TABLES_BYTES)
         with h5py.File(part, 'w', libver='earliest') as file:
             yield file
             file.flush()  # gives every data set its place

@@ -10,6 +10,8 @@ import numpy as np
 
 from mmnfn.datasets.noise_ceiling import estimate_ncsnr
 from mmnfn.datasets.nsd_layout import BETA_SCALE, ROI_CLASSES, ROI_LABELS, TRIALS_PER_SESSION, NSDLayout
+from mmnfn.datasets.roi_store import TABLES_BYTES
+from mmnfn.disk import check_room
 from mmnfn.progress import progress_bar
 
 from .cortex import Anatomy
@@ -180,6 +182,7 @@ def write_betas(
 def write_session(path, betas: np.ndarray, shape) -> None:
     """(voxels, 750) int16 in [x, y, z] order → dataset ``betas`` (750, Z, Y, X) with one chunk per voxel."""
     x_size, y_size, z_size = shape
+    check_room(path, betas.nbytes + betas.nbytes // 8 + TABLES_BYTES)  # an eighth for the index of the chunks
     with h5py.File(path, 'w', libver='earliest') as file:
         dataset = file.create_dataset(
             'betas', (TRIALS_PER_SESSION, z_size, y_size, x_size), np.int16, chunks=(TRIALS_PER_SESSION, 1, 1, 1)

@@ -15,7 +15,8 @@ import pandas as pd
 import scipy.io
 
 from mmnfn.datasets.nsd_layout import BETA_VERSIONS, TRIALS_PER_SESSION, NSDLayout
-from mmnfn.disk import full_disk_named
+from mmnfn.datasets.roi_store import TABLES_BYTES
+from mmnfn.disk import check_room, full_disk_named
 from mmnfn.progress import progress_bar
 
 from .cortex import make_anatomy
@@ -150,6 +151,7 @@ def _write_stimuli(layout: NSDLayout, coco_dir: Path, design: Design, config: Wo
     writers = {name: CocoWriter(coco_dir / 'annotations', name) for name in ('train2017', 'val2017')}
     features = []
     drawer = _SceneSource(config.seed, 3, size, crops, photographs).stimulus
+    check_room(layout.stimuli_file, count * size * size * 3 + TABLES_BYTES)
     with h5py.File(layout.stimuli_file, 'w', libver='earliest') as file:
         bricks = file.create_dataset('imgBrick', (count, size, size, 3), np.uint8, chunks=(1, size, size, 3))
         for index, (scene, feature) in enumerate(_draw(drawer, count, config.workers, 'stimuli')):
@@ -196,6 +198,7 @@ def _write_subject(
     behaviour.parent.mkdir(parents=True, exist_ok=True)
     behaviour_table(design, index, sessions, rng).to_csv(behaviour, sep='\t', index=False, na_rep='NaN')
 
+    check_room(layout.root.parent / 'truth.h5', truth.id.get_filesize() + 2 * signal.nbytes + TABLES_BYTES)
     group = truth.create_group(subject)
     group['responses'] = signal
     group['image_id'] = images
