@@ -1,7 +1,9 @@
 """Fifty SIGKILLs at random moments; what goes on after them ends with the result of the run that was left alone."""
 
+import shutil
+
 import pytest
-from commands import kill_and_resume, prepare, train
+from commands import kill_and_resume, prepare, succeed, train
 from same import contents
 from trainings import assert_same_end
 
@@ -16,6 +18,19 @@ DOWNSTREAM += [('upernet', seed, kills) for seed, kills in ((50, 1), (51, 1), (5
 def test_there_are_fifty():
     kills = [case[1] for case in PREPARE + PRETRAIN + TWO_PROCESSES] + [case[2] for case in DOWNSTREAM]
     assert sum(kills) == 50
+
+
+@pytest.mark.parametrize('config', ['pretrain', 'mask_rcnn', 'upernet'])
+def test_last_but_one_checkpoint(unbroken, data_roots, tmp_path, config):
+    """A kill may come before the first checkpoint; this one is certain to come in the middle of training."""
+    expected, _ = unbroken(config)
+    work = shutil.copytree(expected, tmp_path / config)
+    earlier, later = sorted(work.glob('iter_*.pth'), key=lambda path: int(path.stem[5:]))
+    (work / 'last_checkpoint').write_text(str(earlier))
+    later.unlink()
+    outcome = succeed(train(config, work, f'data_root={data_roots[config]}', resume=True), work)
+    assert f'iter: {earlier.stem[5:]}' in outcome.output, outcome.output
+    assert_same_end(expected, work)
 
 
 @pytest.mark.parametrize('seed, kills', PREPARE)
