@@ -28,7 +28,7 @@ from mmnfn.visualization.demo_summary import INITS, print_summary, summarize
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path('data/sim')
 OUT = Path('work_dirs/demo')
-WORLD = dict(subjects=4, sessions=3, seed=1, voxel_mm=3.5, downstream='400 100 300 80')
+WORLD = dict(subjects=4, sessions=3, seed=1, voxel_mm=3.5, stimulus_size=212, downstream='400 100 300 80')
 STEP = re.compile(r'(?:Epoch|Iter)\((?:train|test|val)\)\s*(?:\[\s*(\d+)\])?\[\s*(\d+)/(\d+)\]')
 
 
@@ -228,7 +228,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     try:
         with chain.progress:
             simulate(chain)
-            pretrain(chain, epochs=8)
+            pretrain(chain, epochs=6)
             transfer(chain, INITS)
             retrieval(chain)
     except Failed as error:

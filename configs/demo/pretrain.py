@@ -7,7 +7,7 @@ _base_ = [
     '../_base_/schedules/nfn_100e.py',
     '../_base_/runtimes/mmpretrain.py',
 ]
-max_epochs = 8
+max_epochs = 6
 data_root = 'data/sim/store'
 model = dict(
     backbone=dict(_base_.backbone_micro, out_indices=(3,)),
@@ -27,5 +27,5 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, end=1, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-6, by_epoch=True, begin=1, end=max_epochs, convert_to_iter_based=True),
 ]
-train_cfg = dict(max_epochs=max_epochs, val_interval=4)
+train_cfg = dict(max_epochs=max_epochs, val_interval=3)
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=max_epochs, max_keep_ckpts=1))
