@@ -7,6 +7,8 @@ import pytest
 from nsd_damage import Files
 from nsd_tree import write_tree
 
+from mmnfn.datasets.hdf5 import digest, write_attributes
+
 
 @pytest.fixture(scope='session')
 def tiny(tmp_path_factory):
@@ -22,7 +24,8 @@ def twins(store, tmp_path_factory):
     for subject in ('subj01', 'subj02'):
         path = shutil.copy(store / 'subj01.h5', folder / f'{subject}.h5')
         with h5py.File(path, 'a') as file:
-            file.attrs['subject'] = subject
+            write_attributes(file, subject=subject)
+            write_attributes(file, digest=digest(file))
     return folder
 
 
