@@ -2,7 +2,7 @@
 
 Example:
     python tools/experiments/report.py studies/tables_1-2_micro.yml --out report
-    python tools/experiments/report.py studies/*_micro.yml --results docs/micro_study/results.json --out report
+    python tools/experiments/report.py studies/*_micro.yml --results report/results.json --out report
 
 Cells whose jobs are not done are marked as missing. All that the report is made of is kept in results.json, which
 --results of this command and of run.py takes: then the jobs' folders may be elsewhere, or gone.
