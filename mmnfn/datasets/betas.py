@@ -90,13 +90,13 @@ def _one_chunk_per_voxel(betas: h5py.Dataset) -> bool:
 
 
 def _read_chunks(betas: h5py.Dataset, index: np.ndarray) -> np.ndarray:
-    """Chunk by chunk, straight into the result."""
-    out = np.empty((len(index), TRIALS_PER_SESSION), betas.dtype)
-    rows, read = out.view(np.uint8), betas.id.read_direct_chunk
-    for row, (x, y, z) in zip(rows, index.tolist()):
-        if len(read((0, z, y, x), out=row)[1]) != len(row):
-            raise ValueError(f'the chunk of voxel {(x, y, z)} is too short')
-    return out.astype(np.int16, copy=False)
+    """Chunk by chunk, as they lie in the file."""
+    size, read = TRIALS_PER_SESSION * betas.dtype.itemsize, betas.id.read_direct_chunk
+    if betas.id.get_storage_size() != betas.id.get_num_chunks() * size:  # of a short one the rest would be anything
+        raise ValueError(f'it has chunks of other than {size} bytes')
+    chunks = [read((0, z, y, x))[1] for x, y, z in index.tolist()]
+    values = np.frombuffer(bytearray().join(chunks), betas.dtype).reshape(-1, TRIALS_PER_SESSION)
+    return values.astype(np.int16, copy=False)
 
 
 def _read_runs(betas: h5py.Dataset, index: np.ndarray) -> np.ndarray:

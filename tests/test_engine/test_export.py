@@ -1,6 +1,8 @@
 """The export hook and the exports themselves, on a toy model."""
 
+import errno
 import json
+import os
 from collections import OrderedDict
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
+from mmnfn.disk import NoRoom
 from mmnfn.engine import export
 from mmnfn.engine.config_nodes import literal_config
 from mmnfn.engine.hooks import ExportBackboneHook
@@ -207,12 +210,11 @@ def test_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
     export.save_export({'backbone.a': torch.ones(1)}, {}, str(path))
     before = path.read_bytes()
 
-    def half(content, target):
-        open(target, 'wb').write(b'half')
-        raise OSError('disk full')
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, 'No space left on device')
 
-    monkeypatch.setattr(export.torch, 'save', half)
-    with pytest.raises(OSError, match='disk full'):
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(NoRoom, match=r'backbone_latest\.pth could not be written: .*No space left'):
         export.save_export({'backbone.a': torch.zeros(1)}, {}, str(path))
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ['backbone_latest.pth']
