@@ -105,7 +105,8 @@ class ResumeEpochHook(Hook):
         loader.generator = torch.Generator().manual_seed(seed)
         if not isinstance(loop, EpochBasedTrainLoop):
             if runner.iter > 0:
-                loop.dataloader_iterator = _Rest(loop.dataloader_iterator, runner.iter, self._restore)
+                unread = loader.num_workers == 0
+                loop.dataloader_iterator = _Rest(loop.dataloader_iterator, runner.iter, self._restore, unread)
             return
         if loader.num_workers > 0:
             if getattr(loader.worker_init_fn, 'func', None) is worker_init_fn:
@@ -160,10 +161,11 @@ class _Rest:
         batches: All of them.
         used: How many were used.
         restore: Called when the first of the others is to be read, for reading draws random numbers.
+        unread: Whether used batches may be left out without being read, where the loop can do so (OneDL's).
     """
 
-    def __init__(self, batches: Iterator, used: int, restore: Callable[[], None]):
-        self.batches, self.used, self.restore = batches, used, restore
+    def __init__(self, batches: Iterator, used: int, restore: Callable[[], None], unread: bool):
+        self.batches, self.used, self.restore, self.unread = batches, used, restore, unread
 
     def __iter__(self) -> _Rest:
         return self
@@ -173,6 +175,15 @@ class _Rest:
             self.restore()
         self.used -= 1
         return next(self.batches)
+
+    def skip_iter(self, count: int) -> None:
+        """Of OneDL's loop: leave out batches. Workers read them, which brings their random numbers to where they were."""
+        if self.unread:
+            self.batches.skip_iter(count)
+            self.used -= count
+        else:
+            for _ in range(count):
+                next(self)
 
 
 class _RestOfEpoch:
