@@ -29,6 +29,9 @@ def explained(error: BaseException, path: Union[str, Path], remedy: str = REMEDY
     """An error with the file, unless it names one already, and what to do."""
     if isinstance(error, NoRoom):
         return error
+    named, path = getattr(error, 'filename', None), Path(path).absolute()
+    if isinstance(named, str) and path.parent not in Path(named).absolute().parents:
+        path = named  # of another disk, such as that of temporary files
     reason = TEXTS.search(str(error))  # HDF5 says more, on several lines
     return NoRoom(errno.ENOSPC, f'{path} could not be written: {reason[0] if reason else error}. {remedy}')
 
@@ -46,6 +49,9 @@ def check_room(path: Union[str, Path], size: int) -> None:
         with open(trial, 'wb') as stream:
             if hasattr(os, 'posix_fallocate'):  # macOS has none
                 os.posix_fallocate(stream.fileno(), 0, size)
+    except OSError as error:
+        if no_room(error):  # else the file system cannot say
+            raise
     finally:
         trial.unlink(missing_ok=True)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import pickletools
 from os import SEEK_END
-from typing import Any, BinaryIO, Callable, Dict, List, Sequence, Tuple, Type
+from typing import Any, BinaryIO, Callable, Dict, List, Optional, Sequence, Tuple, Type
 
 MAX_OPERATIONS = 1_000_000
 """Some twenty times those of a training checkpoint; a second or two."""
@@ -61,12 +61,12 @@ class OrderedDict(dict):
 class _Operations(dict):
     """What each operation does; counts them."""
 
-    done = 0
+    done, most = 0, 0
 
     def __getitem__(self, code: int) -> Callable:
         self.done += 1
-        if self.done > MAX_OPERATIONS:
-            raise pickle.UnpicklingError(f'it has more than {MAX_OPERATIONS} operations')
+        if self.done > self.most:
+            raise pickle.UnpicklingError(f'it has more than {self.most} operations')
         if code not in self:
             raise pickle.UnpicklingError(f'it has the operation {chr(code)!r}, which data do not need')
         return super().__getitem__(code)
@@ -89,7 +89,11 @@ class InertUnpickler(pickle._Unpickler):
 
     Attributes:
         names: Names, (module, name), that the pickle asked for, with what they became.
+        bytes_per_operation: Where each operation is known to come with so many bytes at least, a file may have as many
+            operations as fit into it; None for :data:`MAX_OPERATIONS`.
     """
+
+    bytes_per_operation: Optional[int] = None
 
     def __init__(self, file: BinaryIO, encoding: str = 'ASCII'):
         super().__init__(file, encoding=encoding)
@@ -99,6 +103,8 @@ class InertUnpickler(pickle._Unpickler):
         self._file_read = self._read_file
         self.names: Dict[Tuple[str, str], Any] = {}
         self.dispatch = _Operations(OPERATIONS)
+        room = (self._end - here) // self.bytes_per_operation if self.bytes_per_operation else 0
+        self.dispatch.most = max(MAX_OPERATIONS, room)
 
     def _read_file(self, size: int) -> bytes:
         if size > 1 << 16 and size > self._end - self._file.tell():  # Python would make room first, and then look

@@ -130,8 +130,9 @@ def test_clock_moved_in_preparing(world, prepared, shifted, tmp_path, years):
     kept = list(store.glob('subj01.partial/session*.npy'))
     for path in kept:
         os.utime(path, (0, 0) if years > 0 else (2e9, 2e9))
-    output = succeed(prepare(world, store), store, environment=shifted(years * YEAR)).output
-    assert len(kept) == 1 and '| 0/1 [' not in output.split('subj01 averaging')[0], 'the session was read again'
+    environment = {**shifted(years * YEAR), 'MMNFN_PROGRESS': '1'}
+    reading = succeed(prepare(world, store), store, environment=environment).output.split('subj01 averaging')[0]
+    assert len(kept) == 1 and '| 1/1 [' in reading and '| 0/1 [' not in reading, 'the session was read again'
     for path in store.iterdir():
         assert contents(path) == contents(prepared[0] / path.name), path.name
 

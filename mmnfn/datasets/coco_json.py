@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Dict, Union
 
 from mmnfn.disk import full_disk_named
+from mmnfn.json_file import load_json
 
 from .files import existing
-from .json_file import load_json
 
 
 def read_coco_json(path: Union[str, Path], fields: Dict[str, str]) -> Dict[str, Any]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Collection, Dict, List, NamedTuple, Optional, Sequence, Union
 
+from mmnfn.json_file import load_json
+
 from .coco_json import read_coco_json, refuse_existing, write_json
 from .files import existing
-from .json_file import load_json
 from .stim_info import COCO_SPLITS, read_stim_info
 
 

@@ -55,6 +55,7 @@ def working_folder(store: Path, needed_bytes: int) -> Iterator[Path]:
                 f'{store} is being written by another process. Wait for it, or choose another folder for the stores.'
             ) from error
         try:
+            store.with_name(store.name + '.part').unlink(missing_ok=True)  # of a killed run
             _check_room(store, folder, needed_bytes)
             yield folder
             shutil.rmtree(folder)

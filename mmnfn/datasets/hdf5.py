@@ -65,7 +65,7 @@ def read_table(file: h5py.File, name: str, kinds: str, *shape: Optional[int]) ->
     """
     dataset = plain_dataset(file, name)
     if dataset is None or dataset.chunks is not None:
-        raise ValueError(f'it has no data set {name!r}')
+        raise ValueError(f'it has no data set {name!r}' if dataset is None else f'data set {name!r} is in chunks')
     wrong = len(dataset.shape) != len(shape) or any(n not in (None, m) for n, m in zip(shape, dataset.shape))
     if dataset.dtype.kind not in kinds or wrong:
         expected = tuple('any' if n is None else n for n in shape)

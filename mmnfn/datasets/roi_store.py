@@ -86,6 +86,7 @@ def atomic_h5(path: Path, size: int = 0) -> Iterator[h5py.File]:
     part = path.with_name(path.name + '.part')
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        part.unlink(missing_ok=True)  # of a killed run, which took the room that is asked for
         check_room(part, size + TABLES_BYTES)
         with h5py.File(part, 'w', libver='earliest') as file:
             yield file
@@ -276,7 +277,7 @@ def _place(file: h5py.File, name: str, *shape: int) -> Tuple[int, Tuple[int, ...
     """Where a contiguous data set of a shape lies in its file: byte, shape and type, for a memory map."""
     dataset = plain_dataset(file, name)
     offset = None if dataset is None else dataset.id.get_offset()
-    if offset is None or dataset.shape != shape or dataset.dtype not in (np.float16, np.float32, np.uint8):
+    if offset is None or dataset.shape != shape or dataset.dtype not in (np.float16, np.float32):
         raise ValueError(f'it has no data set {name!r} of {shape} values in one piece')
     return offset, dataset.shape, dataset.dtype
 

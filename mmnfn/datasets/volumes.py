@@ -13,7 +13,7 @@ import numpy as np
 from .files import Unsuitable, existing
 
 MAX_VOXELS = 1 << 25
-"""More than NSD's largest anatomy has (320³)."""
+"""More than any volume that is read here; those of func1pt8mm have under a million."""
 MAX_OFFSET = 1 << 20
 """Bytes of a file before its values: 352, and what scanners' and viewers' notes may take."""
 HEAD_BYTES = 348

@@ -38,12 +38,20 @@ HARMLESS = {
     ('argparse', 'Namespace'),
     ('pathlib', 'PosixPath'),
     ('pathlib', 'WindowsPath'),
+    ('pathlib._local', 'PosixPath'),
+    ('pathlib._local', 'WindowsPath'),
+    ('torch.torch_version', 'TorchVersion'),
     ('yacs.config', 'CfgNode'),
     ('mmengine.config.config', 'ConfigDict'),
     ('mmengine.config.config', 'Config'),
     ('mmengine.logging.history_buffer', 'HistoryBuffer'),
+    ('mmengine.optim.scheduler.param_scheduler', 'OneCycleParamScheduler'),
 }
-HISTORY_METHODS = ('mean', 'max', 'min', 'current')
+METHODS = {
+    'HistoryBuffer': ('mean', 'max', 'min', 'current'),
+    'OneCycleParamScheduler': ('_annealing_cos', '_annealing_linear'),
+}
+"""Methods that the pickles of two of MMEngine's classes look up by ``getattr``."""
 MAX_PLAIN, MAX_DEPTH = 100_000, 100
 """Values in an entry of the metadata, and levels of them: lists in lists can be more than a file is long."""
 CONTAINERS = ('state_dict', 'model')
@@ -78,8 +86,8 @@ class Checkpoint(NamedTuple):
         return self
 
 
-class _HistoryBuffer(StandIn):
-    """Stands for mmengine's class of that name, whose pickles look up its methods by ``getattr``."""
+class _WithMethods(StandIn):
+    """Stands for a class of :data:`METHODS`."""
 
 
 class _Unpickler(TensorUnpickler):
@@ -90,11 +98,11 @@ class _Unpickler(TensorUnpickler):
         self.foreign: List[str] = []
 
     def known(self, module: str, name: str) -> Any:
-        """Tensors, and what histories need."""
+        """Tensors, and classes whose methods are looked up."""
         if (module, name) == ('builtins', 'getattr'):
             return self._method
-        if name == 'HistoryBuffer' and (module, name) in HARMLESS:
-            return _HistoryBuffer
+        if name in METHODS and (module, name) in HARMLESS:
+            return type(name, (_WithMethods,), {})
         found = super().known(module, name)
         if found is None and (module, name) not in HARMLESS:
             self.foreign.append(f'{module}.{name}')
@@ -105,7 +113,8 @@ class _Unpickler(TensorUnpickler):
         return super().find_class({'__builtin__': 'builtins'}.get(module, module), name)
 
     def _method(self, owner: Any = None, name: Any = None, *default: Any) -> StandIn:
-        if owner is not _HistoryBuffer or name not in HISTORY_METHODS:
+        known = isinstance(owner, type) and issubclass(owner, _WithMethods)
+        if not known or name not in METHODS[owner.__name__]:
             self.foreign.append('builtins.getattr')
         return StandIn()
 

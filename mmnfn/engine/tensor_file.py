@@ -209,6 +209,8 @@ def load_legacy(file: BinaryIO, size: int, unpickler: type = TensorUnpickler) ->
 class PlainTensorUnpickler(TensorUnpickler):
     """For tensors that ``pickle.dump`` wrote, whose data are each a file of the format before archives."""
 
+    bytes_per_operation = 8  # the embeddings of one image take some 170 operations and at least as many numbers
+
     def known(self, module: str, name: str) -> Any:
         """Tensors and what they consist of; UnpicklingError for anything else."""
         if (module, name) == ('torch.storage', '_load_from_bytes'):

@@ -42,7 +42,9 @@ class DumpSubjectResults(GatheredMetric):
         """Keep the predictions of a batch."""
         subject = data_batch['geometry'].subject
         for sample, response in zip(data_samples, response_digests(data_batch)):
-            prediction = dict(_to_cpu(sample), subject=subject)
+            # a sample's tensors are views of the batch's, and pickle would write the whole batch for each
+            own = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in _to_cpu(sample).items()}
+            prediction = dict(own, subject=subject)
             self.results.append(
                 dict(subject=subject, image_id=int(sample['image_id']), response=response, prediction=prediction)
             )

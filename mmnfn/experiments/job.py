@@ -15,10 +15,10 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from mmengine.config import Config
 
-from mmnfn.datasets.json_file import load_json
 from mmnfn.engine.launch import child_environment
 from mmnfn.engine.provenance import source_revision
 from mmnfn.engine.whole_file import whole_file
+from mmnfn.json_file import load_json
 
 from .processes import Interrupted, end_marked, run_marked
 

@@ -18,9 +18,9 @@ from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional
 import torch
 from rich.console import Console
 
-from mmnfn.datasets.json_file import load_json
 from mmnfn.engine.launch import available_cores
 from mmnfn.engine.whole_file import whole_file
+from mmnfn.json_file import load_json
 
 from .job import LAST_CHECKPOINT, Job, run_job
 from .outcome import Outcome
@@ -112,7 +112,7 @@ def run_locally(
                     lacking = set(job.needs) - done
                     if not lacking.isdisjoint(states) or not lacking.issubset(numbers):
                         states[job.name] = 'blocked'
-                        console.print(f'{numbers[job.name]}: left out, because {job.needs[0]} is not done')
+                        console.print(f'{numbers[job.name]}: left out, because {min(lacking)} is not done')
                     elif free and not lacking:
                         console.print(f'{numbers[job.name]} …', highlight=False)
                         share = free.pop()

@@ -8,10 +8,10 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 
-from mmnfn.datasets.json_file import load_json
 from mmnfn.engine.whole_file import whole_file
 from mmnfn.evaluation.dump import read_predictions
 from mmnfn.evaluation.retrieval import Ranks, ranks_of_predictions
+from mmnfn.json_file import load_json
 
 from .job import Job
 from .study import EMBEDDINGS
@@ -69,11 +69,11 @@ def read_results(path: Union[str, Path]) -> Dict[str, Outcome]:
     if not path.is_file():
         raise FileNotFoundError(f'--results: there is no file {str(path)!r}.')
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+        content = load_json(path)
         if content.get('format') != _FORMAT:
             raise ValueError(f'its format is {content.get("format")!r}, not {_FORMAT!r}')
         return {name: _outcome(**node) for name, node in content['jobs'].items()}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f'--results: {path} holds no results of a study ({error}). Take a results.json of report.py.'
         ) from error

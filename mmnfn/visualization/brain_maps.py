@@ -89,7 +89,8 @@ def _volume(path: Union[str, Path]) -> nib.Nifti1Image:
     if not Path(path).is_file():
         raise FileNotFoundError(f'maps: there is no file {str(path)!r}.')
     try:
-        return nib.Nifti1Image(*read_volume(Path(path), 'map'))
+        values, affine = read_volume(Path(path), 'map')
+        return nib.Nifti1Image(values.astype(np.float32), affine)  # nibabel makes none of int64
     except ValueError as error:
         raise ValueError(f'maps: {path} is no NIfTI volume: {error}') from error
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.optim import OneCycleLR
 
 from mmnfn.engine import checkpoint_file
 from mmnfn.engine.checkpoint_file import read_checkpoint
@@ -155,3 +156,13 @@ def test_a_web_address_is_downloaded_once_to_where_mmengine_looks(tmp_path, monk
         checkpoint_file.local_copy(url.replace('swin', 'other'))
     assert checkpoint_file.local_copy('open-mmlab://resnet50') is None
     assert checkpoint_file.local_copy('work_dirs/a.pth') == 'work_dirs/a.pth'
+
+
+def test_schedulers_that_keep_a_method_are_no_strangers(tmp_path):
+    """MMEngine's OneCycleLR saves one of its methods, which pickle looks up by getattr."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    scheduler = OneCycleLR(torch.optim.SGD([parameter], lr=1.0), eta_max=1.0, total_steps=4)
+    path = tmp_path / 'iter_1.pth'
+    torch.save(dict(state_dict=dict(a=torch.ones(1)), meta={}, param_schedulers=[scheduler.state_dict()]), path)
+    checkpoint = read_checkpoint(str(path)).refuse_foreign()
+    assert checkpoint.state_dict['a'].item() == 1

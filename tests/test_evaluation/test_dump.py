@@ -5,8 +5,9 @@ import pickle
 import pytest
 import torch
 
+from mmnfn import inert_pickle
 from mmnfn.evaluation import gathered_metric
-from mmnfn.evaluation.dump import DumpSubjectResults
+from mmnfn.evaluation.dump import DumpSubjectResults, read_predictions
 from mmnfn.structures import SubjectGeometry
 
 
@@ -62,3 +63,16 @@ def test_a_missing_sample_writes_nothing(gathered, tmp_path):
     with pytest.raises(RuntimeError, match='2 distinct samples of a dataset of 3'):
         metric.evaluate(3)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_sample_is_kept_without_its_batch_and_read_back_however_many_there_are(gathered, tmp_path, monkeypatch):
+    """Tensors of a sample are rows of a batch's; NSD's test images make more operations than a checkpoint may have."""
+    path, batch = tmp_path / 'predictions.pkl', torch.randn(64, 512)
+    metric = DumpSubjectResults(str(path))
+    samples = [dict(image_id=i, image_embedding=batch[i], fmri_embedding=batch[i]) for i in range(64)]
+    geometry = SubjectGeometry('subj01', ('streams',), (3,), torch.zeros(3, 3))
+    metric.process(dict(geometry=geometry, responses=torch.arange(192.0).view(64, 3)), samples)
+    gathered(metric).evaluate(64)
+    assert 2 * batch.nbytes < path.stat().st_size < 3 * batch.nbytes
+    monkeypatch.setattr(inert_pickle, 'MAX_OPERATIONS', 100)
+    assert [p['image_embedding'].tolist() for p in read_predictions(path)] == batch.tolist()

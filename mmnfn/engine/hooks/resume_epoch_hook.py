@@ -177,7 +177,7 @@ class _Rest:
         return next(self.batches)
 
     def skip_iter(self, count: int) -> None:
-        """Of OneDL's loop: leave out batches. Workers read them, which brings their random numbers to where they were."""
+        """Of OneDL's loop: leave out batches. Workers read them, for their random numbers are to be where they were."""
         if self.unread:
             self.batches.skip_iter(count)
             self.used -= count
