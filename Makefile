@@ -8,6 +8,8 @@ STACK ?=
 PYTHON ?=
 # Scripts would take it for the Python that they are to use.
 unexport PYTHON
+# How many tests run at a time; each has one thread.
+JOBS ?= 2
 # More arguments for pytest or the demo: make test ARGS='-k losses'
 ARGS ?=
 
@@ -48,9 +50,9 @@ demo: $(COMPLETE)  ## simulate, pretrain, detect, segment, encode: the whole cha
 	$(PY) tools/demo.py $(ARGS)
 
 test: $(COMPLETE)  ## run the tests
-	$(PY) -m pytest $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
-torture: $(COMPLETE)  ## kill, starve and mislead runs, and see that they recover: about 40 minutes
+torture: $(COMPLETE)  ## kill, starve and mislead runs, and see that they recover: about an hour
 	$(PY) -m pytest torture $(ARGS)
 
 lint: $(COMPLETE)  ## check the style
