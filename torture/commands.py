@@ -74,11 +74,11 @@ def run(command, folder, limit=LIMIT, **options):
     try:
         code = process.wait(limit)
     except subprocess.TimeoutExpired:
-        pytest.fail(f'{command} did not end within {limit} s:\n{log_of(folder).read_text()[position:]}')
+        pytest.fail(f'{command} did not end within {limit} s:\n{log_of(folder).read_bytes()[position:].decode()}')
     finally:
         end_marked(folder)
         process.wait()
-    return Outcome(code, log_of(folder).read_text()[position:], time.monotonic() - begin)
+    return Outcome(code, log_of(folder).read_bytes()[position:].decode(), time.monotonic() - begin)
 
 
 def succeed(command, folder, **options):
