@@ -16,9 +16,9 @@ MERGES = ('overlap', 'concat', 'pool')
 class MultiScaleFMRITimeformer(nn.Module):
     """h transformer layers whose attention stays inside sliding windows of one ROI, equations 4 and 5.
 
-    Slices q_i^k = r^k[i·s : i·s + w] are taken until the whole r^k is covered; the last one may be short (its missing
-    places are masked), and no slice reaches from one ROI into another. Each layer widens what a token has seen, hence
-    "multi-scale". The paper does not say how the overlapping slices become the next layer's input:
+    Slices q_i^k = r^k[i·s : i·s + w] are taken until the whole r^k is covered; the last one may be short, and no slice
+    reaches from one ROI into another. Each layer widens what a token has seen, hence "multi-scale". The paper does not
+    say how the overlapping slices become the next layer's input:
 
     - ``merge='overlap'``: a token that lies in several slices gets the mean of their attention outputs. The length
       stays, and projections and MLP run once per token.
@@ -27,7 +27,8 @@ class MultiScaleFMRITimeformer(nn.Module):
     - ``merge='pool'``: as ``'overlap'``, and between two layers neighbouring tokens of a ROI are averaged in pairs, so
       that a window of the next layer reaches twice as far for half the work.
 
-    All ROIs of a batch go through one call, packed one after another without padding.
+    All ROIs of a batch go through a layer at once, packed one after another without padding; attention runs once for
+    the full slices of all ROIs and samples, and once for each length that a short last one has.
 
     Args:
         embed_dims: D, width of the tokens.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Optional
 
+import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
@@ -33,8 +34,8 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
         self.out = nn.Linear(embed_dims, embed_dims)
 
-    def _attend(self, qkv: Tensor, mask: Optional[Tensor]) -> Tensor:
-        """(M, S, 3·D) → (M, S, D), with a mask (M, S) that is False at keys to be ignored."""
+    def _attend(self, qkv: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+        """(M, S, 3·D) → (M, S, D); a mask (M, S) is False at keys to be ignored."""
         query, key, value = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         if mask is not None:
             mask = mask[:, None, None, :]
@@ -57,14 +58,14 @@ class SelfAttention(nn.Module):
             return self.out(self._attend(qkv, mask))
         batch, length, dims = x.shape
         merged = qkv.new_zeros(batch, length, dims)
-        # full windows by themselves: attention without a mask takes less time, and on GPUs the fastest kernel
-        for part, full in ((slice(windows.num_full), True), (slice(windows.num_full, None), False)):
-            index, share = windows.index[part], windows.share[part].flatten()
-            if len(index):
-                inside = qkv.index_select(1, index.flatten()).view(-1, index.shape[1], 3 * dims)
-                attended = self._attend(inside, None if full else windows.valid[part].repeat(batch, 1))
-                attended = attended.view(batch, -1, dims) * share[:, None].to(attended.dtype)
-                merged = merged.index_add(1, index.flatten(), attended)
+        for index, share, shapes in windows:
+            parts = qkv.index_select(1, index).split([count * size for count, size in shapes], dim=1)
+            attended = [
+                self._attend(part.reshape(-1, size, 3 * dims)).view(batch, -1, dims)
+                for part, (_, size) in zip(parts, shapes)
+            ]
+            attended = torch.cat(attended, dim=1) if len(attended) > 1 else attended[0]
+            merged = merged.index_add(1, index, attended * share.to(attended.dtype))
         return self.out(merged)
 
 

@@ -9,21 +9,22 @@ import torch
 from torch import Tensor
 
 
-class WindowPlan(NamedTuple):
-    """W windows over a sequence of T tokens, the full ones before the short ones.
+class Windows(NamedTuple):
+    """Windows over a sequence, one after another, those of the same length together.
 
     Attributes:
-        index: (W, w) int64, the token at each place of each window; places beyond the end of a short window repeat its
-            first token and are not valid.
-        valid: (W, w) bool.
-        share: (W, w) float32, one over the number of windows that hold the token; 0 where not valid.
-        num_full: How many windows are full, so that attention in them needs no mask.
+        index: (N,) int64, the token at each place of the windows.
+        share: (N, 1) float32, one over the number of windows of the whole sequence that hold the token.
+        shapes: (W, w) for each length w: that many windows have it; N is the sum of W·w.
     """
 
     index: Tensor
-    valid: Tensor
     share: Tensor
-    num_full: int
+    shapes: Tuple[Tuple[int, int], ...]
+
+
+# All windows over a sequence: the longest ones, and all others if there are any.
+WindowPlan = Tuple[Windows, ...]
 
 
 def window_spans(length: int, size: int, stride: int) -> List[Tuple[int, int]]:
@@ -47,16 +48,24 @@ def window_spans(length: int, size: int, stride: int) -> List[Tuple[int, int]]:
 
 @torch.inference_mode(False)  # plans are cached, and an inference tensor could not serve a later training step
 def plan_from_spans(spans: List[Tuple[int, int]], device: torch.device) -> WindowPlan:
-    """Plan of windows given as slices (start, end) of the packed sequence."""
-    size = max(end - start for start, end in spans)
-    spans = sorted(spans, key=lambda span: span[1] - span[0] < size)
-    starts, ends = torch.tensor(spans, device=device).t()[:, :, None]
-    index = starts + torch.arange(size, device=device)
-    valid = index < ends
-    index = torch.where(valid, index, starts)
-    holders = torch.bincount(index[valid])
-    num_full = sum(end - start == size for start, end in spans)
-    return WindowPlan(index, valid, (valid / holders[index]).to(torch.float32), num_full)
+    """Plan of windows given as slices (start, end) of the packed sequence.
+
+    Attention in windows of one length needs neither padding nor a mask, which takes less time, and on GPUs the fastest
+    kernel; only the last window of an ROI can be short, so that there are few lengths. Most windows are of the longest,
+    and are kept apart because the others have to be copied.
+    """
+    starts, ends = torch.tensor(spans, device=device).t()
+    sizes = ends - starts
+    lengths = sizes.unique().tolist()[::-1]
+    indices = [starts[sizes == length, None] + torch.arange(length, device=device) for length in lengths]
+    holders = torch.bincount(torch.cat([index.flatten() for index in indices]))
+    plan = []
+    for part in (indices[:1], indices[1:]):
+        if part:
+            index = torch.cat([index.flatten() for index in part])
+            shapes = tuple(tuple(index.shape) for index in part)
+            plan.append(Windows(index, 1 / holders[index, None].to(torch.float32), shapes))
+    return tuple(plan)
 
 
 @lru_cache(maxsize=128)

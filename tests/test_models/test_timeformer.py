@@ -101,18 +101,25 @@ def test_plan_holds_each_token_and_no_window_crosses_rois():
     lengths = (130, 0, 5, 64, 97)
     plan = sliding_plan(lengths, 64, 32, CPU)
     roi_of = torch.cat([torch.full((length,), k) for k, length in enumerate(lengths)])
-    for index, valid in zip(plan.index, plan.valid):
-        assert len(set(roi_of[index].tolist())) == 1
-        assert torch.equal(index[valid], torch.arange(index[0], index[0] + valid.sum()))
-    share = torch.zeros(sum(lengths)).index_add(0, plan.index.flatten(), plan.share.flatten())
-    torch.testing.assert_close(share, torch.ones(sum(lengths)))
+    assert [windows.shapes for windows in plan] == [((6, 64),), ((1, 34), (1, 33), (1, 5))]
+    share = torch.zeros(sum(lengths), 1)
+    for windows in plan:
+        parts = windows.index.split([count * size for count, size in windows.shapes])
+        for part, (_, size) in zip(parts, windows.shapes):
+            for index in part.split(size):
+                assert len(set(roi_of[index].tolist())) == 1
+                assert torch.equal(index, torch.arange(index[0], index[0] + size))
+        share.index_add_(0, windows.index, windows.share)
+    torch.testing.assert_close(share, torch.ones(sum(lengths), 1))
 
 
 def test_literal_plan_lays_slices_one_after_another():
     tokens, lengths, plan = slice_plan((7, 0, 2), W, S, CPU)
     assert tokens.tolist() == [0, 1, 2, 3, 4, 5, 3, 4, 5, 6, 7, 8]
     assert lengths == (10, 0, 2)
-    assert (plan.share[plan.valid] == 1).all() and plan.valid.sum() == 12
+    assert [windows.index.tolist() for windows in plan] == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
+    assert [windows.shapes for windows in plan] == [((1, 6),), ((1, 4), (1, 2))]
+    assert all((windows.share == 1).all() for windows in plan)
 
 
 @pytest.mark.parametrize('merge, loop', [('overlap', loop_overlap), ('concat', loop_concat), ('pool', loop_pool)])
