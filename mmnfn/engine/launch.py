@@ -8,6 +8,7 @@ know.
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import logging
 import os
@@ -241,6 +242,13 @@ def prepare_device(cfg: Config, launcher: str) -> Ranks:
 
 
 def close_device() -> None:
-    """End the process group of this process, if there is one."""
+    """End the process group of this process, if there is one.
+
+    A gloo group's threads let go of a collective's tensors a moment after it has returned, and need the GIL to do so;
+    its destructor holds the GIL while it waits for the threads, and hangs for ever if it comes within that moment. A
+    gloo group is therefore never destructed: its threads end with the process.
+    """
     if torch_dist.is_available() and torch_dist.is_initialized():
+        if torch_dist.get_backend() == 'gloo':
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(torch_dist.group.WORLD))
         torch_dist.destroy_process_group()

@@ -1,11 +1,14 @@
 """Start-up of a process: ranks, threads and what a CPU machine changes."""
 
 import copy
+import gc
 import os
 import sys
+import weakref
 
 import pytest
 import torch
+import torch.distributed as dist
 from mmengine.config import Config
 
 from mmnfn.engine import launch
@@ -179,3 +182,14 @@ def test_children_use_this_python(monkeypatch):
     assert environment['PYTHON'] == sys.executable and environment['PATH'].startswith(os.path.dirname(sys.executable))
     assert environment['MALLOC_TRIM_THRESHOLD_'] == '7', "the user's word counts"
     assert environment['OMP_NUM_THREADS'] == '3'
+
+
+def test_a_closed_gloo_group_is_not_destructed(tmp_path):
+    """Its destructor can wait for ever for a thread that waits for the GIL."""
+    dist.init_process_group('gloo', init_method=f'file://{tmp_path}/init', rank=0, world_size=1)
+    group = weakref.ref(dist.group.WORLD)
+    launch.close_device()
+    gc.collect()
+    assert not dist.is_initialized()
+    assert group() is not None
+    launch.close_device()  # nothing is left to close

@@ -10,6 +10,7 @@ import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mmnfn.engine.launch import close_device
 from mmnfn.losses import contrastive_loss, fmri_guided_loss, gather_features
 from mmnfn.models import NeuroFusionNet
 from mmnfn.structures import SubjectGeometry
@@ -100,7 +101,7 @@ def work(rank, folder):
             ),
             f'{folder}/{world_size}-{rank}.pth',
         )
-        dist.destroy_process_group()
+        close_device()
 
 
 @pytest.fixture(scope='module')
