@@ -11,10 +11,12 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
+from typing import Callable, Dict, List, Optional, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -99,6 +101,24 @@ class Chain:
             self.console.print(f'{title}: {self.seconds[title]:.0f} s')
 
 
+def two_at_a_time(calls: Sequence[Callable[[], None]]) -> None:
+    """Make the calls on two threads, in this order; after an error of one no more are begun, and it is raised."""
+    failed = threading.Event()
+
+    def make(call: Callable[[], None]) -> None:
+        if not failed.is_set():
+            try:
+                call()
+            except BaseException:
+                failed.set()
+                raise
+
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(make, call) for call in calls]
+    for future in futures:
+        future.result()
+
+
 def simulate(chain: Chain) -> None:
     """Make data and stores, or use those of an earlier run."""
     marker = DATA / 'demo.json'
@@ -115,8 +135,8 @@ def simulate(chain: Chain) -> None:
         Path(temporary).write_text(json.dumps(description))
 
 
-def pretrain(chain: Chain, epochs: int) -> None:
-    """Brain-guided, with right pairs and with shuffled ones; and random weights as a checkpoint of the same form."""
+def random_weights(chain: Chain) -> None:
+    """Random weights as a checkpoint of the same form as the trained ones."""
     chain.run(
         'random weights',
         [
@@ -127,6 +147,10 @@ def pretrain(chain: Chain, epochs: int) -> None:
             OUT / 'random/backbone_latest.pth',
         ],
     )
+
+
+def pretrain(chain: Chain, epochs: int) -> None:
+    """Brain-guided, with right pairs and with shuffled ones."""
     runs = (('nfn', []), ('shuffled', ['--cfg-options', 'train_dataloader.dataset.shuffle_pairs=0']))
 
     def train(name: str, options: List[str]) -> None:
@@ -138,9 +162,7 @@ def pretrain(chain: Chain, epochs: int) -> None:
         )
 
     # one waits while the other computes: together they take a tenth less
-    with ThreadPoolExecutor(2) as pool:
-        for future in [pool.submit(train, *run) for run in runs]:
-            future.result()
+    two_at_a_time([partial(train, *run) for run in runs])
 
 
 def transfer_jobs(init: str) -> List[List[tuple]]:
@@ -183,20 +205,6 @@ def transfer_jobs(init: str) -> List[List[tuple]]:
     ]
 
 
-def transfer(chain: Chain, inits: Sequence[str]) -> None:
-    """Detection, segmentation and encoding, two commands at a time."""
-
-    def run_all(jobs: List[tuple]) -> None:
-        for title, command in jobs:
-            chain.run(title, command)
-
-    sequences = [jobs for init in inits for jobs in transfer_jobs(init)]
-    sequences.sort(key=len, reverse=True)
-    with ThreadPoolExecutor(2) as pool:
-        for future in [pool.submit(run_all, jobs) for jobs in sequences]:
-            future.result()
-
-
 def retrieval(chain: Chain) -> None:
     """Image-brain retrieval on the test images of the training subjects; the predictions are kept for the figure."""
     checkpoint = (OUT / 'nfn/last_checkpoint').read_text().strip()
@@ -217,6 +225,18 @@ def retrieval(chain: Chain) -> None:
     )
 
 
+def transfer(chain: Chain, inits: Sequence[str]) -> None:
+    """Detection, segmentation and encoding, and retrieval by the brain-guided model."""
+
+    def run_all(jobs: List[tuple]) -> None:
+        for title, command in jobs:
+            chain.run(title, command)
+
+    sequences = [jobs for init in inits for jobs in transfer_jobs(init)]
+    sequences.sort(key=len, reverse=True)
+    two_at_a_time([partial(run_all, jobs) for jobs in sequences] + [partial(retrieval, chain)])
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the demo; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -227,10 +247,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     chain = Chain(console)
     try:
         with chain.progress:
-            simulate(chain)
+            two_at_a_time([partial(simulate, chain), partial(random_weights, chain)])
             pretrain(chain, epochs=6)
             transfer(chain, INITS)
-            retrieval(chain)
     except Failed as error:
         console.print(str(error), markup=False, style='red')
         return 1

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import shutil
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import List, NamedTuple, Optional, Tuple
 
-import cv2
 import h5py
 import numpy as np
 import pandas as pd
@@ -17,15 +15,14 @@ import scipy.io
 from mmnfn.datasets.nsd_layout import BETA_VERSIONS, TRIALS_PER_SESSION, NSDLayout
 from mmnfn.datasets.roi_store import TABLES_BYTES
 from mmnfn.disk import check_room, full_disk_named
-from mmnfn.progress import progress_bar
 
 from .cortex import make_anatomy
 from .design import Design, behaviour_table, make_design, stimulus_table
 from .downstream import CocoWriter, write_ade_split, write_coco_split
+from .drawing import SceneSource, draw, drawing_processes
 from .nsd_writer import write_anatomy, write_betas
 from .photographs import Photographs
-from .scenes import Scene, render_scene
-from .tuning import make_tuning, picture_features, scale_features
+from .tuning import make_tuning, scale_features
 
 
 class WorldConfig(NamedTuple):
@@ -93,41 +90,9 @@ class WorldConfig(NamedTuple):
         return self.sessions[min(index, len(self.sessions) - 1)]
 
 
-class _SceneSource:
-    """Makes scene ``index`` of a stream; picklable, so that worker processes can draw."""
-
-    def __init__(self, seed: int, stream: int, size: int, crops=None, photographs: Optional[Photographs] = None):
-        self.seed, self.stream, self.size = seed, stream, size
-        self.crops, self.photographs = crops, photographs
-
-    def scene(self, index: int) -> Scene:
-        cv2.setNumThreads(1)
-        if self.photographs is not None:
-            return self.photographs.scene(*self.crops[index], self.size)
-        return render_scene(np.random.default_rng([self.seed, self.stream, index]), self.size)
-
-    def stimulus(self, index: int) -> Tuple[Scene, np.ndarray]:
-        scene = self.scene(index)
-        return scene, picture_features(scene.image, scene.semantic)
-
-
-def _draw(function, count: int, workers: int, title: str) -> Iterator:
-    """``function(0) … function(count − 1)`` in order, drawn by worker processes, with a progress bar."""
-    with progress_bar(total=count, desc=title, unit='picture') as bar:
-        if workers == 1:
-            for index in range(count):
-                yield function(index)
-                bar.update()
-            return
-        # spawn: a fork of a process whose libraries have started threads can hang
-        with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool:
-            for start in range(0, count, 256):  # not too far ahead of the writer
-                for result in pool.map(function, range(start, min(start + 256, count)), chunksize=8):
-                    yield result
-                    bar.update()
-
-
-def _write_stimuli(layout: NSDLayout, coco_dir: Path, design: Design, config: WorldConfig) -> np.ndarray:
+def _write_stimuli(
+    layout: NSDLayout, coco_dir: Path, design: Design, config: WorldConfig, pool: Optional[ProcessPoolExecutor]
+) -> np.ndarray:
     """Draw all stimuli; returns their features (stimuli, NUM_CHANNELS, 16, 16)."""
     rng = np.random.default_rng([config.seed, 2])
     count, size = design.num_stimuli, config.stimulus_size
@@ -150,11 +115,11 @@ def _write_stimuli(layout: NSDLayout, coco_dir: Path, design: Design, config: Wo
     layout.stimuli_file.parent.mkdir(parents=True, exist_ok=True)
     writers = {name: CocoWriter(coco_dir / 'annotations', name) for name in ('train2017', 'val2017')}
     features = []
-    drawer = _SceneSource(config.seed, 3, size, crops, photographs).stimulus
+    drawer = SceneSource(config.seed, 3, size, crops, photographs).stimulus
     check_room(layout.stimuli_file, count * size * size * 3 + TABLES_BYTES)
     with h5py.File(layout.stimuli_file, 'w', libver='earliest') as file:
         bricks = file.create_dataset('imgBrick', (count, size, size, 3), np.uint8, chunks=(1, size, size, 3))
-        for index, (scene, feature) in enumerate(_draw(drawer, count, config.workers, 'stimuli')):
+        for index, (scene, feature) in enumerate(draw(drawer, count, pool, 'stimuli')):
             bricks[index] = scene.image
             features.append(feature)
             if photographs is None:
@@ -258,28 +223,28 @@ def _write_world(part: Path, config: WorldConfig) -> None:
         config.subjects, max(config.sessions), config.shared_fraction, np.random.default_rng([config.seed, 1])
     )
     _write_design(layout, design)
-    features = _write_stimuli(layout, part / 'coco_stimuli', design, config)
+    with drawing_processes(config.workers) as pool:
+        features = _write_stimuli(layout, part / 'coco_stimuli', design, config, pool)
+        _write_downstream(part, config, pool)
     with h5py.File(part / 'truth.h5', 'w', libver='earliest') as truth:
         truth.attrs['seed'] = config.seed
         truth.attrs['note'] = 'noise ceilings are percent of variance; ids are 0-based'
         for index in range(config.subjects):
             _write_subject(layout, truth, index, design, features, config)
 
-    counts: Sequence[int] = config.downstream
+
+def _write_downstream(part: Path, config: WorldConfig, pool: Optional[ProcessPoolExecutor]) -> None:
+    """Other scenes than the stimuli, as COCO and as ADE20K."""
     writers = [
         (write_coco_split, part / 'coco', 'train2017'),
         (write_coco_split, part / 'coco', 'val2017'),
         (write_ade_split, part / 'ADEChallengeData2016', 'training'),
         (write_ade_split, part / 'ADEChallengeData2016', 'validation'),
     ]
-    for stream, (count, (write, root, split)) in enumerate(zip(counts, writers), 5):
+    for stream, (count, (write, root, split)) in enumerate(zip(config.downstream, writers), 5):
         if count:
-            scenes = _draw(
-                _SceneSource(config.seed, stream, config.downstream_size).scene,
-                count,
-                config.workers,
-                f'{root.name} {split}',
-            )
+            drawer = SceneSource(config.seed, stream, config.downstream_size).scene
+            scenes = draw(drawer, count, pool, f'{root.name} {split}')
             write(root, split, scenes, *([stream * 10_000_001] if write is write_coco_split else []))
 
 
