@@ -2,7 +2,7 @@
 
 Example:
     python tools/demo.py
-Everything is written into data/sim and work_dirs/demo; 10 to 13 minutes on two cores.
+Everything is written into data/sim and work_dirs/demo; about 11 minutes on two cores.
 """
 
 import argparse
