@@ -50,7 +50,7 @@ class EncodingMetric(GatheredMetric):
     scored on the test images (:func:`fit_encoding_model`).
 
     Figures, over all voxels, with ``_roi_<ROI>`` behind them over those of a ROI, and with ``subj0N_`` in front for one
-    subject instead of the mean over subjects:
+    subject instead of the mean over the subjects that have such voxels:
 
     - ``pcc``: raw Pearson r, mean over voxels;
     - ``pcc_normalized``: r divided by the square root of the noise ceiling, mean over the voxels whose ceiling is at
@@ -149,10 +149,11 @@ class EncodingMetric(GatheredMetric):
                 counts[name] = counts.get(name, 0) + count
         figures: Dict[str, float] = {}
         for name, by_subject in own.items():
-            resampled[name] = np.mean([values for _, values in by_subject.values()], axis=0)
-            figures.update(_interval(name, np.mean([value for value, _ in by_subject.values()]), resampled[name]))
+            values, drawn = zip(*by_subject.values())
+            resampled[name] = np.asarray([_mean(drawing) for drawing in np.transpose(drawn)])
+            figures.update(_interval(name, _mean(np.asarray(values)), resampled[name]))
         figures['pcc_se'] = float(np.std(resampled['pcc'], ddof=1))
-        figures.update({name: float(np.mean(list(by_subject.values()))) for name, by_subject in ceilings.items()})
+        figures.update({name: _mean(np.asarray(list(by_subject.values()))) for name, by_subject in ceilings.items()})
         if self.per_subject:
             for name, by_subject in ceilings.items():
                 figures.update({f'{subject}_{name}': value for subject, value in by_subject.items()})

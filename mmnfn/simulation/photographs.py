@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Dict, List, Tuple
 
 import cv2
 import numpy as np
 from pycocotools.coco import COCO
+
+from mmnfn.json_file import load_json
 
 from .scenes import CLASSES, Instance, Scene
 
@@ -58,12 +59,17 @@ class Photographs:
         if not Path(annotations).is_file():
             raise FileNotFoundError(f'--annotations: {annotations} does not exist. Give a COCO instances file.')
         try:
-            content = json.loads(Path(annotations).read_text())
+            content = load_json(Path(annotations))
+            for image in content['images']:
+                if not (image['height'] > 0 and image['width'] > 0 and isinstance(image['file_name'], str)):
+                    raise ValueError(f'picture {image["id"]} has no size or no file name')
             self.coco = COCO()
             self.coco.dataset = content
             self.coco.createIndex()
             self.ids: List[int] = sorted(self.coco.imgs)
-            self.categories = {c['id']: c for c in content['categories']}
+            self.categories = {c['id']: c for c in content['categories'] if isinstance(c['name'], str)}
+            for annotation in content['annotations']:
+                self.class_of(annotation['category_id'])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f'--annotations: {annotations} is no COCO instances file ({error!r}).') from error
         if not self.ids:

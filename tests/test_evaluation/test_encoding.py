@@ -152,6 +152,17 @@ def test_unknown_ceilings_leave_nothing_to_normalise(known):
     assert figures['pcc'] > 0.5
 
 
+def test_a_subject_without_such_voxels_counts_in_no_mean_over_subjects(known):
+    metric = EncodingMetric(bootstraps=20)
+    add(metric, *known, 'subj04')
+    add(metric, *known, 'subj07', ceiling=CEILING * 0)
+    figures = metric.evaluate(180)
+    for end in ('', '_low', '_high'):
+        key = f'pcc_normalized{end}'
+        assert figures[f'encoding/{key}'] == pytest.approx(figures[f'encoding/subj04_{key}'])
+        assert np.isnan(figures[f'encoding/subj07_{key}'])
+
+
 def test_noise_free_signals_reach_the_simulated_worlds_ceiling(world, store):
     """Noise-free responses as features: r of each ROI is its true ceiling, within the bootstrap interval."""
     dataset = NSDDataset(store, [1], 'images_32.h5', split='all', roi_names=('prf-visualrois',))

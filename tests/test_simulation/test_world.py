@@ -265,7 +265,19 @@ def write_noise(path):
 def test_wrong_paths(tmp_path):
     with pytest.raises(FileNotFoundError, match='no_folder'):
         simulate(tmp_path / 'out', WorldConfig(images=tmp_path / 'no_folder', annotations=tmp_path / 'a.json'))
-    (tmp_path / 'a.json').write_text('[]')
+    picture, category = dict(id=1, file_name='a.jpg', height=9, width=9), dict(id=3, name='cat')
+    for content in (
+        [],
+        dict(images=[dict(picture, height=0)], annotations=[], categories=[category]),
+        dict(images=[dict(id=1, file_name='a.jpg')], annotations=[], categories=[category]),
+        dict(images=[picture], annotations=[dict(id=1, image_id=1, category_id=4)], categories=[category]),
+        dict(images=[picture], annotations=[], categories=[dict(id=3)]),
+        dict(images=[], annotations=[], categories=[]),
+    ):
+        (tmp_path / 'a.json').write_text(json.dumps(content))
+        with pytest.raises(ValueError, match='a.json'):
+            simulate(tmp_path / 'out', WorldConfig(images=tmp_path, annotations=tmp_path / 'a.json'))
+    (tmp_path / 'a.json').write_text(100_000 * '[')
     with pytest.raises(ValueError, match='a.json'):
         simulate(tmp_path / 'out', WorldConfig(images=tmp_path, annotations=tmp_path / 'a.json'))
     (tmp_path / 'old').mkdir()
