@@ -37,7 +37,7 @@ class CfgOptions(DictAction):
 
 def report_error(program: str, error: Exception) -> int:
     """Print a user's error in one line, from one process of a run only, and return the exit code 2."""
-    if os.environ.get('RANK', '0') == '0':
+    if _is_first_process():
         print(f'{program}: error: {error}', file=sys.stderr, flush=True)
     return 2
 
@@ -172,8 +172,9 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
 
     Args:
         cfg: The run's config, whose ``work_dir`` is set.
-        resume: None for no resume; 'auto' for the checkpoint that ``last_checkpoint`` in the work folder names, if
-            there is one.
+        resume: None for no resume; 'auto' for the checkpoint that ``last_checkpoint`` in the work folder names. Where
+            there is none yet, training starts as it would without the flag (and says so), ``load_from`` included: one
+            command is right for the first start and for every later one.
 
     Raises:
         FileNotFoundError: The checkpoint does not exist.
@@ -184,8 +185,12 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
     path = resume
     if resume == 'auto':
         last = Path(cfg.work_dir) / 'last_checkpoint'
-        path = last.read_text().strip() if last.is_file() else None
-    if path is not None and not _is_remote(path):
+        if not last.is_file():
+            if _is_first_process():
+                print(f'--resume: {cfg.work_dir} has no checkpoint yet, so training starts from the beginning.')
+            return
+        path = last.read_text().strip()
+    if not _is_remote(path):
         if not osp.isfile(path):
             named = f' named by {last}' if resume == 'auto' else ''
             raise FileNotFoundError(
@@ -250,6 +255,12 @@ def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
                     f'{key}.ann_file: there is no {osp.join(root, annotations)!r} (looked from '
                     f'{os.getcwd()}). Is {root!r} the folder meant?'
                 )
+
+
+def _is_first_process() -> bool:
+    """Before the launcher is asked: by what torchrun, Slurm or Open MPI say of the process."""
+    said = (os.environ.get(name) for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'))
+    return next((rank for rank in said if rank), '0') == '0'
 
 
 def _is_remote(path: str) -> bool:

@@ -103,12 +103,17 @@ def test_auto_scale_lr_needs_a_base_batch_size():
         run_config.enable_auto_scale_lr(Config({}))
 
 
-def test_resume(tmp_path):
+def test_resume(tmp_path, monkeypatch, capsys):
+    """Where there is nothing to resume, it is said once, and a run begins with the weights it was to begin with."""
     cfg = Config(dict(load_from='other.pth', work_dir=str(tmp_path)))
     run_config.set_resume(cfg, None)
+    for rank in '01':
+        monkeypatch.setenv('SLURM_PROCID', rank)
+        run_config.set_resume(cfg, 'auto')
     assert 'resume' not in cfg and cfg.load_from == 'other.pth'
-    run_config.set_resume(cfg, 'auto')
-    assert cfg.resume is True and cfg.load_from is None
+    assert capsys.readouterr().out.splitlines() == [
+        f'--resume: {tmp_path} has no checkpoint yet, so training starts from the beginning.'
+    ]
     path = str(tmp_path / 'epoch_1.pth')
     torch.save(dict(weight=torch.ones(1000)), path)
     run_config.set_resume(cfg, path)
