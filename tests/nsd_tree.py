@@ -155,11 +155,9 @@ def slow_store(root, subject, classes=CLASSES, sessions=None, normalization='tra
     names = ['masterordering', 'subjectim', 'sharedix']
     mat = scipy.io.loadmat(root / 'nsddata/experiments/nsd/nsd_expdesign.mat', variable_names=names)
     order, own, shared = mat['masterordering'][0], mat['subjectim'], set(mat['sharedix'][0].tolist())
-    counts = []
-    for k in range(len(own)):
-        files = root.glob(f'nsddata_betas/ppdata/subj{k + 1:02d}/func1pt8mm/betas_fithrf_GLMdenoise_RR/betas_session*')
-        counts.append(len({path.name[:15] for path in files}) or len(order) // 750)
-    counts = [min(count, sessions or count) for count in counts]
+    files = root.glob(f'nsddata_betas/ppdata/{subject}/func1pt8mm/betas_fithrf_GLMdenoise_RR/betas_session*')
+    counts = [len(order) // 750] * len(own)  # of other subjects all sessions, whether or not they are here
+    counts[number] = min(len({path.name[:15] for path in files}), sessions or len(order))
     shown = [int(own[number, k - 1]) for k in order[: 750 * counts[number]]]
 
     images = {name: nib.load(anatomy / f'roi/{name}.nii.gz') for name in classes}

@@ -1,6 +1,7 @@
 """Turn an NSD release tree (or a simulated one) into ROI stores, one file per subject.
 
-What was interrupted goes on at the session it was in when the same command is given again.
+What was interrupted goes on at the session it was in when the same command is given again. A store
+that is whole and was made of the same files in the same way is kept; remove it to have it made anew.
 
 Example:
     python tools/prepare_nsd.py data/nsd data/nsd_store --image-size 224
@@ -60,6 +61,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
                 f'{args.nsd_root} holds no {args.beta_version} betas of any subject. Choose another '
                 '--beta-version, or download nsddata_betas/.'
             )
+        before = {path: path.stat().st_ino for path in args.store.glob('*.h5')}
         paths = prepare(
             layout,
             args.store,
@@ -72,7 +74,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             dtype=args.dtype,
             trials=args.trials,
         )
-        print('\n'.join(f'wrote {path}' for path in paths))
+        for path in paths:
+            print(f'{"kept" if before.get(path) == path.stat().st_ino else "wrote"} {path}')
         if args.verify is not None:
             for path in paths[: len(subjects)]:
                 voxels, difference = verify_store(layout, path, args.verify)

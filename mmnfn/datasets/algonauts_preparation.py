@@ -15,6 +15,7 @@ from mmnfn.progress import progress_bar
 from .algonauts import DOWNLOAD_AGAIN, HEMISPHERES, AlgonautsLayout, Hemisphere
 from .fsaverage import REMEDY, read_white_surface
 from .hdf5 import write_attributes
+from .images import earlier_pictures
 from .nsd_layout import ROI_CLASSES
 from .roi_store import StoreTables, atomic_h5
 from .stim_info import read_stim_info
@@ -226,7 +227,8 @@ def prepare_images(
     layout: AlgonautsLayout, store: Union[str, Path], subjects: Sequence[str], size: int, progress: bool = True
 ) -> Path:
     """Write ``images_<size>.h5``: the training pictures of some subjects, resized, as memory-mappable uint8 RGB
-    (images, size, size, 3). A picture of several subjects is taken from the first.
+    (images, size, size, 3). A picture of several subjects is taken from the first; what an earlier call wrote there
+    stays in it.
 
     Raises:
         FileNotFoundError, ValueError: If a picture is missing, damaged or not square; nothing is left then.
@@ -236,13 +238,17 @@ def prepare_images(
         images = layout.images(subject)
         for image_id, path in zip(images.image_id.tolist(), images.paths):
             paths.setdefault(image_id, path)
-    target = Path(store) / f'images_{size}.h5'
-    with full_disk_named(target), atomic_h5(target, len(paths) * size * size * 3) as file:
-        images = file.create_dataset('images', (len(paths), size, size, 3), np.uint8)
-        for row, image_id in enumerate(progress_bar(sorted(paths), desc='pictures', unit='picture', show=progress)):
-            images[row] = _read_picture(paths[image_id], size)
-        file['image_id'] = np.asarray(sorted(paths), np.int64)
-        write_attributes(file, source=f'Algonauts 2023 training_images of {", ".join(subjects)}')
+    target, names, said = Path(store) / f'images_{size}.h5', set(subjects), 'Algonauts 2023 training_images of '
+    earlier, image_ids = earlier_pictures(target), sorted(paths)
+    if earlier is not None and str(earlier.source).startswith(said):
+        names.update(earlier.source[len(said) :].split(', '))
+        image_ids = sorted({*paths, *earlier.image_id.tolist()})
+    with full_disk_named(target), atomic_h5(target, len(image_ids) * size * size * 3) as file:
+        images = file.create_dataset('images', (len(image_ids), size, size, 3), np.uint8)
+        for row, image_id in enumerate(progress_bar(image_ids, desc='pictures', unit='picture', show=progress)):
+            images[row] = _read_picture(paths[image_id], size) if image_id in paths else earlier[image_id]
+        file['image_id'] = np.asarray(image_ids, np.int64)
+        write_attributes(file, source=said + ', '.join(sorted(names)))
     return target
 
 

@@ -92,6 +92,8 @@ def _one_chunk_per_voxel(betas: h5py.Dataset) -> bool:
 def _read_chunks(betas: h5py.Dataset, index: np.ndarray) -> np.ndarray:
     """Chunk by chunk, as they lie in the file."""
     size, read = TRIALS_PER_SESSION * betas.dtype.itemsize, betas.id.read_direct_chunk
+    if not len(index):  # the storage size would be that of all chunks, and 90 MB of index would be read for it
+        return np.empty((0, TRIALS_PER_SESSION), np.int16)
     if betas.id.get_storage_size() != betas.id.get_num_chunks() * size:  # of a short one the rest would be anything
         raise ValueError(f'it has chunks of other than {size} bytes')
     chunks = [read((0, z, y, x))[1] for x, y, z in index.tolist()]

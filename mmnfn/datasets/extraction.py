@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, Sequence, Tuple
@@ -51,9 +52,16 @@ def working_folder(store: Path, needed_bytes: int) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # given back by the system when the process ends
         except OSError as error:
-            raise ValueError(
-                f'{store} is being written by another process. Wait for it, or choose another folder for the stores.'
-            ) from error
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise ValueError(
+                    f'{store} is being written by another process. Wait for it, or choose another folder for the '
+                    'stores.'
+                ) from error
+            warnings.warn(
+                f'The file system of {folder} has no locks ({error.strerror}): take care that no other process writes '
+                'the same stores.',
+                stacklevel=2,
+            )
         try:
             store.with_name(store.name + '.part').unlink(missing_ok=True)  # of a killed run
             _check_room(store, folder, needed_bytes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 import cv2
 import h5py
@@ -14,7 +14,7 @@ from mmnfn.disk import full_disk_named
 from mmnfn.progress import progress_bar
 
 from .files import existing
-from .hdf5 import plain_dataset, read_table, write_attributes
+from .hdf5 import plain_dataset, read_attributes, read_table, write_attributes
 from .roi_store import atomic_h5, open_complete
 
 
@@ -23,6 +23,11 @@ class StimulusImages:
 
     Args:
         path: ``nsd_stimuli.hdf5`` (dataset ``imgBrick``) or ``images_<size>.h5`` made by ``tools/prepare_nsd.py``.
+
+    Attributes:
+        image_id: (pictures,) 0-based 73k ids, ascending.
+        size: Side in pixels.
+        source: What an image store was made from; None of NSD's own file.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -46,12 +51,14 @@ class StimulusImages:
                 f'{kind} {shape}. Is it a file of NSD stimuli?'
             )
         self.count, self.size = shape[:2]
+        self.image_id, self.source = np.arange(self.count), None
         if not self.raw:
             with open_complete(self.path, 'image store') as file:
                 try:
-                    self._ids = read_table(file, 'image_id', 'iu', self.count)
+                    self.image_id = read_table(file, 'image_id', 'iu', self.count)
+                    self.source = read_attributes(file).get('source')
                     self._offset = plain_dataset(file, 'images').id.get_offset()
-                    if self._offset is None or (np.diff(self._ids) <= 0).any():
+                    if self._offset is None or (np.diff(self.image_id) <= 0).any():
                         raise ValueError('its pictures are not in one piece and in order')
                 except ValueError as error:
                     raise ValueError(f'{self.path} is damaged: {error}. Make it again.') from error
@@ -71,6 +78,10 @@ class StimulusImages:
             self._process = os.getpid()
         return self._source
 
+    def missing(self, image_ids: np.ndarray) -> np.ndarray:
+        """Those of some 0-based 73k ids that there is no picture of."""
+        return np.setdiff1d(image_ids, self.image_id)
+
     def __getitem__(self, image_id: int) -> np.ndarray:
         """(S, S, 3) uint8 RGB picture of a 0-based 73k id; KeyError where there is none."""
         if self.raw:
@@ -82,8 +93,8 @@ class StimulusImages:
                 raise ValueError(
                     f'{self.path}: picture {image_id} cannot be read: {error}. Download it again.'
                 ) from error
-        row = np.searchsorted(self._ids, image_id)
-        if row == len(self._ids) or self._ids[row] != image_id:
+        row = np.searchsorted(self.image_id, image_id)
+        if row == len(self.image_id) or self.image_id[row] != image_id:
             raise KeyError(
                 f'{self.path} has no picture with 73k id (0-based) {image_id}. Prepare the image store again '
                 'together with the subjects you use.'
@@ -93,7 +104,7 @@ class StimulusImages:
 
 def write_image_store(source: Path, store: Path, image_ids: np.ndarray, size: int, progress: bool = True) -> Path:
     """Write ``images_<size>.h5``: the pictures of some 73k ids, resized, as memory-mappable uint8 (images, size,
-    size, 3).
+    size, 3). What an earlier call wrote there from the same file stays in it.
 
     Args:
         source: ``nsd_stimuli.hdf5``.
@@ -109,18 +120,41 @@ def write_image_store(source: Path, store: Path, image_ids: np.ndarray, size: in
         FileNotFoundError, ValueError: If the stimulus file is missing, damaged or has no such picture.
         NoRoom: The disk is full.
     """
+    pictures = open_stimuli(source)
+    image_ids = np.unique(image_ids)
+    if image_ids[-1] >= pictures.count:
+        raise ValueError(f'{source} holds {pictures.count} pictures, but 73k id {image_ids[-1]} (0-based) is wanted.')
+    path, said = Path(store) / f'images_{size}.h5', f'{source.name} {source.stat().st_size}'
+    earlier, kept = earlier_pictures(path), ()
+    if earlier is not None and earlier.source == said:
+        if not len(earlier.missing(image_ids)):
+            return path
+        kept = set(earlier.image_id.tolist())
+        image_ids = np.union1d(image_ids, earlier.image_id)
+    with full_disk_named(path), atomic_h5(path, len(image_ids) * size * size * 3) as file:
+        images = file.create_dataset('images', (len(image_ids), size, size, 3), np.uint8)
+        for row, image_id in enumerate(progress_bar(image_ids, desc='pictures', unit='picture', show=progress)):
+            if image_id in kept:
+                images[row] = earlier[image_id]
+            else:
+                images[row] = cv2.resize(pictures[image_id], (size, size), interpolation=cv2.INTER_AREA)
+        file['image_id'] = image_ids
+        write_attributes(file, source=said)
+    return path
+
+
+def open_stimuli(source: Path) -> StimulusImages:
+    """``nsd_stimuli.hdf5``; FileNotFoundError or ValueError where it is missing or something else."""
     existing(source, 'stimulus file', 'Download nsd_stimuli.hdf5 (39 GB).')
     pictures = StimulusImages(source)
     if not pictures.raw:
         raise ValueError(f'{source} has no dataset "imgBrick". Is it nsd_stimuli.hdf5?')
-    image_ids = np.unique(image_ids)
-    if image_ids[-1] >= pictures.count:
-        raise ValueError(f'{source} holds {pictures.count} pictures, but 73k id {image_ids[-1]} (0-based) is wanted.')
-    path = Path(store) / f'images_{size}.h5'
-    with full_disk_named(path), atomic_h5(path, len(image_ids) * size * size * 3) as file:
-        images = file.create_dataset('images', (len(image_ids), size, size, 3), np.uint8)
-        for row, image_id in enumerate(progress_bar(image_ids, desc='pictures', unit='picture', show=progress)):
-            images[row] = cv2.resize(pictures[image_id], (size, size), interpolation=cv2.INTER_AREA)
-        file['image_id'] = image_ids
-        write_attributes(file, source=f'{source.name} {source.stat().st_size}')
-    return path
+    return pictures
+
+
+def earlier_pictures(path: Path) -> Optional[StimulusImages]:
+    """What an earlier call wrote into ``images_<size>.h5``; None where there is nothing of use."""
+    try:
+        return StimulusImages(path)
+    except (FileNotFoundError, ValueError):
+        return None

@@ -93,7 +93,8 @@ def _seen_by_all(report: Report, layout: NSDLayout, design: Optional[Design]) ->
     if not found:
         return Use(name, 'no', "no subject's sessions can be used")
     whole = len(design.seen_by_all({}))
-    if found[0] >= whole > 0:
+    fewest = min(found)
+    if fewest >= whole > 0:
         return Use(name, 'yes', f'{whole} images were seen three times by all subjects')
     # All subjects see their images in the same order, so that the one with the fewest sessions sets the limit.
     needed, files = min(design.full_sessions().values()), []
@@ -105,8 +106,8 @@ def _seen_by_all(report: Report, layout: NSDLayout, design: Optional[Design]) ->
         if subject in design.subjects and last < needed:
             suffix = layout.session_file(subject, last).name.split('.', 1)[1]
             files += session_paths(report, layout, subject, range(last + 1, needed + 1), suffix)
-    reason = f'{found[0]} of {whole} images were seen three times by all subjects in the sessions at hand'
-    return Use(name, 'partly' if found[0] else 'no', reason, tuple(files))
+    reason = f'{fewest} of {whole} images were seen three times by all subjects in the sessions at hand'
+    return Use(name, 'partly' if fewest else 'no', reason, tuple(files))
 
 
 def _image_store(report: Report, made: Sequence[str]) -> Use:

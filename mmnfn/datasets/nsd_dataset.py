@@ -90,6 +90,13 @@ class NSDDataset(BaseDataset):
             )
             self._ceilings[name] = torch.from_numpy(self._noise_ceiling(store)[self._voxels[name]])
             self._ncsnr[name] = torch.from_numpy(store.ncsnr[self._voxels[name]])
+            lacking = self.images.missing(store.image_id[self._rows(store)])
+            if len(lacking):
+                raise ValueError(
+                    f'{self.images.path} lacks {len(lacking)} of the pictures of {name}, e.g. 73k id (0-based) '
+                    f'{lacking[0]}. Prepare it together with {store.path}: tools/prepare_nsd.py --image-size '
+                    f'{self.images.size}.'
+                )
         super().__init__(ann_file='', data_root=data_root, pipeline=list(pipeline), **kwargs)
 
     @property
@@ -110,10 +117,13 @@ class NSDDataset(BaseDataset):
 
     def _noise_ceiling(self, store: ROIStore) -> np.ndarray:
         """(V,) percent of variance of a test response as this dataset gives it."""
-        if not self._from_trials:
+        special = self.split == 'special515'
+        if not self._from_trials and not special:
             return store.noise_ceiling
-        repeats = np.bincount(store.trial_row[self._trials(store)], minlength=len(store.image_id))
-        repeats = repeats[(store.split == 'test') & (repeats > 0)]
+        repeats = store.repeats
+        if self._from_trials:
+            repeats = np.bincount(store.trial_row[self._trials(store)], minlength=len(store.image_id))
+        repeats = repeats[(store.seen_by_all if special else store.split == 'test') & (repeats > 0)]
         if not repeats.size:
             return np.full(len(store.ncsnr), np.nan, np.float32)
         if not self.average:

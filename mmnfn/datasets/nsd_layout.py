@@ -148,13 +148,12 @@ class NSDLayout:
         found = (re.fullmatch(r'betas_session(\d\d)\.(hdf5|nii\.gz)', name) for name in names)
         return sorted({int(name.group(1)) for name in found if name})
 
-    def sessions_at_hand(self, subject: str) -> int:
-        """How many sessions from the first on have betas, without a gap; 0 if there are none."""
-        found = self._sessions_found(subject) if self.beta_dir(subject).is_dir() else []
-        return next((n for n, session in enumerate(found) if session != n + 1), len(found))
-
-    def sessions(self, subject: str) -> List[int]:
+    def sessions(self, subject: str, max_sessions: Optional[int] = None) -> List[int]:
         """Sessions (1-based) with betas, as HDF5 or NIfTI.
+
+        Args:
+            subject: ``'subj0N'``.
+            max_sessions: Only the first sessions; what is missing after them does not matter.
 
         Raises:
             FileNotFoundError: If there is none.
@@ -169,18 +168,19 @@ class NSDLayout:
         found = self._sessions_found(subject)
         if not found:
             raise FileNotFoundError(f'{folder} holds no betas_sessionNN.hdf5. Download at least session 1.')
-        missing = sorted(set(range(1, found[-1] + 1)) - set(found))
+        missing = sorted(set(range(1, min(found[-1], max_sessions or found[-1]) + 1)) - set(found))
         if missing:
+            way_out = f', or use only the first {missing[0] - 1}: --max-sessions' if missing[0] > 1 else ''
             raise ValueError(
                 f'{folder} lacks session(s) {", ".join(map(str, missing))} although it has session '
-                f'{found[-1]}. Download what is missing, or move the later sessions away.'
+                f'{found[-1]}. Download what is missing{way_out}.'
             )
         if found[0] < 1 or found[-1] > FULL_SESSIONS[subject]:
             raise ValueError(
                 f'{folder} has session {found[0] if found[0] < 1 else found[-1]}, but {subject} has sessions 1 to '
                 f'{FULL_SESSIONS[subject]}. Are they files of another subject?'
             )
-        return found
+        return found[:max_sessions]
 
     def roi_classes(self, subject: str) -> List[str]:
         """Stems of all ROI files of a subject, without those of one hemisphere."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,11 +15,11 @@ from mmnfn.progress import progress_bar
 
 from .averaging import VOXELS_PER_BLOCK, average_repeats, ncsnr_of_repeats, read_ncsnr
 from .extraction import Extraction, extraction_bytes, working_folder
-from .images import write_image_store
+from .images import open_stimuli, write_image_store
 from .noise_ceiling import mixed_noise_ceiling
 from .nsd_layout import ROI_CLASSES, TRIALS_PER_SESSION, NSDLayout
 from .presentations import NORMALIZATIONS, read_presentations
-from .roi_store import StoreTables, atomic_h5
+from .roi_store import ROIStore, StoreTables, atomic_h5
 from .voxels import select_voxels
 
 
@@ -38,7 +39,8 @@ def prepare_subject(
 
     Betas are divided by 300, z-scored within each session with mean and deviation of the training trials, and
     averaged over the repeats of an image. The test split is the shared images, the training split all others. Memory
-    stays below 500 MB; a killed call goes on at the session it was in when it is made again.
+    stays below 500 MB; a killed call goes on at the session it was in when it is made again, and a store that was
+    made of the same files in the same way is left as it is.
 
     Args:
         layout: The release tree.
@@ -72,7 +74,16 @@ def prepare_subject(
     shown = read_presentations(layout, subject, max_sessions, normalization)
     ncsnr, ncsnr_source = read_ncsnr(layout, subject, voxels, shown), 'ncsnr.nii.gz'
 
+    sources = [layout.design_file, *(layout.roi_file(subject, name) for name in roi_classes)]
+    sources += [layout.session_file(subject, session) for session in shown.sessions]
+    way = dict(rois=list(roi_classes), normalization=normalization, dtype=dtype, trials=trials)
+    recipe = _recipe(layout, [*sources, layout.beta_dir(subject) / 'ncsnr.nii.gz'], way)
     path, count = Path(store) / f'{subject}.h5', len(voxels.index)
+    if _made_by(path) == recipe:
+        if path.with_suffix('.partial').exists():  # of a run that was killed when the store was complete
+            with working_folder(path, 0):
+                pass
+        return path
     rows = len(shown.image_id) + (len(shown.rows) if trials else 0)
     needed = extraction_bytes(count, len(shown.sessions)) + rows * count * np.dtype(dtype).itemsize
     with working_folder(path, needed) as folder:
@@ -103,8 +114,6 @@ def prepare_subject(
                     responses[:, block] = values.astype(dtype)  # HDF5's own conversion to float16 is wrong
                     invalid, saturated = invalid + bad, saturated + clipped
                     bar.update(block.stop - block.start)
-            sources = [layout.design_file, *(layout.roi_file(subject, name) for name in roi_classes)]
-            sources += extraction.sources.values()
             StoreTables(
                 subject=subject,
                 image_id=shown.image_id,
@@ -126,10 +135,26 @@ def prepare_subject(
                     saturated_values=saturated,
                     ncsnr_source=ncsnr_source,
                     split_rule='test = shared images',
+                    recipe=recipe,
                     sources=[f'{source.relative_to(layout.root)} {source.stat().st_size}' for source in sources],
                 ),
             ).write(file)
     return path
+
+
+def _recipe(layout: NSDLayout, sources: Sequence[Path], way: Dict[str, object]) -> str:
+    """Digest of the files that a store is made of, by place, size and time, and of how it is made."""
+    status = [(path.relative_to(layout.root).as_posix(), path.stat()) for path in sources if path.exists()]
+    made_of = [(name, found.st_size, found.st_mtime_ns) for name, found in status]
+    return hashlib.sha256(repr((made_of, layout.beta_version, sorted(way.items()))).encode()).hexdigest()
+
+
+def _made_by(path: Path) -> Optional[str]:
+    """Recipe of a whole store; None where there is none."""
+    try:
+        return ROIStore(path).attributes.get('recipe')
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def prepare(
@@ -146,7 +171,8 @@ def prepare(
         layout: The release tree.
         store: Folder of the stores.
         subjects: Subjects.
-        image_size: Side of the pictures in ``images_<size>.h5``; None for none.
+        image_size: Side of the pictures in ``images_<size>.h5``, to which those of other subjects that are in it
+            belong as before; None for none.
         workers: Processes, each working on one subject at a time.
         **kwargs: See :func:`prepare_subject`.
 
@@ -158,6 +184,8 @@ def prepare(
     """
     if workers < 1:
         raise ValueError(f'workers is {workers}; it must be at least 1.')
+    if image_size is not None:
+        open_stimuli(layout.stimuli_file)  # complain before hours of reading
     jobs: Dict[str, dict] = {name: dict(kwargs, position=k if workers > 1 else 0) for k, name in enumerate(subjects)}
     if workers == 1:
         paths = [prepare_subject(layout, store, name, **options) for name, options in jobs.items()]

@@ -20,7 +20,8 @@ class Presentations(NamedTuple):
         rows: (trials,) row of each trial's image.
         image_id: (images,) 0-based 73k ids, ascending.
         is_test: (images,) bool, the shared images.
-        seen_by_all: (images,) bool, seen three times by every subject of the experiment.
+        seen_by_all: (images,) bool, seen three times by every subject of the experiment, by this one in these sessions
+            and by the others in all of theirs: NSD's 515.
         reference: (trials,) bool, the trials that mean and deviation come from; None for no normalisation.
     """
 
@@ -49,7 +50,7 @@ def read_presentations(
     Raises:
         FileNotFoundError, ValueError: If betas, design and table of trials do not fit together.
     """
-    sessions = layout.sessions(subject)[:max_sessions]
+    sessions = layout.sessions(subject, max_sessions)
     design = read_design(layout.design_file)
     ids, shared = design.trials(subject, len(sessions))
     check_responses(layout.responses_file(subject), ids)
@@ -63,7 +64,7 @@ def read_presentations(
         )
     if np.bincount(rows).max() > np.iinfo(np.uint8).max:
         raise ValueError(f'{layout.design_file} shows {subject} an image more than 255 times. Download it again.')
-    counts = {name: layout.sessions_at_hand(name) or full for name, full in design.full_sessions().items()}
-    counts = {name: min(count, max_sessions or count) for name, count in counts.items()}
     reference = {'train': ~is_test[rows], 'all': np.ones(len(rows), bool), 'none': None}[normalization]
-    return Presentations(sessions, rows, image_id, is_test, np.isin(image_id, design.seen_by_all(counts)), reference)
+    # Of the others all sessions count, whether or not they are on this disk: else every subject had another set.
+    thrice = np.isin(image_id, design.seen_by_all({subject: len(sessions)}))
+    return Presentations(sessions, rows, image_id, is_test, thrice, reference)

@@ -245,8 +245,8 @@ class ROIStore:
         Args:
             roi_names: ROI classes.
             voxel_order: Order of the voxels within each, see :func:`.voxel_order.order_voxels`.
-            permute_rois: Seed of a control: the voxels are dealt to the ROIs at random; sizes, and each voxel's place,
-                stay.
+            permute_rois: Seed of a control: each voxel takes the ROIs of another one, chosen at random; sizes and
+                overlaps of the ROIs stay, and each voxel's place.
             permute_positions: Seed of a control: within each ROI, each voxel is said to be where another one is.
 
         Raises:
@@ -254,8 +254,11 @@ class ROIStore:
         """
         parts = [self.roi(name) for name in roi_names]
         if permute_rois is not None:
-            dealt = self._rng(permute_rois, 'rois').permutation(np.concatenate(parts))
-            parts = np.split(dealt, np.cumsum([len(part) for part in parts])[:-1])
+            # Not the list itself: a voxel in two ROIs could come twice into one.
+            own = np.unique(np.concatenate(parts))
+            dealt = np.zeros(len(self.coordinates), own.dtype)
+            dealt[own] = self._rng(permute_rois, 'rois').permutation(own)
+            parts = [dealt[part] for part in parts]
         positions = list(parts)
         if permute_positions is not None:
             rng = self._rng(permute_positions, 'positions')

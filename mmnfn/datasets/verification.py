@@ -80,7 +80,7 @@ def verify_store(layout: NSDLayout, path: Path, voxels: int, seed: int = 0) -> T
         if largest > TOLERANCE[str(store.responses.dtype)]:
             raise ValueError(
                 f'{path}: voxel {places[worst].tolist()}, 73k id {image} (0-based): the store has {found[worst]:.5f}, '
-                f'the release gives {expected[worst]:.5f}. Make the store again with tools/prepare_nsd.py.'
+                f'the release gives {expected[worst]:.5f}. Remove it, and make it again with tools/prepare_nsd.py.'
             )
     return len(chosen), largest
 

@@ -102,6 +102,8 @@ def _write_stimuli(
     else:
         crops = [photographs.crop(i, rng) for i in range(count)]
     split = np.where(rng.random(count) < 0.05, 'val2017', 'train2017')
+    if photographs is not None:  # all are of the split that their annotations are of
+        split[:] = 'val2017' if 'val2017' in Path(config.annotations).name else 'train2017'
     source = pd.DataFrame(
         dict(
             cocoId=[c[0] for c in crops],
@@ -196,7 +198,7 @@ def simulate(out: Path, config: WorldConfig, overwrite: bool = False) -> None:
         NoRoom: The disk is full.
     """
     config.check()
-    out = Path(out)
+    out = Path(out).resolve()  # a link is to lead to the new world
     if out.exists() and not overwrite:
         raise FileExistsError(f'{out} exists. Give another folder, or --overwrite to replace it.')
     if config.images is not None:

@@ -119,6 +119,14 @@ def test_the_split_of_the_stimulus_table(tree, tmp_path):
     assert store.attributes['sources'][-1] == f'{table.name} {table.stat().st_size}'
 
 
+def test_pictures_of_another_subject_stay(tree, stores, tmp_path):
+    for subject in ('subj01', 'subj06'):
+        path = prepare_images(AlgonautsLayout(tree), tmp_path, [subject], 32, progress=False)
+    both, one_by_one = StimulusImages(stores / 'images_32.h5'), StimulusImages(path)
+    assert one_by_one.image_id.tolist() == both.image_id.tolist() and one_by_one.source == both.source
+    assert all((one_by_one[i] == both[i]).all() for i in both.image_id)
+
+
 def test_pictures_are_red_where_the_files_are(tree, stores):
     images = StimulusImages(stores / 'images_32.h5')
     ids = sorted({*ROIStore(stores / 'subj01.h5').image_id, *ROIStore(stores / 'subj06.h5').image_id})

@@ -2,6 +2,7 @@
 
 import gzip
 import warnings
+from pathlib import Path
 
 import h5py
 import nibabel as nib
@@ -169,6 +170,20 @@ def test_the_head_is_checked_without_reading_the_data(tmp_path, values, name):
         check_session(path, SHAPE)
         with pytest.raises(ValueError, match=name):
             read_betas(path, PLACES, SHAPE)
+
+
+@pytest.mark.skipif(not Path('/proc/self/io').exists(), reason='Linux counts what a process reads')
+def test_the_head_of_many_chunks_is_read_without_their_index(tmp_path):
+    """NSD's sessions have 700,000 chunks, and their index 90 MB."""
+    shape = (40, 20, 20)
+    save_hdf5(tmp_path / 'betas_session01.hdf5', np.ones((*shape, 750), np.int16))
+
+    def read():
+        return int(Path('/proc/self/io').read_text().split()[1])
+
+    before = read()
+    check_session(tmp_path / 'betas_session01.hdf5', shape)
+    assert read() - before < 50_000
 
 
 def test_a_deviation_needs_two_trials():

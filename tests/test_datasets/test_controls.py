@@ -21,7 +21,12 @@ def test_permuted_rois_keep_voxels_and_their_places(store):
     plain, index, roi = voxels(store)
     geometry, dealt, dealt_roi = voxels(store, permute_rois=0)
     assert geometry.roi_sizes == plain.roi_sizes
-    assert sorted(dealt) == sorted(index), 'the same voxels, as often'
+    rois, dealt_rois = (
+        [set(x[own == k]) for k in range(len(ROI_CLASSES))] for x, own in ((index, roi), (dealt, dealt_roi))
+    )
+    assert set(dealt) == set(index) and [len(x) for x in dealt_rois] == list(plain.roi_sizes), 'no voxel twice in a ROI'
+    overlaps, dealt_overlaps = ([len(a & b) for a in x for b in x] for x in (rois, dealt_rois))
+    assert overlaps == dealt_overlaps and sum(overlaps) > sum(plain.roi_sizes), 'which overlap as before'
     stored = ROIStore(store / 'subj01.h5').coordinates
     assert (geometry.coordinates.numpy() == stored[dealt]).all()
     # a voxel's ROI says no more of its true one than chance: share of voxels that kept theirs

@@ -32,6 +32,24 @@ def test_a_pixel_is_the_mean_of_those_it_stands_for(source, tmp_path, size):
             small[image_id]
 
 
+def test_pictures_of_an_earlier_call_stay(source, tmp_path, monkeypatch):
+    """Those of another subject; they are not read again, unless they are of another file."""
+    first = write_image_store(source, tmp_path, np.asarray([0, 3]), 16, progress=False)
+    before, pictures = first.stat(), {k: StimulusImages(first)[k] for k in (0, 3)}
+    assert write_image_store(source, tmp_path, np.asarray([3]), 16, progress=False).stat() == before
+    raw, read = StimulusImages.__getitem__, []
+    monkeypatch.setattr(StimulusImages, '__getitem__', lambda self, k: [self.raw and read.append(k), raw(self, k)][1])
+    both = StimulusImages(write_image_store(source, tmp_path, np.asarray([3, 5]), 16, progress=False))
+    assert both.image_id.tolist() == [0, 3, 5] and read == [5]
+    assert all((both[k] == picture).all() for k, picture in pictures.items()) and both[5].any()
+    assert both.missing(np.asarray([5, 1, 0])).tolist() == [1] and StimulusImages(source).missing([COUNT, 0]) == [COUNT]
+    with h5py.File(source, 'a') as file:
+        file['more'] = np.zeros(1000)
+        file['imgBrick'][3] = 7
+    other = StimulusImages(write_image_store(source, tmp_path, np.asarray([3]), 16, progress=False))
+    assert other.image_id.tolist() == [3] and (other[3] == 7).all()
+
+
 def test_ids_beyond_the_file_are_refused(source, tmp_path):
     raw = StimulusImages(source)
     assert (raw[COUNT - 1] != raw[0]).any()

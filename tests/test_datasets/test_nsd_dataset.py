@@ -18,6 +18,7 @@ from mmnfn.datasets import (
     SubjectBatchSampler,
     collate_subject_batch,
 )
+from mmnfn.datasets.roi_store import atomic_h5
 
 
 def make_dataset(store, **kwargs):
@@ -187,6 +188,21 @@ def test_registered_and_picklable(store):
     copy = pickle.loads(pickle.dumps(dataset))
     assert (copy[3]['responses'] == dataset[3]['responses']).all()
     assert isinstance(dataset.pipeline.transforms[-1], PackNSDInputs)
+
+
+def test_pictures_that_are_lacking_are_named_before_training(store, tmp_path):
+    own = ROIStore(store / 'subj02.h5')
+    test = own.image_id[own.split == 'test']
+    with atomic_h5(tmp_path / 'images_8.h5') as file:
+        file['images'] = np.zeros((len(test), 8, 8, 3), np.uint8)
+        file['image_id'] = test
+    for name in ('subj01.h5', 'subj02.h5'):
+        (tmp_path / name).symlink_to(store / name)
+    options = dict(subjects=[2], images='images_8.h5')
+    assert len(make_dataset(tmp_path, split='test', **options)) == len(test)
+    lacking = np.setdiff1d(own.image_id, test)
+    with pytest.raises(ValueError, match=f'images_8.h5 lacks {len(lacking)} .* subj02, e.g. .* {lacking[0]}. Prepare'):
+        make_dataset(tmp_path, split='train', **options)
 
 
 @pytest.mark.parametrize(

@@ -31,27 +31,28 @@ def test_sessions_that_the_subjects_completed():
 def test_all_sessions_are_legal_and_one_more_is_not(layout, subject):
     count = SESSIONS[subject]
     touch(layout, subject, range(1, count + 1))
-    assert layout.sessions(subject) == list(range(1, count + 1)) and layout.sessions_at_hand(subject) == count
+    assert layout.sessions(subject) == list(range(1, count + 1))
     touch(layout, subject, [count + 1])
     with pytest.raises(ValueError, match=f'has session {count + 1}, but {subject} has sessions 1 to {count}'):
         layout.sessions(subject)
 
 
-def test_sessions_at_hand_end_at_the_first_gap(layout):
-    """Of other subjects, whose copies may be incomplete: what lies beyond a gap is not counted."""
-    assert layout.sessions_at_hand('subj03') == 0
+def test_a_gap_matters_to_those_who_use_what_follows(layout):
+    """A download that is going on may have one."""
     touch(layout, 'subj03', [2, 3])
-    assert layout.sessions_at_hand('subj03') == 0
+    with pytest.raises(ValueError, match=r'lacks session\(s\) 1 although it has session 3. Download what is missing.$'):
+        layout.sessions('subj03', 1)
     touch(layout, 'subj03', [1, 5, 6])
-    assert layout.sessions_at_hand('subj03') == 3
-    with pytest.raises(ValueError, match=r'lacks session\(s\) 4 although it has session 6'):
-        layout.sessions('subj03')
+    for wanted in (None, 4, 5):
+        with pytest.raises(ValueError, match=r'session\(s\) 4 although it has session 6.*first 3: --max-sessions'):
+            layout.sessions('subj03', wanted)
+    assert layout.sessions('subj03', 3) == [1, 2, 3] and layout.sessions('subj03', 1) == [1]
 
 
 def test_a_session_in_both_formats_is_one(tiny, tree):
     to_nifti(tree, 'subj01')
     tree.beta_file('subj01', 2).touch()
-    assert tree.sessions('subj01') == tiny.sessions('subj01') == [1, 2, 3] and tree.sessions_at_hand('subj01') == 3
+    assert tree.sessions('subj01') == tiny.sessions('subj01') == [1, 2, 3]
     assert [tree.session_file('subj01', k).suffix for k in (1, 2, 3)] == ['.gz', '.hdf5', '.gz']
 
 

@@ -107,6 +107,33 @@ def test_killed_when_the_store_is_complete(tiny, tmp_path, unbroken, reads):
     assert [path.name for path in tmp_path.iterdir()] == ['subj01.h5']
 
 
+def test_a_whole_store_is_kept(tree, tmp_path, reads):
+    """Of the same files, made in the same way."""
+    path = make(tree, tmp_path)
+    before = path.stat()
+    assert make(tree, tmp_path).stat() == before and reads == [1, 2, 3]
+    ways = (dict(dtype='float16'), dict(trials=True), dict(max_sessions=2), dict(roi_classes=CLASSES[:2]))
+    for options in (*ways, dict(normalization='all'), {}):
+        assert make(tree, tmp_path, **options).stat().st_mtime_ns > before.st_mtime_ns, options
+        before = path.stat()
+    sources = [tree.design_file, tree.roi_file('subj01', CLASSES[1]), tree.session_file('subj01', 3)]
+    for source in (*sources, tree.beta_dir('subj01') / 'ncsnr.nii.gz'):
+        os.utime(source)
+        assert make(tree, tmp_path).stat().st_mtime_ns > before.st_mtime_ns, source
+        before = path.stat()
+    data = bytearray(path.read_bytes())
+    data[-4000:-3900] = bytes(100)
+    write(path, put(data, slice(0, 4), b'gone'))
+    assert difference(make(tree, tmp_path), slow_store(tree.root, 'subj01')) == ''
+
+
+def test_a_kill_in_the_second_subject_costs_nothing_of_the_first(tiny, tmp_path, reads):
+    make(tiny, tmp_path)
+    options = dict(roi_classes=CLASSES, progress=False)
+    prepare(tiny, tmp_path, ['subj01', 'subj02'], **options)
+    assert reads == [1, 2, 3, 1]
+
+
 def interrupt():
     raise KeyboardInterrupt
 

@@ -1,6 +1,8 @@
 """Stores that cannot be written, pictures that cannot be read, and wrong arguments."""
 
+import errno
 import importlib.util
+import os
 import resource
 import shutil
 import subprocess
@@ -15,7 +17,7 @@ from child import in_child
 from nsd_damage import cut, folder, gone, hdf5, write
 from nsd_tree import CLASSES, STIMULI, difference, slow_store
 
-from mmnfn.datasets import NSDLayout, ROIStore, StimulusImages
+from mmnfn.datasets import NSDLayout, ROIStore, StimulusImages, extraction
 from mmnfn.datasets.extraction import working_folder
 from mmnfn.datasets.preparation import prepare, prepare_subject
 
@@ -62,6 +64,16 @@ def test_a_store_that_another_process_writes_is_left_alone(tiny, tmp_path):
         other.kill()
     make(tiny, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['subj01.h5', 'subj02.h5']
+
+
+def test_a_file_system_without_locks_is_named(tiny, tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(extraction.fcntl, 'flock', flock)
+    with pytest.warns(UserWarning, match='subj01.partial has no locks .No locks available.: take care'):
+        path = make(tiny, tmp_path)
+    assert difference(path, slow_store(tiny.root, 'subj01')) == ''
 
 
 def file_above(tmp_path):
@@ -207,7 +219,9 @@ def test_bad_pictures_are_named_and_no_file_of_pictures_is_left(tree, tmp_path, 
     with pytest.raises((ValueError, OSError)) as caught:
         prepare(tree, tmp_path / 'store', ['subj02'], image_size=16, roi_classes=CLASSES, progress=False)
     assert str(named) in str(caught.value)
-    assert [path.name for path in (tmp_path / 'store').iterdir()] == ['subj02.h5']  # which was complete by then
+    # What is wrong with single pictures shows when the store is complete, all else before anything is read.
+    late = ['subj02.h5'] if damage in (PICTURES['too few'], PICTURES['damaged chunk']) else []
+    assert [path.name for path in (tmp_path / 'store').glob('*')] == late
 
 
 def test_packed_pictures_are_legal(tiny, tree, tmp_path):

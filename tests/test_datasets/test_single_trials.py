@@ -68,9 +68,10 @@ def loop(slow, average, sessions, split):
     seen, test_repeats = {}, {}
     for trial in range(750 * sessions):
         image, kind = slow['image_id'][rows[trial]], slow['split'][rows[trial]].decode()
-        if kind == 'test':
+        special = slow['seen_by_all'][rows[trial]]
+        if special if split == 'special515' else kind == 'test':
             test_repeats[image] = test_repeats.get(image, 0) + 1
-        chosen = slow['seen_by_all'][rows[trial]] if split == 'special515' else split in (kind, 'all')
+        chosen = special if split == 'special515' else split in (kind, 'all')
         if chosen:
             seen.setdefault(image if average else trial, []).append((image, kind, trials[trial][voxels]))
     samples = []

@@ -197,7 +197,7 @@ def test_photographs_as_stimuli(real_data, tmp_path):
     simulate(tmp_path / 'out', config)
     layout = NSDLayout(tmp_path / 'out/nsd')
     info = pd.read_csv(layout.stim_info_file)
-    assert len(info) == 250 and info.cocoId.nunique() == 128
+    assert len(info) == 250 and info.cocoId.nunique() == 128 and set(info.cocoSplit) == {'train2017'}
     with h5py.File(layout.stimuli_file) as file:
         assert file['imgBrick'][()].std((1, 2, 3)).min() > 5
     box = np.asarray([json.loads(b.replace('(', '[').replace(')', ']')) for b in info.cropBox])
@@ -224,6 +224,17 @@ def test_values_out_of_range(changes, named, tmp_path):
     with pytest.raises(ValueError, match=named):
         simulate(tmp_path / 'out', config)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_leads_to_the_new_world(tmp_path):
+    (tmp_path / 'disk').mkdir()
+    (tmp_path / 'link').symlink_to(tmp_path / 'disk/world')
+    small = dict(voxel_mm=8.0, stimulus_size=32, downstream=(1, 0, 1, 0), downstream_size=64, workers=1)
+    for seed in (0, 1):
+        simulate(tmp_path / 'link', WorldConfig(1, (1,), seed=seed, **small), overwrite=True)
+        assert (tmp_path / 'link').is_symlink() and [path.name for path in (tmp_path / 'disk').iterdir()] == ['world']
+        with h5py.File(tmp_path / 'link/truth.h5') as truth:
+            assert truth.attrs['seed'] == seed
 
 
 def too_large(out, limit):
