@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
+from small_configs import BACKBONES as SMALL, make_small_transfer
 
 from mmnfn.engine.export import export_random
 
@@ -21,11 +22,6 @@ TABLES = {
     'upernet/{}-{}_upernet_8xb2-160k_ade20k-512x512.py': 'ADEChallengeData2016',
 }
 ROWS = [(table, init, backbone) for table in TABLES for backbone in BACKBONES for init in INITS]
-SMALL = {
-    'swin-s': dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8]),
-    'convnext-s': dict(depths=[1, 1, 1, 1], channels=[8, 16, 32, 64]),
-}
-CHANNELS = [8, 16, 32, 64]
 
 
 def load(table, init, backbone):
@@ -84,55 +80,12 @@ def exports(tmp_path_factory):
     return folder
 
 
-def shrink(node):
-    """Sizes of a pipeline, for images of 96 pixels."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            if key == 'scale':
-                node[key] = (96, 96)
-            elif key == 'scales':
-                node[key] = [(96, 96), (80, 80)]
-            elif key == 'crop_size':
-                node[key] = (48, 64) if value == (384, 600) else (64, 64)
-            elif key == 'stride' and isinstance(value, tuple):
-                node[key] = (48, 48)
-            else:
-                shrink(value)
-    elif isinstance(node, (list, tuple)):
-        for child in node:
-            shrink(child)
-
-
-def make_small(cfg, backbone, root, demo):
-    """A config's own model, data and optimizer, for the simulated world and for seconds."""
-    model = cfg.model
-    model.backbone.arch = SMALL[backbone]
-    classes = demo.classes
-    if 'roi_head' in model:
-        model.neck.update(in_channels=CHANNELS, out_channels=16)
-        model.rpn_head.update(in_channels=16, feat_channels=16)
-        head = model.roi_head
-        head.bbox_roi_extractor.out_channels = head.mask_roi_extractor.out_channels = 16
-        head.bbox_head.update(in_channels=16, fc_out_channels=32, num_classes=len(classes))
-        head.mask_head.update(in_channels=16, conv_out_channels=16, num_convs=1, num_classes=len(classes))
-        for rpn in (model.train_cfg.rpn_proposal, model.test_cfg.rpn):
-            rpn.update(nms_pre=50, max_per_img=30)
-        model.train_cfg.rcnn.sampler.num = 16
-        model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=10)
-        paths = [str(root / f'annotations/instances_{split}2017.json') for split in ('train', 'val')]
-        cfg.test_evaluator.update(ann_file=paths[1], nsd_images=None)
-    else:
-        model.data_preprocessor.size = (64, 64)
-        for head, channels in ((model.decode_head, CHANNELS), (model.auxiliary_head, CHANNELS[2])):
-            head.update(in_channels=channels, channels=16, num_classes=len(classes))
-        shrink(model.test_cfg)
+def one_step(cfg, root):
+    """Train for one iteration on the data of a folder, and test there."""
     for loader in (cfg.train_dataloader, cfg.test_dataloader):
-        loader.update(num_workers=0, persistent_workers=False, batch_size=min(loader.batch_size, 2))
         loader.dataset.data_root = str(root)
-        loader.dataset.metainfo = dict(classes=classes)
-        if 'roi_head' not in model:
-            loader.dataset.update(type='BaseSegDataset', reduce_zero_label=True)
-        shrink(loader.dataset.pipeline)
+    if 'roi_head' in cfg.model:
+        cfg.test_evaluator.update(ann_file=str(root / 'annotations/instances_val2017.json'), nsd_images=None)
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=1)
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.param_scheduler = None
@@ -145,7 +98,8 @@ def make_small(cfg, backbone, root, demo):
 def test_a_training_step_and_a_test(table, init, backbone, exports, world, tmp_path):
     cfg = load(table, init, backbone)
     demo = 'mask-rcnn_micro_fpn_demo.py' if 'mask' in table else 'upernet_micro_demo.py'
-    make_small(cfg, backbone, world / TABLES[table], Config.fromfile(CONFIGS / 'demo' / demo))
+    make_small_transfer(cfg, backbone, Config.fromfile(CONFIGS / 'demo' / demo).classes)
+    one_step(cfg, world / TABLES[table])
     if init != 'random':
         cfg.model.backbone.init_cfg.checkpoint = str(exports / f'{backbone}.pth')
     cfg.work_dir = str(tmp_path)

@@ -2,7 +2,8 @@
 
 Example:
     python tools/train.py configs/nfn/pretrain_nsd.py --amp
-    python tools/train.py configs/nfn/pretrain_nsd.py --resume --cfg-options train_dataloader.batch_size=32
+    python tools/train.py configs/nfn/pretrain_nsd.py --auto-scale-lr --cfg-options train_dataloader.batch_size=32
+    python tools/train.py configs/nfn/pretrain_nsd.py --resume
     tools/dist_train.sh configs/nfn/pretrain_nsd.py 2
 """
 

@@ -1,5 +1,6 @@
-# Brainformer (Nguyen et al., 2025) as far as NeuroFusionNet's parts can express it, for Figure 3: interaction of the
-# brain regions between ROI features and losses, no fusion with the image, no adapter, both losses.
+# Brainformer (Nguyen et al., 2025) as far as NeuroFusionNet's parts can express it, for Figure 3: two layers (instead
+# of one) in which the brain regions interact, between their features, which L_bfg sees, and the context feature of
+# L_con; no fusion with the image, no adapter, and the other ROIs of a sample as the only negatives of L_bfg.
 #   tools/dist_train.sh configs/nfn/pretrain_nsd_brainformer.py 2
 _base_ = './pretrain_nsd.py'
 model = dict(fmri_encoder=dict(interaction_layers=2, adapter=None), guidance=dict(negatives='roi'), fusion=None)

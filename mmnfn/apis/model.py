@@ -62,9 +62,11 @@ def get_model(
 def _load(model: nn.Module, path: str) -> None:
     """Load weights, all of them or none."""
     checkpoint = read_checkpoint(path, 'checkpoint')
-    own = model.state_dict()
-    audit = audit_load('model', model, checkpoint, loaded=False)
-    if audit.problem:
-        raise ValueError(f'checkpoint: {audit.problem}')
-    model.load_state_dict({key: value for key, value in checkpoint.state_dict.items() if key in own}, strict=False)
-    print_log(audit_load('model', model, checkpoint).summary(), 'current')
+    for loaded in (False, True):
+        audit = audit_load('model', model, checkpoint, loaded=loaded)
+        if audit.problem:
+            raise ValueError(f'checkpoint: {audit.problem}')
+        if not loaded:
+            weights = {row.key: checkpoint.state_dict[row.source] for row in audit.rows if row.source}
+            model.load_state_dict(weights, strict=False)
+    print_log(audit.summary(), 'current')

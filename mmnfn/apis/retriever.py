@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -101,10 +101,12 @@ class BrainImageRetriever:
         return self.model.fmri_encoder.roi_names
 
     @property
-    def voxel_order(self) -> str:
-        """Order of the voxels within a ROI with which the model was trained."""
-        data = getattr(self.model, 'cfg', {}).get('train_dataloader') or {}
-        return data.get('dataset', {}).get('voxel_order', 'stored')
+    def arrangement(self) -> Dict[str, Any]:
+        """Order of the voxels, and what a control permuted, when the model was trained: what
+        :meth:`~mmnfn.datasets.ROIStore.geometry` needs to arrange voxels in the same way."""
+        dataset = (getattr(self.model, 'cfg', {}).get('train_dataloader') or {}).get('dataset', {})
+        names = ('voxel_order', 'permute_rois', 'permute_positions')
+        return {name: dataset[name] for name in names if name in dataset}
 
     @property
     def device(self) -> torch.device:
@@ -170,7 +172,7 @@ class BrainImageRetriever:
                     f'responses have shape {responses.shape}, but must be (n, {len(store.ncsnr)}): one value for each '
                     f'voxel of {store.path}.'
                 )
-            subject, voxels = store.geometry(self.roi_names, self.voxel_order)
+            subject, voxels = store.geometry(self.roi_names, **self.arrangement)
         geometry = subject._replace(coordinates=subject.coordinates.to(self.device))
         parts: List[np.ndarray] = []
         for start in range(0, len(responses), self.batch_size):

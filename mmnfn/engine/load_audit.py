@@ -19,10 +19,12 @@ from .load_advice import Findings, advice
 
 # Of stages that pretraining did not use: see out_indices.
 STAGE_NORM = re.compile(r'(?:backbone\.)?norm(\d+)\.(?:weight|bias)')
-# Computed when a module is made, so nothing is lost where a file lacks them or has them in vain.
-COMPUTED = re.compile(r'(.*\.)?(relative_position_index|relative_coords_table|attn_mask|num_batches_tracked)')
+# Computed when a module is made or trained, so nothing is lost where a file lacks them or has them in vain.
+COMPUTED = re.compile(
+    r'(.*\.)?(relative_position_index|relative_coords_table|attn_mask|num_batches_tracked|trained_subjects)'
+)
 # Loaders fit them to another window or image size.
-RESIZED = re.compile(r'(.*\.)?(relative_position_bias_table|absolute_pos_embed)')
+RESIZED = re.compile(r'(.*\.)?(relative_position_bias_table|absolute_pos_embed|pos_embed)')
 GOOD = ('loaded', 'resized')
 
 
@@ -205,7 +207,7 @@ def audit_load(
         source, value = inside.get(key, (None, None))
         shape = tuple(tensor.shape)
         file_shape = None if value is None else tuple(value.shape)
-        if value is None and COMPUTED.fullmatch(key):
+        if file_shape != shape and COMPUTED.fullmatch(key):
             continue
         if value is None:
             status = 'unused stage' if key in unused else 'missing'

@@ -7,6 +7,7 @@ what was found and the way out.
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import os.path as osp
 import sys
@@ -16,10 +17,13 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
+from mmengine.runner import Runner
 
 LIBRARIES = ('mmpretrain', 'mmdet', 'mmseg')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 EVALUATORS = ('val_evaluator', 'test_evaluator')
+# What a run reads of a config; other names are for the file itself, which has been read when an option comes.
+SETTINGS = {*inspect.signature(Runner.__init__).parameters, 'auto_scale_lr', 'compile', 'custom_imports', 'data_root'}
 
 
 class CfgOptions(DictAction):
@@ -67,12 +71,33 @@ def load_config(path: str, options: Optional[Dict[str, Any]] = None) -> Config:
             'written for (requirements/).'
         ) from error
     if options:
-        data_root = cfg.get('data_root')
+        data_root = _data_root(cfg, path) if 'data_root' in options else None
         cfg.merge_from_dict(options)
-        if 'data_root' in options and isinstance(data_root, str):
+        if data_root is not None:
             move_data(cfg, data_root, str(options['data_root']))
+        for key in options:
+            if key.split('.')[0] not in SETTINGS and _is_first_process():
+                print(
+                    f'--cfg-options {key}: nothing but the config file reads {key.split(".")[0]}, so this changes '
+                    'nothing. Give the settings that it stands for, e.g. train_cfg.max_epochs for max_epochs.',
+                    file=sys.stderr,
+                )
     require_library(cfg, path)
     return cfg
+
+
+def _data_root(cfg: Config, path: str) -> str:
+    """The config's ``data_root``, or that of all its data sets where only they have one."""
+    if isinstance(cfg.get('data_root'), str):
+        return cfg.data_root
+    nodes = (node for name in LOADERS for _, node in _walk_dicts(cfg.get(name), name))
+    found = sorted({node.data_root for node in nodes if isinstance(node.get('data_root'), str)})
+    if len(found) != 1:
+        raise ValueError(
+            f'--cfg-options data_root: {path} has {" and ".join(found) or "no data_root"} in its dataloaders. Set that '
+            'of each data set, e.g. test_dataloader.dataset.data_root=FOLDER.'
+        )
+    return found[0]
 
 
 def move_data(cfg: Config, old: str, new: str) -> None:

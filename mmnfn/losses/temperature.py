@@ -44,6 +44,9 @@ class Temperature(nn.Module):
         if not self.learnable:
             return torch.exp(-self.log_scale)
         if self.training:
-            # .data: a second call in the same step changes nothing, and must not look to autograd as if it did
-            self.log_scale.data.clamp_(max=math.log(MAX_LOGIT_SCALE))
-        return torch.exp(-self.log_scale.clamp(max=math.log(MAX_LOGIT_SCALE)))
+            with torch.no_grad():
+                self.log_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
+        # Added up, so that nothing keeps the parameter for the backward pass: a second call in the same step clamps it
+        # again, which changes nothing, but autograd would refuse it.
+        excess = (self.log_scale.clamp(max=math.log(MAX_LOGIT_SCALE)) - self.log_scale).detach()
+        return torch.exp(-(self.log_scale + excess))

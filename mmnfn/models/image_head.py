@@ -54,7 +54,7 @@ def last_feature_map(feats: Union[Tensor, Sequence[Tensor]], in_channels: int) -
     if feat.requires_grad:
         # PyTorch 2.1's GELU for CPUs computes wrong gradients where the incoming one has other strides than its
         # output, which matters for a backbone that ends in a GELU.
-        feat.register_hook(torch.Tensor.contiguous)
+        feat.register_hook(lambda grad: grad.contiguous())
     return feat
 
 

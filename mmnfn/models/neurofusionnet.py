@@ -161,6 +161,9 @@ class NeuroFusionNet(BaseSelfSupervisor):
             gathered batch whose own fMRI feature is the most similar one). All but ``loss_fus`` are the same on every
             rank.
         """
+        adapter = self.fmri_encoder.embedding.adapter
+        if self.training and adapter is not None:
+            adapter.note_training(geometry.subject)
         image, fmri = self._encode(inputs, responses, geometry)
         with torch.autocast(inputs.device.type, enabled=False):
             return self._losses(image, fmri, image_id)

@@ -6,6 +6,7 @@ import math
 from typing import Dict, Optional, Sequence
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from mmnfn.structures import SubjectGeometry
@@ -67,19 +68,38 @@ class SubjectAdapter(nn.Module):
             logarithm = torch.empty(num_features // 2, 1).uniform_(*(math.log(length) for length in wavelengths))
             self.register_buffer('frequencies', 2 * math.pi * direction / logarithm.exp())
             self.maps = nn.Parameter(torch.randn(len(subjects), num_features, embed_dims))
+        self.register_buffer('trained_subjects', torch.zeros(len(subjects), dtype=torch.int32))
+
+    def note_training(self, subject: str) -> None:
+        """Remember that a subject's map is being trained, by this or another process: a collective call."""
+        here = torch.zeros_like(self.trained_subjects)
+        if subject in self.subjects:  # forward refuses others
+            here[self.subjects[subject]] = 1
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(here, dist.ReduceOp.MAX)
+        self.trained_subjects |= here
 
     def forward(self, geometry: SubjectGeometry) -> Tensor:
         """Vectors (N, D) of the voxels of a subject, of about unit variance before training.
 
         Raises:
-            ValueError: If there is no map for the subject, or it has more than ``max_voxels`` voxels.
+            ValueError: If there is no map for the subject, or the map was not trained with the others, or it has more
+                than ``max_voxels`` voxels.
         """
         if geometry.subject not in self.subjects:
             raise ValueError(
                 f'{geometry.subject} has no map in the subject adapter, which is for {", ".join(self.subjects)}; add '
                 'it to subjects and train, or use a model without adapter'
             )
-        own = self.maps[self.subjects[geometry.subject]]
+        number = self.subjects[geometry.subject]
+        if not self.training and not self.trained_subjects[number] and self.trained_subjects.any():
+            others = [name for name, trained in zip(self.subjects, self.trained_subjects.tolist()) if trained]
+            raise ValueError(
+                f'{geometry.subject} was not trained with {", ".join(others)}: its map in the subject adapter is '
+                'noise. A held-out subject has no embeddings; what the backbone has learned is tested on it by '
+                'configs/encoding'
+            )
+        own = self.maps[number]
         coordinates = geometry.coordinates.to(own.dtype)
         if self.kind == 'table':
             if len(coordinates) > len(own):

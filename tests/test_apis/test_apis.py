@@ -59,6 +59,13 @@ def test_model_has_the_weights_of_the_checkpoint(config, checkpoint, tmp_path):
     assert not model.training and model.cfg.model == config.model
 
 
+def test_a_checkpoint_of_a_distributed_model_is_loaded(config, checkpoint, tmp_path):
+    saved = torch.load(checkpoint)['state_dict']
+    torch.save({f'module.{key}': value for key, value in saved.items()}, tmp_path / 'ddp.pth')
+    model = get_model(config, tmp_path / 'ddp.pth')
+    assert all(torch.equal(value, saved[key]) for key, value in model.state_dict().items())
+
+
 def test_checkpoint_that_does_not_fit_is_refused(config, checkpoint, tmp_path):
     other = Config(config.to_dict())
     other.model.fmri_encoder.out_dims = 32
@@ -108,6 +115,19 @@ def test_embeddings_are_those_of_the_test_loop(retriever, dataset, store):
         np.testing.assert_allclose(again, brains, atol=1e-6)
     assert images.dtype == brains.dtype == np.float32 and images.shape == brains.shape == (3, 24)
     np.testing.assert_allclose(np.linalg.norm(brains, axis=1), 1, rtol=1e-5)
+
+
+def test_voxels_are_arranged_as_in_training(config, store):
+    """Also in a control, whose model has seen them nowhere else."""
+    changed = Config(config.to_dict())
+    changed.train_dataloader.dataset.update(permute_rois=3, permute_positions=4, voxel_order='stored')
+    model, own = get_model(changed), ROIStore(store / 'subj01.h5')
+    geometry, voxels = own.geometry(ROIS, 'stored', 3, 4)
+    found = BrainImageRetriever(model).embed_responses(own.responses[:3], own)
+    expected = BrainImageRetriever(model).embed_responses(own.responses[:3][:, voxels], geometry)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    model.cfg = config
+    assert np.abs(BrainImageRetriever(model).embed_responses(own.responses[:3], own) - expected).max() > 0.01
 
 
 def test_every_kind_of_image(retriever, tmp_path):

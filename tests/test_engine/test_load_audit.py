@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import scipy
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS
@@ -143,11 +144,35 @@ class TestSwin:
         assert 'Set convert_weights=True' in check(tmp_path, detector('mmdet'), content).problem
         assert "'mmdet.SwinTransformer' with convert_weights=True" in check(tmp_path, SWIN, content).problem
 
+    @pytest.mark.skipif(
+        tuple(map(int, scipy.__version__.split('.')[:2])) >= (1, 14), reason='this SciPy has no interp2d for MMPretrain'
+    )
     def test_another_window(self, tmp_path):
         """MMPretrain's class fits the bias tables to it, and the log says so."""
         audit = check(tmp_path, dict(SWIN, window_size=2), dict(state_dict=prefixed(weights(SWIN))), 'backbone.')
         resized = {row.key for row in audit.rows if row.status == 'resized'}
         assert len(resized) == 5 and all('relative_position_bias_table' in key for key in resized)
+        assert audit.problem is None
+
+
+class TestViT:
+    def test_another_image_size(self, tmp_path):
+        """MMPretrain's class interpolates the position embedding."""
+        small, large = (
+            dict(
+                type='mmpretrain.VisionTransformer',
+                arch=dict(embed_dims=8, num_layers=2, num_heads=2, feedforward_channels=8),
+                img_size=size,
+                patch_size=16,
+                out_type='featmap',
+            )
+            for size in (32, 64)
+        )
+        audit = check(tmp_path, large, dict(state_dict=prefixed(weights(small))), 'backbone.')
+        assert_full(audit)
+        assert [(row.key, row.file_shape[1], row.shape[1]) for row in audit.rows if row.status == 'resized'] == [
+            ('pos_embed', 5, 17)
+        ]
 
 
 class TestPrefix:

@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric
+from mmengine.hooks import EMAHook
 from mmengine.model import BaseModel, BaseModule, BaseTTAModel
 from mmengine.runner import Runner
 from torch import nn
@@ -76,7 +77,7 @@ def loader():
     return dict(batch_size=2, dataset=Numbers(), sampler=dict(type='DefaultSampler', shuffle=False))
 
 
-def make(folder, model, train=True, epochs=1, stop=True, **settings):
+def make(folder, model, train=True, epochs=1, stop=True, hooks=(), **settings):
     modes = dict(train_dataloader=loader(), train_cfg=dict(by_epoch=True, max_epochs=epochs)) if train else {}
     if train:
         modes['optim_wrapper'] = dict(optimizer=dict(type='SGD', lr=0.1))
@@ -85,7 +86,7 @@ def make(folder, model, train=True, epochs=1, stop=True, **settings):
     return Runner(
         model=model,
         work_dir=str(folder / 'work'),
-        custom_hooks=[dict(type='mmnfn.LoadAuditHook', stop=stop)],
+        custom_hooks=[dict(type='mmnfn.LoadAuditHook', stop=stop), *hooks],
         experiment_name=f'{folder.name}_{len(os.listdir(folder))}_{train}_{epochs}',
         **modes,
         **settings,
@@ -209,6 +210,29 @@ def test_a_test_needs_the_whole_model(tmp_path, export):
     model = Toy(init_cfg=init_cfg('nowhere.pth', prefix='backbone.'))
     assert make(tmp_path, model, train=False, load_from=whole).test() == dict(count=2)
     assert 'model: 6 of 6 tensors loaded from' in log(tmp_path)
+
+
+@pytest.mark.parametrize('library', ['mmengine', 'mmpretrain'])
+def test_averaged_weights_are_those_of_the_checkpoint(tmp_path, library):
+    """MMPretrain's EMAHook has the other ones in the model until the test begins."""
+    hooks = [dict(type=f'{library}.EMAHook', momentum=0.2)]
+    make(tmp_path, Toy(), hooks=hooks).train()
+    path = str(tmp_path / 'work/epoch_1.pth')
+    saved = torch.load(path, weights_only=False)
+    assert not torch.equal(saved['state_dict']['head.bias'], saved['ema_state_dict']['module.head.bias'])
+    assert make(tmp_path, Toy(), train=False, load_from=path, hooks=hooks).test() == dict(count=2)
+    assert f'model: 6 of 6 tensors loaded from {path}' in log(tmp_path)
+    make(tmp_path, Toy(), epochs=2, load_from=path, hooks=hooks).train()
+    assert f'backbone: 4 of 4 tensors loaded from {path}' in log(tmp_path)
+    runner = make(tmp_path, Toy(), train=False, load_from=path, hooks=hooks)
+    runner.call_hook('before_run')
+    runner.load_or_resume()
+    ema = next(hook for hook in runner.hooks if isinstance(hook, EMAHook))
+    LoadAuditHook().before_test(runner)
+    with torch.no_grad():
+        ema.ema_model.module.head.bias.add_(1)
+    with pytest.raises(LoadAuditError, match=r'other values \(head.bias\)'):
+        LoadAuditHook().before_test(runner)
 
 
 def test_the_model_inside_test_time_augmentation_is_audited(tmp_path):

@@ -103,6 +103,31 @@ def test_auto_scale_lr_needs_a_base_batch_size():
         run_config.enable_auto_scale_lr(Config({}))
 
 
+def test_data_root_of_the_data_sets_where_the_config_has_none(tmp_path):
+    """As configs/encoding has it; where there are several, nobody can tell which one is meant."""
+    dataset = 'dict(type="Toy", data_root="data/store", images="data/store/images.h5")'
+    path = write(tmp_path / 'a.py', f'val_dataloader = dict(dataset={dataset})\ntest_dataloader = val_dataloader\n')
+    cfg = run_config.load_config(path, dict(data_root='/mnt/store'))
+    assert cfg.test_dataloader.dataset.to_dict() == dict(
+        type='Toy', data_root='/mnt/store', images='/mnt/store/images.h5'
+    )
+    text = 'test_dataloader = dict(dataset=dict(datasets=[dict(data_root="a"), dict(data_root="b")]))\n'
+    for content, found in ((text, 'a and b'), ('model = dict()\n', 'no data_root')):
+        with pytest.raises(ValueError, match=f'--cfg-options data_root: .*a.py has {found} in its dataloaders'):
+            run_config.load_config(write(tmp_path / 'a.py', content), dict(data_root='/mnt'))
+
+
+def test_an_option_that_changes_nothing_is_named(tmp_path, capsys):
+    path = write(tmp_path / 'a.py', 'epochs = 3\ndataset = dict(a=1)\ntrain_cfg = dict(max_epochs=epochs)\n')
+    run_config.load_config(path, {'train_cfg.max_epochs': 4, 'auto_scale_lr.enable': True, 'randomness.seed': 1})
+    assert capsys.readouterr().err == ''
+    run_config.load_config(path, {'epochs': 4, 'dataset.a': 2})
+    assert [line.split(',')[0] for line in capsys.readouterr().err.splitlines()] == [
+        '--cfg-options epochs: nothing but the config file reads epochs',
+        '--cfg-options dataset.a: nothing but the config file reads dataset',
+    ]
+
+
 def test_resume(tmp_path, monkeypatch, capsys):
     """Where there is nothing to resume, it is said once, and a run begins with the weights it was to begin with."""
     cfg = Config(dict(load_from='other.pth', work_dir=str(tmp_path)))

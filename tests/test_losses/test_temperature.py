@@ -43,5 +43,21 @@ def test_evaluation_leaves_the_parameter_alone():
     assert float(temperature.log_scale.detach().exp()) == pytest.approx(100, rel=1e-5)
 
 
+def test_twice_in_a_step_beyond_the_limit():
+    """As a model does that calls itself twice; both gradients arrive."""
+    temperature = Temperature(0.02, learnable=True)
+    temperature.log_scale.data.fill_(7.0)
+    (temperature() + temperature()).backward()
+    assert float(temperature.log_scale.grad) == pytest.approx(-0.02, rel=1e-5)
+
+
+def test_it_can_be_compiled():
+    plain, other = Temperature(0.02, learnable=True), Temperature(0.02, learnable=True)
+    compiled = torch.compile(other, backend='eager')
+    for temperature in (plain, compiled):
+        (temperature() + temperature()).backward()
+    assert torch.equal(plain.log_scale.grad, other.log_scale.grad)
+
+
 def test_fixed_may_be_small():
     assert float(Temperature(0.001, learnable=False)()) == pytest.approx(0.001)

@@ -98,6 +98,7 @@ def work(rank, folder):
                 gathered_gradient=own.grad,
                 incoming=incoming,
                 gathered_ids=gather_features(data['image_id'], rank, world_size),
+                trained=model.module.fmri_encoder.embedding.adapter.trained_subjects,
             ),
             f'{folder}/{world_size}-{rank}.pth',
         )
@@ -153,6 +154,12 @@ def test_losses_and_gradients_are_those_of_one_process(folder, world_size):
         for result in ranks:
             scale = float(gradient.abs().max())
             torch.testing.assert_close(result['gradients'][name], gradient, rtol=1e-9, atol=1e-9 * scale, msg=name)
+
+
+@pytest.mark.parametrize('world_size', WORLD_SIZES)
+def test_every_rank_knows_whom_the_others_train(folder, world_size):
+    for result in results(folder, world_size):
+        assert result['trained'].tolist() == [1] * world_size + [0] * (8 - world_size)
 
 
 @pytest.mark.parametrize('world_size', WORLD_SIZES)

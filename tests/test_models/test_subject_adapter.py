@@ -104,6 +104,20 @@ def test_bad_arguments_are_named(kwargs, word):
         adapter(**kwargs)
 
 
+def test_a_map_that_was_not_trained_with_the_others_is_refused():
+    """Without it embeddings of a held-out subject would be noise, and nobody would know."""
+    module = adapter().eval()
+    module(geometry('subj08'))  # before any training all of them are
+    for subject in ('subj01', 'subj03', 'nobody'):
+        module.note_training(subject)
+    copy = adapter().eval()
+    copy.load_state_dict(module.state_dict())
+    assert copy(geometry('subj03')).isfinite().all()
+    with pytest.raises(ValueError, match='subj08 was not trained with subj01, subj03: .* configs/encoding'):
+        copy(geometry('subj08'))
+    assert copy.train()(geometry('subj08')).isfinite().all()
+
+
 def test_data_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match='subj02'):
         adapter(subjects=('subj01',))(geometry('subj02'))

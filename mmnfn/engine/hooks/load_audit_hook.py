@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Iterator, List, Mapping, Optional, Tuple
 
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop
 from mmengine.runner.checkpoint import find_latest_checkpoint
@@ -71,6 +71,7 @@ class LoadAuditHook(Hook):
             return
         model = _model(runner)
         if runner._has_loaded:
+            model = _loaded_model(runner)
             loads = [('model', model, dict(checkpoint=runner._load_from))]
             if hasattr(model, 'backbone'):
                 # in a module of its own, as MMEngine loaded it: by the keys of the model, not by the backbone's loader
@@ -87,7 +88,7 @@ class LoadAuditHook(Hook):
     def before_test(self, runner) -> None:
         """Compare the whole model with its checkpoint."""
         if runner._has_loaded:
-            self._audit(runner, [('model', _model(runner), dict(checkpoint=runner._load_from))])
+            self._audit(runner, [('model', _loaded_model(runner), dict(checkpoint=runner._load_from))])
 
     def _audit(self, runner, loads) -> None:
         audits: List[LoadAudit] = []
@@ -117,6 +118,13 @@ class LoadAuditHook(Hook):
         problem = next((audit.problem for audit in audits if audit.problem), None)
         if problem and self.stop:
             raise LoadAuditError(problem)
+
+
+def _loaded_model(runner) -> nn.Module:
+    """What a checkpoint's ``state_dict`` was loaded into: with an EMAHook that of the averaged weights, for it swaps
+    them before each test and, in MMPretrain, has the others in the model until then."""
+    averaged = [hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook)]
+    return averaged[0] if averaged else _model(runner)
 
 
 def _model(runner) -> nn.Module:

@@ -1,0 +1,72 @@
+"""Shipped configs made small, for the simulated world and for seconds."""
+
+BACKBONES = {
+    'swin-s': dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8]),
+    'convnext-s': dict(depths=[1, 1, 1, 1], channels=[8, 16, 32, 64]),
+}
+CHANNELS = [8, 16, 32, 64]
+
+
+def shrink(node):
+    """Sizes of a pipeline, for images of 96 pixels."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == 'scale':
+                node[key] = (96, 96)
+            elif key == 'scales':
+                node[key] = [(96, 96), (80, 80)]
+            elif key == 'crop_size':
+                node[key] = (48, 64) if value == (384, 600) else (64, 64)
+            elif key == 'stride' and isinstance(value, tuple):
+                node[key] = (48, 48)
+            else:
+                shrink(value)
+    elif isinstance(node, (list, tuple)):
+        for child in node:
+            shrink(child)
+
+
+def make_small_transfer(cfg, backbone, classes):
+    """A detector's or segmenter's own model and pipelines, and the classes of the simulated world."""
+    model = cfg.model
+    model.backbone.arch = BACKBONES[backbone]
+    if 'roi_head' in model:
+        model.neck.update(in_channels=CHANNELS, out_channels=16)
+        model.rpn_head.update(in_channels=16, feat_channels=16)
+        head = model.roi_head
+        head.bbox_roi_extractor.out_channels = head.mask_roi_extractor.out_channels = 16
+        head.bbox_head.update(in_channels=16, fc_out_channels=32, num_classes=len(classes))
+        head.mask_head.update(in_channels=16, conv_out_channels=16, num_convs=1, num_classes=len(classes))
+        for rpn in (model.train_cfg.rpn_proposal, model.test_cfg.rpn):
+            rpn.update(nms_pre=50, max_per_img=30)
+        model.train_cfg.rcnn.sampler.num = 16
+        model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=10)
+    else:
+        model.data_preprocessor.size = (64, 64)
+        for head, channels in ((model.decode_head, CHANNELS), (model.auxiliary_head, CHANNELS[2])):
+            head.update(in_channels=channels, channels=16, num_classes=len(classes))
+        shrink(model.test_cfg)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.update(num_workers=0, persistent_workers=False, batch_size=min(loader.batch_size, 2))
+        loader.dataset.metainfo = dict(classes=classes)
+        if 'roi_head' not in model:
+            loader.dataset.update(type='BaseSegDataset', reduce_zero_label=True)
+        shrink(loader.dataset.pipeline)
+
+
+def make_small_pretraining(cfg, backbone, subjects):
+    """A pretraining's or encoding's own model, for the subjects and the 32-pixel pictures of the simulated world."""
+    model = cfg.model
+    model.backbone.arch = BACKBONES[backbone]
+    if backbone == 'swin-s':
+        model.backbone.pad_small_map = True
+    if 'neck' in model:
+        model.neck.in_channels = CHANNELS[-1]
+    if 'fmri_encoder' in model:
+        model.fmri_encoder.update(embed_dims=16, out_dims=32, num_heads=2)
+    if 'text_encoder' in model:
+        model.text_encoder.update(out_dims=32, width=16, heads=2, layers=1)
+    for loader in (cfg.get(f'{kind}_dataloader') for kind in ('train', 'val', 'test')):
+        if loader:
+            loader.update(num_workers=0, persistent_workers=False)
+            loader.dataset.update(subjects=subjects, images='images_32.h5')
