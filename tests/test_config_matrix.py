@@ -45,7 +45,8 @@ def test_rows_differ_in_the_initialisation_alone(table, backbone):
         contents[init] = {key: value for key, value in cfg.items() if not key.startswith('init_')}, init_cfg
     assert all(content == contents['random'][0] for content, _ in contents.values())
     inits = {init: init_cfg for init, (_, init_cfg) in contents.items()}
-    assert inits.pop('random') is None
+    trunc_normal = dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0)
+    assert inits.pop('random') == (trunc_normal if backbone == 'swin-s' else None)  # ConvNeXt's is its class's own
     assert {(i['type'], i['prefix']) for i in inits.values()} == {('Pretrained', 'backbone.')}
     suffix = '' if backbone == 'swin-s' else f'_{backbone}'
     family = 'swin_small' if backbone == 'swin-s' else 'convnext-small'
@@ -54,6 +55,20 @@ def test_rows_differ_in_the_initialisation_alone(table, backbone):
         pretraining = '_'.join(filter(None, ['pretrain_nsd', name])) + suffix
         assert inits[init]['checkpoint'] == f'work_dirs/{pretraining}/backbone_latest.pth'
         assert (CONFIGS / 'nfn' / f'{pretraining}.py').is_file()
+
+
+@pytest.mark.parametrize('backbone', BACKBONES)
+def test_random_weights_are_those_of_the_backbones_authors(backbone, tmp_path):
+    """Linear layers and pointwise convolutions: truncated normal of .02, biases 0."""
+    suffix = '' if backbone == 'swin-s' else f'_{backbone}'
+    cfg = Config.fromfile(CONFIGS / f'nfn/pretrain_nsd{suffix}.py')
+    export_random(cfg, str(tmp_path / 'random.pth'))
+    state = torch.load(tmp_path / 'random.pth', weights_only=True)['state_dict']
+    name = r'.*\.(qkv|ffn\.layers\S*|reduction|pointwise_conv\d)\.'
+    weights = [value for key, value in state.items() if re.fullmatch(name + 'weight', key)]
+    biases = [value for key, value in state.items() if re.fullmatch(name + 'bias', key)]
+    assert len(weights) > 60 and all(abs(float(weight.std()) - 0.02) < 0.001 for weight in weights)
+    assert len(biases) > 60 and not any(bias.any() for bias in biases)
 
 
 def test_schedules_differ_in_length_and_augmentation_alone():

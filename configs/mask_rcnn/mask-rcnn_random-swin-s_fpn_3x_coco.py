@@ -4,3 +4,4 @@ _base_ = [
     '../_base_/datasets/coco_ms-crop.py',
     '../_base_/schedules/adamw_3x.py',
 ]
+model = dict(backbone=dict(init_cfg=_base_.init_random))

@@ -8,4 +8,7 @@ _base_ = [
     '../_base_/schedules/nfn_100e.py',
     '../_base_/runtimes/mmpretrain.py',
 ]
-model = dict(backbone=dict(_base_.backbone_swin_s, out_indices=(3,), drop_path_rate=0.2), neck=dict(in_channels=768))
+model = dict(
+    backbone=dict(_base_.backbone_swin_s, out_indices=(3,), drop_path_rate=0.2, init_cfg=_base_.init_random),
+    neck=dict(in_channels=768),
+)

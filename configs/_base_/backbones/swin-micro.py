@@ -1,5 +1,6 @@
 # A Swin small enough for two CPU cores, the same in pretraining, detection and segmentation at 64 pixels:
 # window 4 divides the 16, 8 and 4 tokens of a side there, and pad_small_map pads the last stage.
+# Its linear layers keep PyTorch's random weights: those of Swin-S are for layers three times as wide.
 # Use as backbone=dict(_base_.backbone_micro, …).
 custom_imports = dict(imports=['mmnfn', 'mmpretrain.models'], allow_failed_imports=False)
 backbone_micro = dict(
