@@ -4,7 +4,7 @@ from .coco import CocoNSDMetric
 from .dump import DumpSubjectResults
 from .encoding import EncodingMetric
 from .encoding_maps import write_voxel_map
-from .encoding_model import bootstrap_r, fit_encoding_model, pearson_r
+from .encoding_model import bootstrap_r, draw_images, fit_encoding_model, pearson_r
 from .retrieval import RetrievalMetric, retrieval_figures, retrieval_ranks
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     'EncodingMetric',
     'RetrievalMetric',
     'bootstrap_r',
+    'draw_images',
     'fit_encoding_model',
     'pearson_r',
     'retrieval_figures',

@@ -12,8 +12,8 @@ from mmnfn.datasets.roi_store import ROIStore
 from mmnfn.registry import METRICS
 
 from .encoding_maps import write_voxel_map
-from .encoding_model import EncodingResult, fit_encoding_model
-from .gathered_metric import GatheredMetric
+from .encoding_model import EncodingResult, draw_images, fit_encoding_model
+from .gathered_metric import GatheredMetric, response_digests
 
 
 class SubjectVoxels(NamedTuple):
@@ -59,9 +59,10 @@ class EncodingMetric(GatheredMetric):
 
     - ``ceiling``: square root of the noise ceiling, mean over voxels: the ``pcc`` of a model that knows all.
 
-    Behind each but the last, ``_low`` and ``_high``: 95% interval by percentile bootstrap over test images. It says how
-    much the figure depends on which images were shown, and nothing of other subjects or training runs. ``pcc_se`` is
-    the standard error of ``pcc`` from the same bootstrap. Counts of voxels, summed over subjects: ``voxels``,
+    Behind each but the last, ``_low`` and ``_high``: 95% interval by percentile bootstrap over test images, the same ones
+    for all subjects, and with all of an image's trials where the data set gives single ones. It says how much the
+    figure depends on which images were shown, and nothing of other subjects or training runs. ``pcc_se`` is the
+    standard error of ``pcc`` from the same bootstrap. Counts of voxels, summed over subjects: ``voxels``,
     ``voxels_constant`` (no variance in responses or predictions: r is NaN and counts nowhere), ``voxels_normalized``
     and ``voxels_reliable`` (those that the two figures are of). A voxel in two ROIs counts in both.
 
@@ -112,11 +113,13 @@ class EncodingMetric(GatheredMetric):
                 data_batch['ncsnr'].cpu().numpy(),
                 tuple(data_samples[0].get('bands', ())),
             )
-        for sample, responses, split in zip(data_samples, data_batch['responses'], data_batch['split']):
+        batch = zip(data_samples, data_batch['responses'], data_batch['split'], response_digests(data_batch))
+        for sample, responses, split, digest in batch:
             self.results.append(
                 dict(
                     subject=geometry.subject,
                     image_id=int(sample['image_id']),
+                    response=digest,
                     split=split,
                     features=sample['features'].float().cpu().numpy(),
                     responses=responses.cpu().numpy(),
@@ -132,9 +135,13 @@ class EncodingMetric(GatheredMetric):
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
         """Fit and score each subject."""
         own, counts, resampled, ceilings = {}, {}, {}, {}
+        images = np.unique([r['image_id'] for r in results if r['split'] == 'test'])
+        draws = draw_images(max(len(images), 1), self.bootstraps, seed=0)
         for subject in sorted({r['subject'] for r in results}):
             voxels = self._voxels[subject]
-            outcome = self._fit([r for r in results if r['subject'] == subject], voxels)
+            own_results = [r for r in results if r['subject'] == subject]
+            shown = np.searchsorted(images, [r['image_id'] for r in own_results if r['split'] == 'test'])
+            outcome = self._fit(own_results, voxels, draws[:, shown])
             if self.map_dir is not None:
                 store = ROIStore(Path(self.data_root) / f'{subject}.h5')
                 path = Path(self.map_dir) / f'{subject}_pcc.nii.gz'
@@ -162,7 +169,7 @@ class EncodingMetric(GatheredMetric):
                     figures.update(_interval(f'{subject}_{name}', value, values))
         return {**figures, **counts}
 
-    def _fit(self, results: List[dict], voxels: SubjectVoxels) -> EncodingResult:
+    def _fit(self, results: List[dict], voxels: SubjectVoxels, draws: np.ndarray) -> EncodingResult:
         """Encoding model of one subject; takes the arrays out of the results, which are large."""
         arrays = []
         for split in ('train', 'test'):
@@ -170,7 +177,7 @@ class EncodingMetric(GatheredMetric):
             for key in ('features', 'responses'):
                 arrays.append(np.stack([r.pop(key) for r in members]) if members else np.zeros((0, 1)))
         bands = voxels.bands if self.banded else None
-        return fit_encoding_model(*arrays, bands=bands, bootstraps=self.bootstraps)
+        return fit_encoding_model(*arrays, bands=bands, draws=draws)
 
     def _selections(self, voxels: SubjectVoxels) -> Dict[str, Tuple[np.ndarray, np.ndarray]]:
         """Figure → which of the N voxels it is of, and what r is divided by."""

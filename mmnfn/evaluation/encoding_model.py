@@ -32,21 +32,24 @@ def pearson_r(prediction: np.ndarray, response: np.ndarray) -> np.ndarray:
     return r
 
 
-def bootstrap_r(prediction: np.ndarray, response: np.ndarray, bootstraps: int, seed: int) -> np.ndarray:
+def draw_images(count: int, bootstraps: int, seed: int) -> np.ndarray:
+    """(bootstraps, count) how often each of some images is drawn in each drawing with replacement."""
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), bootstraps)
+
+
+def bootstrap_r(prediction: np.ndarray, response: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """Pearson correlation of each column over images drawn with replacement, the same draws for all columns.
 
     Args:
         prediction: (images, V).
         response: (images, V).
-        bootstraps: Number of drawings.
-        seed: Of the drawings.
+        draws: (bootstraps, images) how often each is drawn, e.g. of :func:`draw_images`.
 
     Returns:
-        (bootstraps, V) float32; NaN where either is constant, or was in that drawing.
+        (bootstraps, V) float32; NaN where either is constant, or was in that drawing, or nothing was drawn.
     """
-    count = len(prediction)
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), bootstraps) / count
-    resampled = np.full((bootstraps, prediction.shape[1]), np.nan, np.float32)
+    draws = draws / np.maximum(draws.sum(1, keepdims=True), 1)
+    resampled = np.full((len(draws), prediction.shape[1]), np.nan, np.float32)
     for part in _blocks(prediction.shape[1]):
         p, q, varies = _centred(prediction[:, part], response[:, part])
         mean_p, mean_q = draws @ p, draws @ q
@@ -97,6 +100,7 @@ def fit_encoding_model(
     bands: Optional[Sequence[int]] = None,
     bootstraps: int = 1000,
     seed: int = 0,
+    draws: Optional[np.ndarray] = None,
 ) -> EncodingResult:
     """Ridge regression from features to voxels, with a regularisation for each voxel.
 
@@ -115,6 +119,7 @@ def fit_encoding_model(
             own regularisation (banded ridge, random search over 20 shares of the bands); None for plain ridge.
         bootstraps: Number of resamplings of the test images.
         seed: Of bootstrap and random search.
+        draws: (bootstraps, m) how often each test image is drawn in each resampling; None draws them here.
 
     Raises:
         ValueError: If there are fewer than 10 training or 3 test images, or ``bands`` do not add up to F.
@@ -139,7 +144,7 @@ def fit_encoding_model(
     return EncodingResult(
         prediction,
         pearson_r(prediction, test_responses),
-        bootstrap_r(prediction, test_responses, bootstraps, seed),
+        bootstrap_r(prediction, test_responses, draw_images(len(x_test), bootstraps, seed) if draws is None else draws),
     )
 
 

@@ -108,6 +108,35 @@ def test_figures_of_unlike_subjects_are_their_means(known):
     assert both['encoding/pcc_se'] == pytest.approx(mean.std(ddof=1))
 
 
+def test_intervals_are_over_the_images_of_all_subjects(known):
+    """Of two with the same data they are as wide as of one of them, also where one has not seen all test images."""
+    features, responses, splits = known
+    fewer = [split if i != 42 else 'train' for i, split in enumerate(splits)]
+    widths = []
+    for parts in ([splits], [fewer], [splits, splits], [splits, fewer]):
+        metric = EncodingMetric(bootstraps=400)
+        for number, own in enumerate(parts):
+            add(metric, features, responses, own, f'subj0{number + 1}')
+        figures = metric.evaluate(90 * len(parts))
+        widths.append(figures['encoding/pcc_se'])
+    assert widths[2] == pytest.approx(widths[0])
+    assert widths[3] == pytest.approx(np.mean(widths[:2]), rel=0.15), 'independent drawings would give 0.7 of it'
+
+
+def test_single_trials_are_drawn_with_their_images(known):
+    """The interval is over images: of three equal trials of each it is that of one."""
+    features, responses, splits = known
+    noise = 1e-4 * np.random.default_rng(0).normal(size=(3, *responses.shape)).astype(np.float32)
+    noise[..., 4] = 0
+    single, triple = EncodingMetric(bootstraps=400), EncodingMetric(bootstraps=400)
+    add(single, features, responses, splits, 'subj01')
+    for trial in noise:
+        add(triple, features, responses + trial, splits, 'subj01')
+    one, three = single.evaluate(90), triple.evaluate(270)
+    for key in ('pcc', 'pcc_se', 'pcc_low', 'pcc_high'):
+        assert three[f'encoding/{key}'] == pytest.approx(one[f'encoding/{key}'], rel=0.05)
+
+
 def test_limits_belong_to_what_they_let_in(known):
     """ "At least": voxel 1 has exactly the limit of either."""
     ceiling, ncsnr = torch.tensor([64.0, 25.0, 24.9, 1.0, 64.0]), torch.tensor([0.9, 0.5, 0.49, 0.1, 0.9])

@@ -6,7 +6,7 @@ import scipy.stats
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.preprocessing import StandardScaler
 
-from mmnfn.evaluation import bootstrap_r, encoding_model as module, fit_encoding_model, pearson_r
+from mmnfn.evaluation import bootstrap_r, draw_images, encoding_model as module, fit_encoding_model, pearson_r
 
 
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
@@ -27,8 +27,8 @@ def test_constant_voxels_are_nan():
     b[:, 1] = 0.1
     a[:, 2] = 1 / 3
     assert list(np.isnan(pearson_r(a, b))) == [False, True, True]
-    assert list(np.isnan(bootstrap_r(a, b, 20, seed=0)).all(0)) == [False, True, True]
-    assert np.isfinite(bootstrap_r(a, b, 20, seed=0)[:, 0]).all()
+    assert list(np.isnan(bootstrap_r(a, b, draw_images(len(a), 20, 0))).all(0)) == [False, True, True]
+    assert np.isfinite(bootstrap_r(a, b, draw_images(len(a), 20, 0))[:, 0]).all()
 
 
 def test_bootstrap_is_that_of_drawn_images(monkeypatch):
@@ -38,7 +38,7 @@ def test_bootstrap_is_that_of_drawn_images(monkeypatch):
     b = a + rng.normal(size=a.shape)
     draws = np.random.default_rng(7).multinomial(12, np.full(12, 1 / 12), 30)
     expected = [[scipy.stats.pearsonr(*(np.repeat(x[:, v], n) for x in (a, b)))[0] for v in range(5)] for n in draws]
-    assert np.allclose(bootstrap_r(a, b, 30, seed=7), expected, atol=1e-6)
+    assert np.allclose(bootstrap_r(a, b, draw_images(len(a), 30, 7)), expected, atol=1e-6)
 
 
 def test_what_is_constant_in_a_drawing_has_no_correlation_there():
@@ -57,7 +57,7 @@ def test_what_is_constant_in_a_drawing_has_no_correlation_there():
     assert np.isnan(expected).sum(0).tolist() == pytest.approx(
         [200 * (11 / 12) ** 12, 200 * (10 / 12) ** 12, 0], abs=20
     )
-    assert np.allclose(bootstrap_r(a, b, 200, seed=7), expected, atol=1e-6, equal_nan=True)
+    assert np.allclose(bootstrap_r(a, b, draw_images(len(a), 200, 7)), expected, atol=1e-6, equal_nan=True)
 
 
 def data(n=80, m=20, features=8, voxels=4, seed=1, noise=1.0):
