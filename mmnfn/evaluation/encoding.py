@@ -59,8 +59,8 @@ class EncodingMetric(GatheredMetric):
 
     - ``ceiling``: square root of the noise ceiling, mean over voxels: the ``pcc`` of a model that knows all.
 
-    Behind each but the last, ``_low`` and ``_high``: 95% interval by percentile bootstrap over test images, the same ones
-    for all subjects, and with all of an image's trials where the data set gives single ones. It says how much the
+    Behind each but the last, ``_low`` and ``_high``: 95% interval by percentile bootstrap over test images, the same
+    ones for all subjects, and with all of an image's trials where the data set gives single ones. It says how much the
     figure depends on which images were shown, and nothing of other subjects or training runs. ``pcc_se`` is the
     standard error of ``pcc`` from the same bootstrap. Counts of voxels, summed over subjects: ``voxels``,
     ``voxels_constant`` (no variance in responses or predictions: r is NaN and counts nowhere), ``voxels_normalized``

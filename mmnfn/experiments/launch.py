@@ -189,7 +189,8 @@ def submit(
     redo: bool = False,
     kept: Optional[Mapping[str, Outcome]] = None,
 ) -> List[Tuple[str, str]]:
-    """Hand jobs to Slurm by submitit, each after those that it needs; those that Slurm still has are left to it.
+    """Hand jobs to Slurm by submitit, each after those that it needs; those that Slurm still has are left to it, unless
+    what they wait for has failed.
 
     The study's ``slurm`` entry has the parameters of submitit's ``update_parameters``, e.g. ``timeout_min``,
     ``slurm_partition``, ``gpus_per_node`` and ``cpus_per_task``. Numbers of submitted jobs are kept in
@@ -215,20 +216,29 @@ def submit(
         raise ImportError(f'--launcher slurm needs submitit ({error}). Install it: pip install submitit.') from error
     if sys.version_info < (3, 10):  # submitit asks Python 3.9 for plugins in a way that fails where there are none
         raise ImportError('--launcher slurm needs Python 3.10 or later; --launcher print gives the commands.')
-    submitted = []
+    submitted, by_name = [], {job.name: job for job in study.jobs}
+
+    def needed(job: Job) -> List[Job]:
+        return [by_name[name] for name in job.needs]
+
     with locked(study.work_dir):
         file = study.work_dir / 'slurm/jobs.json'
         file.parent.mkdir(exist_ok=True)
         known = _submitted(file) if file.is_file() else {}
         alive = _in_slurm(known.values()) if cluster == 'slurm' else set()
         ids = {name: number for name, number in known.items() if number in alive}
+        for job in jobs:
+            if job.name in ids and any(need.name not in ids and need.state() != 'done' for need in needed(job)):
+                # what it waits for has failed, and what is submitted below has another number
+                subprocess.run(['scancel', ids.pop(job.name)], check=True)
         for job in pending([job for job in jobs if job.name not in ids], redo, kept):
             executor = submitit.AutoExecutor(folder=study.work_dir / 'slurm' / '%j', cluster=cluster)
             parameters = dict(study.content.get('slurm') or {}, name=job.name.replace('/', '_'))
             waits = [ids[name] for name in job.needs if name in ids]
             if waits and cluster == 'slurm':
                 extra = dict(parameters.get('slurm_additional_parameters') or {})
-                parameters['slurm_additional_parameters'] = dict(extra, dependency='afterok:' + ':'.join(waits))
+                waits = dict(dependency='afterok:' + ':'.join(waits), kill_on_invalid_dep='yes')
+                parameters['slurm_additional_parameters'] = {**extra, **waits}
             executor.update_parameters(**parameters)
             handle = executor.submit(run_or_raise, job)
             ids[job.name] = handle.job_id

@@ -54,12 +54,14 @@ class StudyResults:
     Attributes:
         outcomes: Name of each finished job → what it left.
         stale: Number of jobs that were done with other settings, which count as not done.
+        lacking: (Task, figure) that was asked for → a finished job without it, and figures that it has instead.
     """
 
     def __init__(self, study: Study, kept: Optional[Mapping[str, Outcome]] = None):
         self.study = study
         self.outcomes: Dict[str, Outcome] = {}
         self.stale = 0
+        self.lacking: Dict[Tuple[str, str], str] = {}
         self._by_label: Dict[Tuple[str, str, str], Dict[int, Outcome]] = {}
         for job in study.jobs:
             state = job.state()
@@ -76,23 +78,21 @@ class StudyResults:
         return {seed: outcome.metrics for seed, outcome in self._by_label.get((backbone, row, task), {}).items()}
 
     def figures(self, backbone: str, row: str, task: str, metric: str) -> Dict[int, float]:
-        """A figure by seed, of the jobs that are done.
+        """A figure by seed, of the jobs that are done and have it.
 
         Args:
             backbone, row, task: Labels of the jobs.
             metric: Name of the figure in their ``metrics.json``.
 
         Raises:
-            ValueError: A finished job has other figures only.
+            ValueError: It is no number.
         """
         found = {}
         for seed, metrics in self.metrics(backbone, row, task).items():
             if metrics and metric not in metrics:
-                raise ValueError(
-                    f'metrics.json of {backbone}/{row}/seed{seed}/{task} has no {metric!r}; it has '
-                    f'{", ".join(sorted(metrics)[:8])}. Correct the tables of {self.study.path}.'
-                )
-            if metrics:
+                found_instead = ', '.join(sorted(metrics)[:8])
+                self.lacking[task, metric] = f'{backbone}/{row}/seed{seed}/{task}, which has {found_instead}'
+            elif metrics:
                 value = metrics[metric]
                 if type(value) not in (int, float, type(None)):
                     raise ValueError(f'{backbone}/{row}/seed{seed}/{task}/metrics.json: {metric} is {value!r:.100}.')

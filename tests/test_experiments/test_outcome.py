@@ -6,9 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from finished_study import finished_study
 
 from mmnfn.experiments import launch, read_study
+from mmnfn.experiments.job import Record
 from mmnfn.experiments.outcome import read_results
 from mmnfn.experiments.results import StudyResults
 
@@ -68,6 +70,38 @@ def test_other_settings_are_stale(study):
     results = StudyResults(read_study(study.path, ROOT), kept)
     Path('configs/a.py').write_text(config)
     assert results.outcomes == {} and results.stale == 8
+
+
+def test_a_figure_that_no_test_gave_is_named_and_missing(study, capsys):
+    """Such as those without NSD's pictures, where their list was not there."""
+    content = yaml.safe_load(study.path.read_text())
+    content['tables'][0]['columns']['APbox'] = dict(task='encode', metric='coco_without_nsd/bbox_mAP')
+    Path('other.yml').write_text(yaml.safe_dump(content, sort_keys=False))
+    assert call('report', 'other.yml', '--results', 'report/results.json', '--out', 'lacking') == 0
+    assert 'other.yml: coco_without_nsd/bbox_mAP is not in metrics.json of micro/' in capsys.readouterr().err
+    text = Path('lacking/report.md').read_text()
+    assert 'is not in metrics.json of micro/' in text and '| missing |' in text and '32.0 ± 1.4' in text
+
+
+def test_two_outcomes_of_one_name_are_refused(study, capsys):
+    """One of them would be lost, and with the folders gone for ever."""
+    content = yaml.safe_load(study.path.read_text())
+    content['backbones']['micro']['transfer']['encode']['options'] = dict(b=1)
+    Path('other.yml').write_text(yaml.safe_dump({**content, 'work_dir': 'elsewhere'}, sort_keys=False))
+    other = read_study('other.yml', ROOT)
+    job = next(job for job in other.jobs if job.name == TEST)
+    Record(job.name, job.labels, job.fingerprint, [], 'done', '', 1.0, '', None).write(job.folder)
+    (job.folder / 'metrics.json').write_text('{"encoding/pcc": 0.5}')
+    assert call('report', study.path, 'other.yml', '--results', 'report/results.json', '--out', 'both') == 2
+    assert f'study.yml and other.yml both have {TEST}, with other settings' in capsys.readouterr().err
+    assert not Path('both').exists()
+    assert call('report', 'other.yml', '--results', 'report/results.json', '--out', 'one') == 0
+    assert read_results('one/results.json')[TEST].metrics == {'encoding/pcc': 0.5}
+
+
+def test_printing_removes_nothing(study, capsys):
+    assert call('run', study.path, '--launcher', 'print', '--redo') == 2
+    assert '--redo removes folders' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,8 @@ def main(argv=None):
             return 0 if set(counts) <= {'done', 'kept'} else 1
         if args.launcher != 'local' and args.jobs > 1:
             raise ValueError(f'--jobs is for --launcher local; {args.launcher} runs as many as it can.')
+        if args.launcher == 'print' and args.redo:
+            raise ValueError('--redo removes folders, and --launcher print runs nothing that would fill them again.')
         if args.launcher == 'print':
             print('\n'.join(launch.command_lines(launch.pending(jobs, args.redo, kept))))
             return 0
