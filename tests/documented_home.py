@@ -1,0 +1,199 @@
+"""A folder like a user's, in which what the documentation says can be typed.
+
+The simulated world lies in the place of NSD, COCO and ADE20K, and the shipped configs and studies are made small under
+their own names.
+"""
+
+import contextlib
+import importlib.util
+import re
+import shlex
+import shutil
+import sys
+import traceback
+from pathlib import Path
+
+import algonauts_tree
+import torch
+import yaml
+from documented import COMMANDS, EXAMPLES, ROOT
+from mmengine.config import Config
+from small_configs import make_small_pretraining, make_small_transfer
+
+NOT_HERE = {
+    r'^(make|pip|mim|source|pre-commit) ': 'builds an environment, or is this suite',
+    r'tools/demo\.py': 'is the demo, with tests of its own',
+    r'tables_1-2\.yml --launcher slurm': 'needs a cluster: test_study_runs.py has a Slurm of its own',
+    r'dist_test\.sh CONFIG CHECKPOINT': 'is the form of a command',
+}
+if importlib.util.find_spec('wandb') is None:
+    NOT_HERE['WandbVisBackend'] = 'needs wandb'
+if not torch.cuda.is_available():
+    NOT_HERE['--amp'] = 'needs a GPU'
+
+# What stands for something else on this disk, or would take long.
+HERE = {
+    '/path/to/nsd_stim_info_merged.csv': 'data/nsd/nsddata/experiments/nsd/nsd_stim_info_merged.csv',
+    '/path/to/': 'data/',
+    'T1_to_func1pt8mm': 'brainmask',
+    'subj08': 'subj02',
+    'maps_random': 'maps',
+    'maps_nfn': 'maps',
+    '224': '32',
+    'epoch_100.pth': 'epoch_1.pth',
+    'epoch_12.pth': 'epoch_1.pth',
+    'CHECKPOINT': 'work_dirs/mask-rcnn_nfn-swin-s_fpn_1x_coco/epoch_1.pth',
+    '--ids 46002 61882': '--ids {ids}',
+    '--subjects 4 --sessions 2': '--subjects 1 --sessions 1 --voxel-mm 8 --stimulus-size 32 --workers 1',
+}
+# Figure 3 compares with two more models.
+ALSO = [f'python tools/train.py configs/nfn/pretrain_nsd_{name}.py' for name in ('clip', 'brainformer')]
+# In this order each finds what it needs; the last training is that of the shipped model.
+ORDER = (
+    'collect_env|simulate_nsd|inspect_nsd',
+    'tools/prepare_|coco_nsd_overlap|--random',
+    'train.py configs/nfn/.* model',
+    'train.py configs/nfn/.* --|train.py configs/nfn/pretrain_nsd_',
+    'train.py configs/nfn/',
+    'tools/test.py configs/nfn/|publish_model|export_backbone|check_checkpoint',
+    'tools/train.py',
+    'tools/test.py',
+    'tools/visualization',
+    'run.py(?!.*(--results|--status))',
+    'report.py(?!.*--results)',
+    'run.py|report.py',
+)
+# What the launchers start is run here in this process; they themselves have tests in test_launchers.py.
+LAUNCHERS = {
+    r'tools/dist_train\.sh (\S+) \d+': r'python tools/train.py \1',
+    r'tools/dist_test\.sh (\S+ \S+) \d+': r'python tools/test.py \1',
+    r'tools/slurm_train\.sh \S+ \S+ (\S+) (\S+)': r'python tools/train.py \1 --work-dir \2',
+}
+CONFIGS = {
+    'nfn': ('pretrain_nsd', 'pretrain_nsd_clip', 'pretrain_nsd_brainformer'),
+    'encoding': ('swin-s_nsd',),
+    'mask_rcnn': ('mask-rcnn_nfn-swin-s_fpn_1x_coco',),
+    'upernet': ('nfn-swin-s_upernet_8xb2-160k_ade20k-512x512',),
+}
+
+
+def reason(command):
+    """Why a command is not typed; None if it is."""
+    return next((why for pattern, why in NOT_HERE.items() if re.search(pattern, command)), None)
+
+
+def here(command):
+    """A command as it is typed here."""
+    command = ' '.join(command.split('#')[0].split())
+    for there, this in HERE.items():
+        command = command.replace(there, this)
+    for launcher, started in LAUNCHERS.items():
+        command = re.sub(launcher, started, command)
+    return command
+
+
+def typed():
+    """What is typed here, each command once, in order."""
+    commands = {here(command) for _, command in COMMANDS + EXAMPLES if not reason(command)}.union(ALSO)
+    places = {c: next(k for k, pattern in enumerate(ORDER) if re.search(pattern, c)) for c in commands}
+    return sorted(commands, key=lambda command: (places[command], command))
+
+
+def make_home(home, world):
+    """Fill a folder."""
+    write_configs(home)
+    write_studies(home)
+    write_data(home, world)
+    shutil.copytree(ROOT / 'tools', home / 'tools', ignore=shutil.ignore_patterns('dev', '__pycache__'))
+    (home / 'mmnfn').mkdir()
+    (home / 'mmnfn/configs').symlink_to(home / 'configs')  # as it is called beside a checkout
+
+
+def write_configs(home):
+    """The shipped configs that the commands name."""
+    demo = ROOT / 'configs/demo'
+    classes = dict(
+        mask_rcnn=Config.fromfile(demo / 'mask-rcnn_micro_fpn_demo.py').classes,
+        upernet=Config.fromfile(demo / 'upernet_micro_demo.py').classes,
+    )
+    for folder, names in CONFIGS.items():
+        (home / 'configs' / folder).mkdir(parents=True)
+        for name in names:
+            cfg = Config.fromfile(ROOT / f'configs/{folder}/{name}.py')
+            if folder in classes:
+                make_small_transfer(cfg, 'swin-s', classes[folder])
+            else:
+                make_small_pretraining(cfg, 'swin-s', [2] if folder == 'encoding' else [1, 2])
+            if folder == 'upernet':
+                cfg.train_cfg.update(max_iters=2, val_interval=2)
+                cfg.default_hooks.checkpoint.interval = 2
+            elif folder != 'encoding':
+                cfg.train_cfg.update(max_epochs=1, val_interval=1)
+            cfg.dump(home / f'configs/{folder}/{name}.py')
+
+
+def write_studies(home):
+    """A study of one seed, under the names of all of them; those of one size share a folder, as the shipped ones do."""
+    pretraining = str(home / 'configs/nfn/pretrain_nsd.py')
+    study = dict(
+        name='Small',
+        seeds=[0],
+        backbones=dict(
+            swin=dict(
+                pretrain=dict(nfn=dict(config=pretraining)),
+                transfer=dict(encode=dict(config=str(home / 'configs/encoding/swin-s_nsd.py'), train=False)),
+            )
+        ),
+        tables=[dict(title='Encoding', columns=dict(PCC=dict(task='encode', metric='encoding/pcc', scale=100)))],
+    )
+    (home / 'studies').mkdir()
+    for path in (ROOT / 'studies').glob('*.yml'):
+        size = 'micro' if path.stem.endswith('_micro') else 'full'
+        content = dict(study, work_dir=f'work_dirs/studies/{size}')
+        (home / 'studies' / path.name).write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def write_data(home, world):
+    """The simulated world where the configs look for data."""
+    data, coco = home / 'data', home / 'data/coco'
+    coco.mkdir(parents=True)
+    (data / 'nsd').symlink_to(world / 'nsd')
+    (data / 'ade').mkdir()
+    (data / 'ade/ADEChallengeData2016').symlink_to(world / 'ADEChallengeData2016')
+    (coco / 'annotations').mkdir()
+    for split in ('train2017', 'val2017'):
+        (coco / split).symlink_to(world / 'coco' / split)
+        for kind, folder in (('instances', 'coco'), ('captions', 'coco_stimuli')):
+            name = f'{kind}_{split}.json'
+            shutil.copy(world / folder / 'annotations' / name, coco / 'annotations' / name)
+    shutil.copy(coco / 'annotations/instances_val2017.json', home)
+    for name, picture in zip(('cat.jpg', 'street.jpg'), sorted((coco / 'val2017').iterdir())):
+        shutil.copy(picture, home / name)
+    algonauts_tree.write_tree(data / 'algonauts')
+    (data / 'fsaverage').symlink_to(data / 'algonauts/fsaverage')
+
+
+def outcome(home, command):
+    """Type a command; None, or what went wrong."""
+    if '{ids}' in command:
+        from mmnfn.datasets import ROIStore
+
+        command = command.replace('{ids}', ' '.join(str(i) for i in ROIStore('data/nsd_store/subj01.h5').image_id[:2]))
+    command, _, out = command.partition(' > ')
+    words = shlex.split(command)
+    spec = importlib.util.spec_from_file_location('typed', home / words[1])
+    module = importlib.util.module_from_spec(spec)
+    arguments = [
+        part for word in words[2:] for part in (sorted(map(str, Path().glob(word))) if '*' in word else [word])
+    ]
+    with contextlib.ExitStack() as stack:
+        if out:
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(out, 'w'))))
+        stack.callback(setattr, sys, 'argv', sys.argv)
+        sys.argv = [words[1], *arguments]
+        try:
+            spec.loader.exec_module(module)
+            code = module.main()
+        except (Exception, SystemExit):
+            return traceback.format_exc()
+    return None if code == 0 else f'exit code {code}'
