@@ -1,9 +1,13 @@
 """Settings and simulated data of all tests."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
 import torch
+
+with contextlib.suppress(ImportError):
+    import submitit  # noqa: F401  which closes the log files of all loggers there are when it is imported
 
 # Test tensors are tiny: more threads only wait for each other, up to fifty times longer on a busy machine.
 torch.set_num_threads(1)

@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 
 from mmnfn.disk import explained, no_room
 from mmnfn.engine import run_config
+from mmnfn.engine.cfg_options import CfgOptions
 from mmnfn.engine.launch import LAUNCHERS, close_device, prepare_device
 from mmnfn.engine.load_audit import LoadAuditError
 
@@ -42,7 +43,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=run_config.CfgOptions,
+        action=CfgOptions,
         metavar='KEY=VALUE',
         help='change settings of the config, e.g. data_root=FOLDER (also moves the paths that begin with it) '
         'train_dataloader.batch_size=4 model.backbone.init_cfg=None '

@@ -15,7 +15,7 @@ from mmnfn.progress import progress_bar
 from .algonauts import DOWNLOAD_AGAIN, HEMISPHERES, AlgonautsLayout, Hemisphere
 from .fsaverage import REMEDY, read_white_surface
 from .hdf5 import write_attributes
-from .images import earlier_pictures
+from .images import earlier_pictures, one_writer
 from .nsd_layout import ROI_CLASSES
 from .roi_store import StoreTables, atomic_h5
 from .stim_info import read_stim_info
@@ -238,7 +238,14 @@ def prepare_images(
         images = layout.images(subject)
         for image_id, path in zip(images.image_id.tolist(), images.paths):
             paths.setdefault(image_id, path)
-    target, names, said = Path(store) / f'images_{size}.h5', set(subjects), 'Algonauts 2023 training_images of '
+    Path(store).mkdir(parents=True, exist_ok=True)
+    with one_writer(Path(store)):
+        return _write_images(paths, Path(store), subjects, size, progress)
+
+
+def _write_images(paths: Dict[int, Path], store: Path, subjects: Sequence[str], size: int, progress: bool) -> Path:
+    """:func:`prepare_images`, when nobody else writes there."""
+    target, names, said = store / f'images_{size}.h5', set(subjects), 'Algonauts 2023 training_images of '
     earlier, image_ids = earlier_pictures(target), sorted(paths)
     if earlier is not None and str(earlier.source).startswith(said):
         names.update(earlier.source[len(said) :].split(', '))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Optional, Union
+from typing import Iterator, Optional, Union
 
 import cv2
 import h5py
@@ -124,7 +126,16 @@ def write_image_store(source: Path, store: Path, image_ids: np.ndarray, size: in
     image_ids = np.unique(image_ids)
     if image_ids[-1] >= pictures.count:
         raise ValueError(f'{source} holds {pictures.count} pictures, but 73k id {image_ids[-1]} (0-based) is wanted.')
-    path, said = Path(store) / f'images_{size}.h5', f'{source.name} {source.stat().st_size}'
+    Path(store).mkdir(parents=True, exist_ok=True)
+    with one_writer(Path(store)):
+        return _write_image_store(pictures, source, store, image_ids, size, progress)
+
+
+def _write_image_store(
+    pictures: StimulusImages, source: Path, store: Path, image_ids: np.ndarray, size: int, progress: bool
+) -> Path:
+    """:func:`write_image_store`, when nobody else writes there."""
+    path, said = Path(store) / f'images_{size}.h5', f'{source.name} {source.stat().st_size} {source.stat().st_mtime_ns}'
     earlier, kept = earlier_pictures(path), ()
     if earlier is not None and earlier.source == said:
         if not len(earlier.missing(image_ids)):
@@ -141,6 +152,20 @@ def write_image_store(source: Path, store: Path, image_ids: np.ndarray, size: in
         file['image_id'] = image_ids
         write_attributes(file, source=said)
     return path
+
+
+@contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Wait until no other process writes pictures into a folder: each adds to what the others have written."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)  # which gives the lock back
 
 
 def open_stimuli(source: Path) -> StimulusImages:

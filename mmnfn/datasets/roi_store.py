@@ -17,7 +17,8 @@ from mmnfn.structures import SubjectGeometry
 from .hdf5 import digest, plain_dataset, read_attributes, read_table, write_attributes
 from .voxel_order import order_voxels
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+"""Also another one where the preparation computes something else, so that stores of before are made again."""
 TABLES_BYTES = 4 << 20
 """More than a store needs beside its responses."""
 REMEDY = 'Make it with tools/prepare_nsd.py (or prepare_algonauts.py).'

@@ -80,7 +80,7 @@ def _other_model(findings: Findings) -> Optional[str]:
 
 
 def _container(findings: Findings) -> Optional[str]:
-    if findings.checkpoint.container == 'model' and not _has_own_loader(findings.module):
+    if findings.checkpoint.container == 'model' and not has_own_loader(findings.module):
         return (
             "its weights stand under 'model', and MMEngine reads 'state_dict' only. Take them out first: "
             "tools/model_converters/export_backbone.py CHECKPOINT OUT --prefix ''."
@@ -90,7 +90,7 @@ def _container(findings: Findings) -> Optional[str]:
 
 def _prefix(findings: Findings) -> Optional[str]:
     found = findings.found
-    if _has_own_loader(findings.module):
+    if has_own_loader(findings.module):
         # the converter adds the prefix, and MMSegmentation, which has none, takes keys with it and without
         convert = getattr(findings.module, 'convert_weights', None)
         if convert or found == 'backbone.' or (convert is None and not found):
@@ -166,7 +166,7 @@ def _pooled_away(findings: Findings) -> Optional[str]:
     return None
 
 
-def _has_own_loader(module: nn.Module) -> bool:
+def has_own_loader(module: nn.Module) -> bool:
     """Swin of MMDetection and MMSegmentation, whose init_weights reads the file itself and ignores the prefix."""
     return type(module).__module__ in ('mmdet.models.backbones.swin', 'mmseg.models.backbones.swin')
 

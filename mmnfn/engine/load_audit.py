@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint_file import Checkpoint
-from .load_advice import Findings, advice
+from .load_advice import Findings, advice, has_own_loader
 
 # Of stages that pretraining did not use: see out_indices.
 STAGE_NORM = re.compile(r'(?:backbone\.)?norm(\d+)\.(?:weight|bias)')
@@ -213,7 +213,7 @@ def audit_load(
             status = 'unused stage' if key in unused else 'missing'
         elif file_shape != shape:
             # another number of windows or tokens, but as many heads or channels
-            fits = RESIZED.fullmatch(key) and file_shape[-1] == shape[-1]
+            fits = RESIZED.fullmatch(key) and file_shape[-1] == shape[-1] and _resizes(module, key)
             status = 'resized' if fits else 'other shape'
         elif not loaded:
             status = 'in the file'
@@ -234,6 +234,14 @@ def audit_load(
             others[top] = others.get(top, 0) + 1
     audit = LoadAudit(name, checkpoint.path, tuple(rows), tuple(left_over), others, None)
     return audit._replace(problem=advice(Findings(audit, module, checkpoint, declared, found)))
+
+
+def _resizes(module: nn.Module, key: str) -> bool:
+    """Whether something that a tensor belongs to takes part in its loading: MMPretrain's backbones fit it there."""
+    owners = [module]
+    for name in key.split('.')[:-1]:
+        owners.append(getattr(owners[-1], name))
+    return has_own_loader(module) or any(owner._load_state_dict_pre_hooks for owner in owners)
 
 
 def _same(tensor: Tensor, value: Tensor) -> bool:

@@ -7,41 +7,24 @@ what was found and the way out.
 from __future__ import annotations
 
 import importlib
-import inspect
 import os
 import os.path as osp
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
-from mmengine.runner import Runner
+
+from .cfg_options import LOADERS, drop_replaced_init, is_first_process, merge_options, walk, walk_dicts
 
 LIBRARIES = ('mmpretrain', 'mmdet', 'mmseg')
-LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-EVALUATORS = ('val_evaluator', 'test_evaluator')
-# What a run reads of a config; other names are for the file itself, which has been read when an option comes.
-SETTINGS = {*inspect.signature(Runner.__init__).parameters, 'auto_scale_lr', 'compile', 'custom_imports', 'data_root'}
-
-
-class CfgOptions(DictAction):
-    """``--cfg-options KEY=VALUE …`` that says which argument is not of this form."""
-
-    def __call__(self, parser: Any, namespace: Any, values: List[str], option_string: Optional[str] = None) -> None:
-        for value in values:
-            if '=' not in value:
-                parser.error(
-                    f'{option_string}: {value!r} is not KEY=VALUE. CONFIG comes before {option_string}, and a value '
-                    'has no white space.'
-                )
-        super().__call__(parser, namespace, values, option_string)
 
 
 def report_error(program: str, error: Exception) -> int:
     """Print a user's error in one line, from one process of a run only, and return the exit code 2."""
-    if _is_first_process():
+    if is_first_process():
         print(f'{program}: error: {error}', file=sys.stderr, flush=True)
     return 2
 
@@ -71,53 +54,10 @@ def load_config(path: str, options: Optional[Dict[str, Any]] = None) -> Config:
             'written for (requirements/).'
         ) from error
     if options:
-        data_root = _data_root(cfg, path) if 'data_root' in options else None
-        cfg.merge_from_dict(options)
-        if data_root is not None:
-            move_data(cfg, data_root, str(options['data_root']))
-        for key in options:
-            if key.split('.')[0] not in SETTINGS and _is_first_process():
-                print(
-                    f'--cfg-options {key}: nothing but the config file reads {key.split(".")[0]}, so this changes '
-                    'nothing. Give the settings that it stands for, e.g. train_cfg.max_epochs for max_epochs.',
-                    file=sys.stderr,
-                )
+        merge_options(cfg, path, options)
+    drop_replaced_init(cfg)
     require_library(cfg, path)
     return cfg
-
-
-def _data_root(cfg: Config, path: str) -> str:
-    """The config's ``data_root``, or that of all its data sets where only they have one."""
-    if isinstance(cfg.get('data_root'), str):
-        return cfg.data_root
-    nodes = (node for name in LOADERS for _, node in _walk_dicts(cfg.get(name), name))
-    found = sorted({node.data_root for node in nodes if isinstance(node.get('data_root'), str)})
-    if len(found) != 1:
-        raise ValueError(
-            f'--cfg-options data_root: {path} has {" and ".join(found) or "no data_root"} in its dataloaders. Set that '
-            'of each data set, e.g. test_dataloader.dataset.data_root=FOLDER.'
-        )
-    return found[0]
-
-
-def move_data(cfg: Config, old: str, new: str) -> None:
-    """``--cfg-options data_root=NEW``: every path of the dataloaders and evaluators that begins with the config's
-    ``data_root`` begins with NEW instead. A config's own ``data_root + '…'`` was computed before the option came."""
-    old, new = old.rstrip('/'), new.rstrip('/')
-
-    def moved(node: Any) -> Any:
-        if isinstance(node, dict):
-            for key, value in node.items():
-                node[key] = moved(value)
-        elif isinstance(node, (list, tuple)):
-            return type(node)(moved(value) for value in node)
-        elif isinstance(node, str) and (node == old or node.startswith(old + '/')):
-            return new + node[len(old) :]
-        return node
-
-    for name in LOADERS + EVALUATORS:
-        if cfg.get(name) is not None:
-            cfg[name] = moved(cfg[name])
 
 
 def require_library(cfg: Config, path: str) -> str:
@@ -211,7 +151,7 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
     if resume == 'auto':
         last = Path(cfg.work_dir) / 'last_checkpoint'
         if not last.is_file():
-            if _is_first_process():
+            if is_first_process():
                 print(f'--resume: {cfg.work_dir} has no checkpoint yet, so training starts from the beginning.')
             return
         path = last.read_text().strip()
@@ -245,7 +185,7 @@ def check_checkpoint(path: str, argument: str = 'CHECKPOINT') -> None:
 
 def check_pretrained(cfg: Config) -> None:
     """Raise FileNotFoundError where an ``init_cfg`` of the model names a local checkpoint that does not exist."""
-    for key, init_cfg in _walk(cfg.get('model'), 'model'):
+    for key, init_cfg in walk(cfg.get('model'), 'model'):
         if not isinstance(init_cfg, dict) or init_cfg.get('type') != 'Pretrained':
             continue
         path = init_cfg.get('checkpoint')
@@ -265,7 +205,7 @@ def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
         loaders: The dataloaders that the run uses.
     """
     for name in loaders:
-        for key, dataset in _walk_dicts(cfg.get(name), name):
+        for key, dataset in walk_dicts(cfg.get(name), name):
             root, annotations = dataset.get('data_root'), dataset.get('ann_file')
             if not isinstance(root, str) or not root or _is_remote(root) or dataset.get('backend_args'):
                 continue
@@ -282,30 +222,5 @@ def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
                 )
 
 
-def _is_first_process() -> bool:
-    """Before the launcher is asked: by what torchrun, Slurm or Open MPI say of the process."""
-    said = (os.environ.get(name) for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'))
-    return next((rank for rank in said if rank), '0') == '0'
-
-
 def _is_remote(path: str) -> bool:
     return '://' in path
-
-
-def _walk(node: Any, key: str) -> Iterator[Tuple[str, Any]]:
-    """Every dict below a config node, with its dotted key."""
-    if isinstance(node, dict):
-        yield key, node
-        children: List[Tuple[Any, Any]] = list(node.items())
-    elif isinstance(node, (list, tuple)):
-        children = list(enumerate(node))
-    else:
-        return
-    for name, child in children:
-        yield from _walk(child, f'{key}.{name}')
-
-
-def _walk_dicts(node: Any, key: str) -> Iterator[Tuple[str, dict]]:
-    for name, child in _walk(node, key):
-        if '.pipeline' not in name:
-            yield name, child

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shlex
@@ -11,9 +10,8 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from rich.console import Console
@@ -24,7 +22,7 @@ from mmnfn.json_file import load_json
 
 from .job import LAST_CHECKPOINT, Job, run_job
 from .outcome import Outcome
-from .processes import end_marked
+from .processes import end_marked, locked
 from .study import Study
 
 
@@ -217,20 +215,17 @@ def submit(
     if sys.version_info < (3, 10):  # submitit asks Python 3.9 for plugins in a way that fails where there are none
         raise ImportError('--launcher slurm needs Python 3.10 or later; --launcher print gives the commands.')
     submitted, by_name = [], {job.name: job for job in study.jobs}
-
-    def needed(job: Job) -> List[Job]:
-        return [by_name[name] for name in job.needs]
-
     with locked(study.work_dir):
         file = study.work_dir / 'slurm/jobs.json'
         file.parent.mkdir(exist_ok=True)
         known = _submitted(file) if file.is_file() else {}
-        alive = _in_slurm(known.values()) if cluster == 'slurm' else set()
+        alive = _in_slurm(known.values()) if cluster == 'slurm' else {}
         ids = {name: number for name, number in known.items() if number in alive}
         for job in jobs:
-            if job.name in ids and any(need.name not in ids and need.state() != 'done' for need in needed(job)):
-                # what it waits for has failed, and what is submitted below has another number
-                subprocess.run(['scancel', ids.pop(job.name)], check=True)
+            # what it waits for has failed, and what is submitted below has another number
+            lost = [by_name[name].state() for name in job.needs if name not in ids]
+            if alive.get(ids.get(job.name)) == 'PD' and not {'failed', 'interrupted', 'new'}.isdisjoint(lost):
+                subprocess.run(['scancel', ids.pop(job.name)], stderr=subprocess.DEVNULL)
         for job in pending([job for job in jobs if job.name not in ids], redo, kept):
             executor = submitit.AutoExecutor(folder=study.work_dir / 'slurm' / '%j', cluster=cluster)
             parameters = dict(study.content.get('slurm') or {}, name=job.name.replace('/', '_'))
@@ -261,15 +256,15 @@ def _submitted(file: Path) -> Dict[str, str]:
     return known
 
 
-def _in_slurm(numbers: Iterable[str]) -> Set[str]:
-    """Those of some job numbers that wait or run in Slurm."""
+def _in_slurm(numbers: Iterable[str]) -> Dict[str, str]:
+    """Those of some job numbers that Slurm still has → their state there, ``'PD'`` while they wait."""
     numbers = list(numbers)
     if not numbers:
-        return set()
-    command = ['squeue', '--noheader', '--format=%A', '--jobs', ','.join(numbers)]
+        return {}
+    command = ['squeue', '--noheader', '--format=%A %t', '--jobs', ','.join(numbers)]
     # squeue fails if the only number that it is asked for is unknown to it
     listed = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
-    return set(listed.split())
+    return dict(line.split()[:2] for line in listed.splitlines() if len(line.split()) > 1)
 
 
 def run_or_raise(job: Job) -> str:
@@ -291,15 +286,3 @@ def command_lines(jobs: Sequence[Job]) -> Iterator[str]:
 def _shell(argument: str) -> str:
     match = LAST_CHECKPOINT.match(argument)
     return f'"$(cat {shlex.quote(match[1] + "/last_checkpoint")})"' if match else shlex.quote(argument)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a study's folder; the lock goes with the process, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / '.lock', 'w') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BlockingIOError(f'the study in {folder} is being run by another process.') from error
-        yield

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
-from typing import IO, List, Mapping, Sequence
+from typing import IO, Iterator, List, Mapping, Sequence
 
 import psutil
 
@@ -78,3 +80,15 @@ def marked(folder: Path) -> List[psutil.Process]:
         except (psutil.Error, OSError):
             continue  # it ended, or is not ours
     return found
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a study's folder; the lock goes with the process, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / '.lock', 'w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BlockingIOError(f'the study in {folder} is being run by another process.') from error
+        yield

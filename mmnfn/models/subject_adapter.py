@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from typing import Dict, Optional, Sequence
+from typing import Dict, Optional, Sequence, Set
 
 import torch
 import torch.distributed as dist
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmnfn.structures import SubjectGeometry
@@ -68,6 +70,7 @@ class SubjectAdapter(nn.Module):
             logarithm = torch.empty(num_features // 2, 1).uniform_(*(math.log(length) for length in wavelengths))
             self.register_buffer('frequencies', 2 * math.pi * direction / logarithm.exp())
             self.maps = nn.Parameter(torch.randn(len(subjects), num_features, embed_dims))
+        self._warned: Set[str] = set()
         self.register_buffer('trained_subjects', torch.zeros(len(subjects), dtype=torch.int32))
 
     def note_training(self, subject: str) -> None:
@@ -79,12 +82,27 @@ class SubjectAdapter(nn.Module):
             dist.all_reduce(here, dist.ReduceOp.MAX)
         self.trained_subjects |= here
 
+    def _warn(self, subject: str) -> None:
+        """Once for each subject."""
+        if subject in self._warned:
+            return
+        self._warned.add(subject)
+        others = [name for name, trained in zip(self.subjects, self.trained_subjects.tolist()) if trained]
+        print_log(
+            f'{subject} was not trained with {", ".join(others)}: its map in the subject adapter is noise, and so are '
+            'its embeddings and their retrieval. Name the same subjects for all dataloaders; configs/encoding tests '
+            'on a held-out subject what the backbone has learned.',
+            'current',
+            logging.WARNING,
+        )
+
     def forward(self, geometry: SubjectGeometry) -> Tensor:
         """Vectors (N, D) of the voxels of a subject, of about unit variance before training.
 
+        Where the map was not trained with the others, the log is warned: what it gives is noise.
+
         Raises:
-            ValueError: If there is no map for the subject, or the map was not trained with the others, or it has more
-                than ``max_voxels`` voxels.
+            ValueError: If there is no map for the subject, or it has more than ``max_voxels`` voxels.
         """
         if geometry.subject not in self.subjects:
             raise ValueError(
@@ -93,12 +111,7 @@ class SubjectAdapter(nn.Module):
             )
         number = self.subjects[geometry.subject]
         if not self.training and not self.trained_subjects[number] and self.trained_subjects.any():
-            others = [name for name, trained in zip(self.subjects, self.trained_subjects.tolist()) if trained]
-            raise ValueError(
-                f'{geometry.subject} was not trained with {", ".join(others)}: its map in the subject adapter is '
-                'noise. A held-out subject has no embeddings; what the backbone has learned is tested on it by '
-                'configs/encoding'
-            )
+            self._warn(geometry.subject)
         own = self.maps[number]
         coordinates = geometry.coordinates.to(own.dtype)
         if self.kind == 'table':

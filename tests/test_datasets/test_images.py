@@ -1,5 +1,7 @@
 """Pictures: the right ones, shrunk by averaging, and none for ids that are not there."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import h5py
 import numpy as np
 import pytest
@@ -43,11 +45,22 @@ def test_pictures_of_an_earlier_call_stay(source, tmp_path, monkeypatch):
     assert both.image_id.tolist() == [0, 3, 5] and read == [5]
     assert all((both[k] == picture).all() for k, picture in pictures.items()) and both[5].any()
     assert both.missing(np.asarray([5, 1, 0])).tolist() == [1] and StimulusImages(source).missing([COUNT, 0]) == [COUNT]
+    size = source.stat().st_size
     with h5py.File(source, 'a') as file:
-        file['more'] = np.zeros(1000)
         file['imgBrick'][3] = 7
+    assert source.stat().st_size == size
     other = StimulusImages(write_image_store(source, tmp_path, np.asarray([3]), 16, progress=False))
     assert other.image_id.tolist() == [3] and (other[3] == 7).all()
+
+
+def test_two_writers_wait_for_each_other(source, tmp_path):
+    """Each adds to what the other one has written."""
+    with ThreadPoolExecutor(2) as pool:  # a lock of an open file, so threads are as good as processes
+        for ids in ([0, 1, 2, 3], [3, 4, 5, 6]):
+            pool.submit(write_image_store, source, tmp_path, np.asarray(ids), 32, progress=False)
+    both, raw = StimulusImages(tmp_path / 'images_32.h5'), StimulusImages(source)
+    assert both.image_id.tolist() == list(range(COUNT))
+    assert all(np.abs(both[k].mean() - raw[k].mean()) < 1 for k in range(COUNT))
 
 
 def test_ids_beyond_the_file_are_refused(source, tmp_path):

@@ -174,6 +174,20 @@ class TestViT:
             ('pos_embed', 5, 17)
         ]
 
+    def test_another_image_size_where_nothing_resizes(self, tmp_path):
+        """MMSegmentation's class keeps its own random embedding, and says so in the log at most."""
+        mmseg = pytest.importorskip('mmseg.models')
+        small, large = (
+            mmseg.VisionTransformer(
+                img_size=size, patch_size=16, embed_dims=8, num_layers=1, num_heads=2, out_indices=0
+            )
+            for size in (32, 64)
+        )
+        torch.save(dict(state_dict=small.state_dict()), tmp_path / 'file.pth')
+        for loaded in (False, True):
+            audit = audit_load('backbone', large, read_checkpoint(tmp_path / 'file.pth'), loaded=loaded)
+            assert 'pos_embed is (1, 5, 8) there and (1, 17, 8) here' in audit.problem
+
 
 class TestPrefix:
     def test_missing(self, tmp_path):

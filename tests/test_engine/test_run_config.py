@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 
 from mmnfn.engine import run_config
+from mmnfn.engine.cfg_options import CfgOptions
 
 
 def write(path, text):
@@ -117,9 +118,24 @@ def test_data_root_of_the_data_sets_where_the_config_has_none(tmp_path):
             run_config.load_config(write(tmp_path / 'a.py', content), dict(data_root='/mnt'))
 
 
+def test_weights_replace_an_initialisation_at_random(tmp_path):
+    """By a child config or by an option, which are merged with it."""
+    write(
+        tmp_path / 'a.py', "model = dict(backbone=dict(init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02)))\n"
+    )
+    child = write(tmp_path / 'b.py', "_base_ = 'a.py'\nmodel = dict(backbone=dict(init_cfg=dict(type='Pretrained')))\n")
+    options = {f'model.backbone.init_cfg.{key}': value for key, value in (('type', 'Pretrained'), ('prefix', 'a.'))}
+    assert run_config.load_config(child).model.backbone.init_cfg == dict(type='Pretrained')
+    found = run_config.load_config(str(tmp_path / 'a.py'), options).model.backbone.init_cfg
+    assert found == dict(type='Pretrained', prefix='a.')
+    assert run_config.load_config(str(tmp_path / 'a.py')).model.backbone.init_cfg.std == 0.02
+
+
 def test_an_option_that_changes_nothing_is_named(tmp_path, capsys):
     path = write(tmp_path / 'a.py', 'epochs = 3\ndataset = dict(a=1)\ntrain_cfg = dict(max_epochs=epochs)\n')
-    run_config.load_config(path, {'train_cfg.max_epochs': 4, 'auto_scale_lr.enable': True, 'randomness.seed': 1})
+    options = dict(find_unused_parameters=True, sync_bn='torch', activation_checkpointing=['backbone'])
+    options.update({'train_cfg.max_epochs': 4, 'auto_scale_lr.enable': True, 'randomness.seed': 1})
+    run_config.load_config(path, options)
     assert capsys.readouterr().err == ''
     run_config.load_config(path, {'epochs': 4, 'dataset.a': 2})
     assert [line.split(',')[0] for line in capsys.readouterr().err.splitlines()] == [
@@ -201,7 +217,7 @@ def test_missing_data_is_named(tmp_path):
 
 def test_option_without_value_is_an_error_of_the_command_line(capsys):
     parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=run_config.CfgOptions)
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions)
     assert parser.parse_args(['--cfg-options', 'a.b=[1,2]', 'c=None']).cfg_options == {'a.b': [1, 2], 'c': None}
     with pytest.raises(SystemExit):
         parser.parse_args(['--cfg-options', 'a=1', 'config.py'])

@@ -168,7 +168,7 @@ def test_slurm_jobs_wait_for_what_they_need(toy, monkeypatch, tmp_path):
     assert [p['slurm_additional_parameters'].get('kill_on_invalid_dep') for p in asked] == [None, 'yes', 'yes', None]
 
     # again, while Slurm still has the pretraining and what needs it: only the last job was lost
-    (tmp_path / 'squeue').write_text('#!/bin/sh\nfor n in 101 102 103; do echo $n; done\n')
+    (tmp_path / 'squeue').write_text('#!/bin/sh\nfor n in 101 102 103; do echo $n R; done\n')
     (tmp_path / 'squeue').chmod(0o755)
     monkeypatch.setenv('PATH', str(tmp_path), prepend=os.pathsep)
     assert launch.submit(study, study.jobs) == [('swin/given/seed0/encode', '105')] and len(asked) == 5
@@ -176,7 +176,7 @@ def test_slurm_jobs_wait_for_what_they_need(toy, monkeypatch, tmp_path):
 
     # the pretraining has failed, and an older Slurm or one with other defaults keeps what waited for it
     for name, script in (
-        ('squeue', 'for n in 102 103 105; do echo $n; done'),
+        ('squeue', 'for n in 102 103; do echo $n PD; done; echo 105 R'),
         ('scancel', f'echo $1 >> {tmp_path}/gone'),
     ):
         (tmp_path / name).write_text(f'#!/bin/sh\n{script}\n')
@@ -184,3 +184,12 @@ def test_slurm_jobs_wait_for_what_they_need(toy, monkeypatch, tmp_path):
     assert [name for name, _ in launch.submit(study, study.jobs)] == [job.name for job in study.jobs[:3]]
     assert (tmp_path / 'gone').read_text().split() == ['102', '103']
     assert [p['slurm_additional_parameters'].get('dependency') for p in asked[5:]] == [None, *['afterok:106'] * 2]
+
+    # a job that runs is left alone, also where its training would now be another one
+    for name, script in (
+        ('squeue', 'for n in 107 108; do echo $n R; done'),
+        ('scancel', f'echo $1 >> {tmp_path}/gone'),
+    ):
+        (tmp_path / name).write_text(f'#!/bin/sh\n{script}\n')
+    launch.submit(study, study.jobs)
+    assert (tmp_path / 'gone').read_text().split() == ['102', '103']

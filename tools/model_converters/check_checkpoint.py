@@ -13,6 +13,7 @@ import argparse
 import sys
 
 from mmnfn.engine import run_config
+from mmnfn.engine.cfg_options import CfgOptions
 from mmnfn.engine.load_check import check_load
 
 
@@ -25,7 +26,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=run_config.CfgOptions,
+        action=CfgOptions,
         metavar='KEY=VALUE',
         help='change settings of the config, e.g. model.backbone.init_cfg.prefix=backbone.',
     )

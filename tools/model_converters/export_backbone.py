@@ -12,6 +12,7 @@ import argparse
 import sys
 
 from mmnfn.engine import export, run_config
+from mmnfn.engine.cfg_options import CfgOptions
 
 
 def parse_args(argv=None):
@@ -31,7 +32,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=run_config.CfgOptions,
+        action=CfgOptions,
         metavar='KEY=VALUE',
         help='change settings of the config of --random',
     )
