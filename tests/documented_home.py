@@ -67,7 +67,7 @@ ORDER = (
 LAUNCHERS = {
     r'tools/dist_train\.sh (\S+) \d+': r'python tools/train.py \1',
     r'tools/dist_test\.sh (\S+ \S+) \d+': r'python tools/test.py \1',
-    r'tools/slurm_train\.sh \S+ \S+ (\S+) (\S+)': r'python tools/train.py \1 --work-dir \2',
+    r'(?:\w+=\d )*tools/slurm_train\.sh \S+ \S+ (\S+) (\S+)': r'python tools/train.py \1 --work-dir \2',
 }
 CONFIGS = {
     'nfn': ('pretrain_nsd', 'pretrain_nsd_clip', 'pretrain_nsd_brainformer'),

@@ -48,6 +48,8 @@ def test_every_tool_has_an_example(script):
 @pytest.mark.parametrize('command', COMMANDS + EXAMPLES, ids=identifier)
 def test_commands(command, monkeypatch):
     words = shlex.split(command[1].split(' > ')[0], comments=True)
+    while re.match('[A-Z_]+=', words[0]):
+        del words[0]
     for word in words:
         if word.startswith(('configs/', 'studies/', 'requirements/', 'benchmarks/')):
             assert list(ROOT.glob(word)), f'{word} is not there'

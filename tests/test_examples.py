@@ -14,6 +14,18 @@ ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / 'examples/retinanet/retinanet_nfn-swin-s_fpn_1x_coco.py'
 
 
+def test_environment_is_told_where_mmnfn_cannot_be_imported(installed):
+    """Just when it is needed: an installed package without the libraries."""
+    script = (
+        "import runpy, sys; sys.modules['mmengine'] = None; sys.argv = ['collect_env.py']; "
+        f"runpy.run_path({str(installed / 'mmnfn/.mim/tools/collect_env.py')!r}, run_name='__main__')"
+    )
+    environment = dict(os.environ, PYTHONPATH=str(installed))
+    done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 1 and 'mmnfn cannot be imported' in done.stdout, done.stderr
+    assert 'Stack: ' in done.stdout and 'Python: 3' in done.stdout
+
+
 @pytest.fixture(scope='module')
 def installed(tmp_path_factory):
     """Folder with the package as pip installs its wheel."""

@@ -18,7 +18,8 @@ def main(argv=None):
         from mmnfn.engine.environment import collect_environment
     except ImportError as error:  # then the libraries are what is wrong, and stack.py needs none of them
         print(f'mmnfn cannot be imported: {error}')
-        path = Path(__file__).resolve().parents[1] / 'mmnfn/stack.py'
+        above = Path(__file__).resolve().parents  # the repository's tools, or those in an installed package's .mim
+        path = next(path for path in (above[1] / 'mmnfn/stack.py', above[2] / 'stack.py') if path.is_file())
         spec = importlib.util.spec_from_file_location('stack', path)
         stack = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(stack)

@@ -72,7 +72,9 @@ class Chain:
             Failed: If it exits with an error, with the end of its output.
         """
         log = OUT / 'logs' / f'{title.replace(" ", "_")}.log'
-        env = child_environment(dict(PYTHONPATH=str(ROOT), PYTHONUNBUFFERED='1', MMNFN_PROGRESS='1'))
+        # Also where there are GPUs: one may not be enough for two processes, and figures and minutes are those of CPUs.
+        variables = dict(PYTHONPATH=str(ROOT), PYTHONUNBUFFERED='1', MMNFN_PROGRESS='1', CUDA_VISIBLE_DEVICES='')
+        env = child_environment(variables)
         if processes == 1:
             env['OMP_NUM_THREADS'] = '1'
         start = time.monotonic()
@@ -93,7 +95,9 @@ class Chain:
             code = process.wait()
         self.seconds[title] = time.monotonic() - start
         if code:
-            tail = ''.join(log.read_text().splitlines(keepends=True)[-15:])
+            lines = log.read_text().splitlines()
+            named = [line for line in lines[:-15] if re.match(r'\w+\.(py|sh): error: ', line)]  # above torchrun's own
+            tail = '\n'.join([*named[:1], *lines[-15:]])
             raise Failed(f'{title}: exit code {code}. The end of {log}:\n{tail}')
         self.progress.update(task, completed=100)
         self.progress.stop_task(task)

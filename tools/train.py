@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from mmnfn.disk import explained, no_room
 from mmnfn.engine import run_config
 from mmnfn.engine.cfg_options import CfgOptions
+from mmnfn.engine.hooks.resume_epoch_hook import ResumeError
 from mmnfn.engine.launch import LAUNCHERS, close_device, prepare_device
 from mmnfn.engine.load_audit import LoadAuditError
 
@@ -68,6 +69,7 @@ def build_config(args):
     run_config.set_loader_defaults(cfg)
     run_config.check_pretrained(cfg)
     run_config.check_data(cfg, ('train_dataloader', 'val_dataloader'))
+    run_config.note_subjects(cfg)
     return cfg
 
 
@@ -76,13 +78,13 @@ def main(argv=None):
     try:
         args = parse_args(argv)
         cfg = build_config(args)
-        prepare_device(cfg, args.launcher)
+        run_config.note_batch_size(cfg, prepare_device(cfg, args.launcher).world_size)
     except (FileNotFoundError, ValueError) as error:
         return run_config.report_error('train.py', error)
     try:
         runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
         runner.train()
-    except (FloatingPointError, LoadAuditError) as error:  # of NonFiniteLossHook and LoadAuditHook, which say it all
+    except (FloatingPointError, LoadAuditError, ResumeError) as error:  # of hooks, which say it all
         return run_config.report_error('train.py', error)
     except OSError as error:
         if not no_room(error) or not is_main_process():

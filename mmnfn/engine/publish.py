@@ -7,7 +7,7 @@ import io
 import re
 import time
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional
+from typing import Any, Dict, Mapping, NamedTuple, Optional
 
 import torch
 import yaml
@@ -15,10 +15,12 @@ import yaml
 from mmnfn.yaml_file import load_yaml
 
 from .checkpoint_file import Checkpoint, read_checkpoint
-from .config_nodes import literal_config
+from .config_nodes import dicts, literal_config
 from .export import backbone_config, plain
 from .whole_file import whole_file
 
+DATA = dict(NSDDataset='Natural Scenes Dataset', CocoDataset='COCO', ADE20KDataset='ADE20K')
+"""Class of a data set → its name."""
 COLLECTION = dict(
     Name='NeuroFusionNet',
     Paper=dict(
@@ -109,19 +111,40 @@ def _write_weights(checkpoint: Checkpoint, meta: Dict[str, Any], folder: Path, n
 
 def _entry(name: str, config: str, weights: str, meta: Dict[str, Any]) -> Dict[str, Any]:
     """Entry of a model index, as mim and MMPretrain read it."""
-    metadata = {'Training Data': 'Natural Scenes Dataset', 'Epochs': meta.get('epoch'), 'Seed': meta.get('seed')}
+    cfg = literal_config(meta['config'])
+    metadata = {'Training Data': _training_data(cfg), 'Epochs': meta.get('epoch'), 'Seed': meta.get('seed')}
     if meta.get('subjects'):
         metadata['NSD Subjects'] = meta['subjects']
+    metadata.update(_pretraining(cfg))
     if meta.get('revision'):
         metadata['Revision'] = meta['revision']
     return {
         'Name': name,
-        'In Collection': COLLECTION['Name'],
+        **({'In Collection': COLLECTION['Name']} if 'NSD Subjects' in metadata else {}),
         'Metadata': {key: value for key, value in metadata.items() if value is not None},
         'Results': None,
         'Config': config,
         'Weights': weights,
     }
+
+
+def _training_data(cfg: Mapping) -> Optional[str]:
+    """What a config trains on; the type of its data set where that has no better name."""
+    kinds = [node['type'] for node in dicts(cfg.get('train_dataloader')) if 'Dataset' in str(node.get('type'))]
+    return next((DATA.get(str(kind).split('.')[-1], str(kind)) for kind in kinds), None)
+
+
+def _pretraining(cfg: Mapping) -> Dict[str, Any]:
+    """Where the backbone of a downstream model is from, and whose brains it was trained with, as its file says."""
+    init_cfg = backbone_config(cfg).get('init_cfg')
+    path = init_cfg.get('checkpoint') if isinstance(init_cfg, Mapping) else None
+    if not isinstance(path, str):
+        return {}
+    try:
+        subjects = read_checkpoint(path).meta.get('subjects')
+    except (FileNotFoundError, ValueError):  # elsewhere by now, or on the web
+        subjects = None
+    return {'Backbone': path, **({'NSD Subjects': plain(subjects)} if subjects else {})}
 
 
 def _read_index(index: Path) -> Dict[str, Any]:

@@ -132,6 +132,21 @@ def enable_auto_scale_lr(cfg: Config) -> None:
     cfg.auto_scale_lr.enable = True
 
 
+def note_batch_size(cfg: Config, processes: int) -> None:
+    """Say where a training's batches are not those that its learning rate is meant for, and nothing scales it."""
+    scaling, loader = cfg.get('auto_scale_lr') or {}, cfg.get('train_dataloader') or {}
+    meant, each = scaling.get('base_batch_size'), loader.get('batch_size')
+    if not meant or not each or scaling.get('enable'):
+        return
+    steps = cfg.optim_wrapper.get('accumulative_counts', 1)
+    if processes * each * steps != meant and is_first_process():
+        print(
+            f'Batches are of {processes * each * steps} samples ({processes} process(es) x {each}'
+            f'{f" x {steps} accumulated" if steps > 1 else ""}), and the learning rate is meant for {meant}: '
+            '--auto-scale-lr scales it.'
+        )
+
+
 def set_resume(cfg: Config, resume: Optional[str]) -> None:
     """``--resume [PATH|auto]``.
 
@@ -197,6 +212,25 @@ def check_pretrained(cfg: Config) -> None:
             )
 
 
+def note_subjects(cfg: Config) -> None:
+    """Say where validation or test has subjects that training has not: their responses were never learned."""
+    subjects = {name: _subjects(cfg, name) for name in LOADERS}
+    for name in LOADERS[1:]:
+        others = sorted(subjects[name] - subjects['train_dataloader'], key=str)
+        if others and subjects['train_dataloader'] and is_first_process():
+            print(
+                f'{name} has subject(s) {", ".join(map(str, others))}, which train_dataloader has not: retrieval with '
+                'their responses is at chance, and in the mean over subjects. Name the same subjects for both '
+                f'({name}.dataset.subjects); configs/encoding tests on held-out subjects.'
+            )
+
+
+def _subjects(cfg: Config, loader: str) -> set:
+    nodes = [node for _, node in walk_dicts(cfg.get(loader), loader)]
+    named = [node.subjects for node in nodes if isinstance(node.get('subjects'), (list, tuple))]
+    return {subject for subjects in named for subject in subjects}
+
+
 def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
     """Raise FileNotFoundError where a dataset's local ``data_root`` or annotation file does not exist.
 
@@ -206,6 +240,14 @@ def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
     """
     for name in loaders:
         for key, dataset in walk_dicts(cfg.get(name), name):
+            for transform in dataset.get('pipeline') or []:
+                for argument in ('stim_info', 'annotation_dir'):  # of LoadCaption, in each data worker
+                    path = transform.get(argument) if isinstance(transform, dict) else None
+                    if isinstance(path, str) and not osp.exists(path):
+                        raise FileNotFoundError(
+                            f'{key}.pipeline, {argument}: there is no {path!r} (looked from '
+                            f'{os.getcwd()}). Put it there, or change it in the config.'
+                        )
             root, annotations = dataset.get('data_root'), dataset.get('ann_file')
             if not isinstance(root, str) or not root or _is_remote(root) or dataset.get('backend_args'):
                 continue

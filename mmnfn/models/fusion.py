@@ -22,7 +22,8 @@ class FusedFeatures(NamedTuple):
     """What the fusion says of a batch.
 
     Attributes:
-        fused: (B, E), the image's representation enriched by the brain's: the context token after the last block.
+        fused: (B, E), the image's representation enriched by the brain's: the context token after the last block. No
+            loss reads it: it is what blocks that were trained for ``predicted`` make of that token.
         predicted: (B, K, D), what the fusion takes the ROI features to be.
     """
 

@@ -213,7 +213,8 @@ class NeuroFusionNet(BaseSelfSupervisor):
         Returns:
             B elements with ``image_embedding`` and ``fmri_embedding`` (D,), ``image_roi_embeddings`` and
             ``fmri_roi_embeddings`` (K, D), all L2-normalised (zero for an absent ROI of the brain), ``roi_present``
-            (K,), ``image_id`` (int) and ``subject`` (str); with fusion also ``fused_embedding`` (E,), which has seen
+            (K,), ``image_id`` (int) and ``subject`` (str); with fusion also ``fused_embedding`` (E,), which no loss
+            has trained (see :class:`~mmnfn.models.fusion.FusedFeatures`), and which has seen
             both modalities and so is no input for a retrieval.
         """
         image, fmri = self._encode(inputs, responses, geometry)

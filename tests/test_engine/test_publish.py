@@ -81,6 +81,25 @@ def test_shipped_models_have_no_weights_yet():
         get_model('pretrain_nsd')
 
 
+@pytest.mark.parametrize(
+    'init, subjects', [('random', None), ('imagenet', None), ('nfn', [1, 2, 3, 4, 5, 6, 7]), ('nfn', None)]
+)
+def test_a_detector_says_what_it_was_trained_on(tmp_path, monkeypatch, init, subjects):
+    """Its subjects are those of the backbone's pretraining, where that is still there."""
+    pytest.importorskip('mmdet')
+    monkeypatch.chdir(tmp_path)
+    cfg = Config.fromfile(ROOT / f'configs/mask_rcnn/mask-rcnn_{init}-swin-s_fpn_1x_coco.py')
+    source = cfg.model.backbone.init_cfg.get('checkpoint')
+    if subjects:
+        Path(source).parent.mkdir(parents=True)
+        torch.save(dict(state_dict=dict(a=torch.ones(1)), meta=dict(subjects=subjects)), source)
+    torch.save(dict(state_dict=dict(a=torch.ones(1)), meta=dict(cfg=cfg.pretty_text, epoch=12)), 'e.pth')
+    (entry,) = yaml.safe_load(publish('e.pth', 'out', name='detector').index.read_text())['Models']
+    expected = {'Training Data': 'COCO', 'Epochs': 12, 'Backbone': source, 'NSD Subjects': subjects}
+    assert entry['Metadata'] == {key: value for key, value in expected.items() if value}
+    assert ('In Collection' in entry) == bool(subjects)
+
+
 def test_mmpretrain_lists_what_is_published_and_what_is_shipped(trained, tmp_path):
     pytest.importorskip('modelindex')
     from mmpretrain.apis import ModelHub, list_models

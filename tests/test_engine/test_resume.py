@@ -126,7 +126,7 @@ def test_killed_while_writing_a_checkpoint(unbroken, tmp_path):
 def test_another_number_of_processes_is_refused_or_warned_of(unbroken, tmp_path):
     codes, outputs = train(tmp_path / 'work', processes=2, resume=[unbroken / 'iter_4.pth'])
     assert all(codes)
-    assert 'ValueError: --resume: the checkpoint is of a run with 5 batches an epoch on each of 1 process' in outputs[0]
+    assert 'train.py: error: --resume: the checkpoint is of a run with 5 batches an epoch on each of 1 p' in outputs[0]
     assert 'here there are 3 on each of 2' in outputs[0] and not (tmp_path / 'work/rank0.txt').exists()
     # Batches of 2 are 9, so 5 for each of two processes: as many as before.
     output = trained(tmp_path / 'work', 'train_dataloader.batch_size=2', processes=2, resume=[unbroken / 'iter_12.pth'])

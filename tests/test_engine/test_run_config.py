@@ -164,6 +164,43 @@ def test_resume(tmp_path, monkeypatch, capsys):
     assert cfg.resume is True and cfg.load_from is None
 
 
+def test_batches_of_another_size_are_named(capsys):
+    """They change the learning rate that is right, and the number of negatives."""
+    loader, wrapper = dict(batch_size=4), dict(type='OptimWrapper')
+    cfg = Config(dict(train_dataloader=loader, optim_wrapper=wrapper, auto_scale_lr=dict(base_batch_size=8)))
+    run_config.note_batch_size(cfg, 2)
+    cfg.optim_wrapper.accumulative_counts = 2
+    run_config.note_batch_size(cfg, 1)
+    assert capsys.readouterr().out == ''
+    run_config.note_batch_size(cfg, 3)
+    assert capsys.readouterr().out.startswith('Batches are of 24 samples (3 process(es) x 4 x 2 accumulated), and')
+    cfg.auto_scale_lr.enable = True
+    run_config.note_batch_size(cfg, 3)
+    run_config.note_batch_size(Config(dict(train_dataloader=loader)), 3)
+    assert capsys.readouterr().out == ''
+
+
+def test_subjects_that_are_not_trained_are_named(capsys):
+    def loader(*subjects):
+        return dict(dataset=dict(type='mmnfn.NSDDataset', subjects=list(subjects)))
+
+    cfg = Config(dict(train_dataloader=loader(1, 2), val_dataloader=loader(2), test_dataloader=loader(1, 3, 8)))
+    run_config.note_subjects(cfg)
+    assert capsys.readouterr().out.startswith('test_dataloader has subject(s) 3, 8, which train_dataloader has not')
+    run_config.note_subjects(Config(dict(test_dataloader=loader(8))))  # an encoding
+    assert capsys.readouterr().out == ''
+
+
+@pytest.mark.parametrize('argument', ['stim_info', 'annotation_dir'])
+def test_captions_that_are_missing_are_named_before_training(tmp_path, argument):
+    caption = dict(type='mmnfn.LoadCaption', stim_info=str(tmp_path), annotation_dir=str(tmp_path))
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(data_root=str(tmp_path), pipeline=[caption]))))
+    run_config.check_data(cfg, ('train_dataloader',))
+    cfg.train_dataloader.dataset.pipeline[0][argument] = 'nowhere'
+    with pytest.raises(FileNotFoundError, match=f'train_dataloader.dataset.pipeline, {argument}: there is no .nowhere'):
+        run_config.check_data(cfg, ('train_dataloader',))
+
+
 def test_what_cannot_be_resumed_is_named(tmp_path):
     """A file that is not there, also where last_checkpoint names it, or that was cut off."""
     cfg = Config(dict(work_dir=str(tmp_path)))

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 import threading
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 import toy_world
 from mmengine.config import Config
+from rich.console import Console
 
 from mmnfn.engine import predictions
 
@@ -90,6 +92,19 @@ def test_export_errors_are_one_line(config, capsys):
         with pytest.raises(SystemExit) as error:
             export.main(wrong)
         assert error.value.code == 2 and 'CHECKPOINT OUT' in capsys.readouterr().err
+
+
+def test_the_demo_is_on_cpus_and_says_why_it_failed(tmp_path, monkeypatch):
+    """Two processes fail where there is one GPU, and torchrun has many words for it."""
+    monkeypatch.chdir(tmp_path)
+    demo = tool('demo.py')
+    chain = demo.Chain(Console(quiet=True))
+    script = "import os; open('gpus', 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])"
+    chain.run('good', [sys.executable, '-c', script])
+    assert (tmp_path / 'gpus').read_text() == ''
+    script = "print('train.py: error: the reason'); [print('traceback') for _ in range(30)]; raise SystemExit(3)"
+    with pytest.raises(demo.Failed, match=r'bad: exit code 3.*log:\ntrain.py: error: the reason\n(traceback\n?){15}$'):
+        chain.run('bad', [sys.executable, '-c', script])
 
 
 def test_train_flags_reach_the_config(config, tmp_path):

@@ -17,6 +17,10 @@ from ..random_state import random_state, set_random_state
 from .resumable_checkpoint_hook import RESUME_KEY
 
 
+class ResumeError(ValueError):
+    """A run cannot be the continuation of the one that is resumed."""
+
+
 @HOOKS.register_module()
 class ResumeEpochHook(Hook):
     """After ``--resume``, go on with the batches and the random numbers that the interrupted run would have had.
@@ -48,7 +52,7 @@ class ResumeEpochHook(Hook):
         """Compare this run with the one that is resumed.
 
         Raises:
-            ValueError: The epochs of this run have another number of batches.
+            ResumeError: The epochs of this run have another number of batches.
         """
         loader = runner.train_dataloader
         resumed, self._resumed = self._resumed, None
@@ -62,7 +66,7 @@ class ResumeEpochHook(Hook):
             )
             return
         if resumed['batches_per_epoch'] != len(loader):
-            raise ValueError(
+            raise ResumeError(
                 f'--resume: the checkpoint is of a run with {resumed["batches_per_epoch"]} batches an epoch on each of '
                 f'{resumed["world_size"]} process(es), but here there are {len(loader)} on each of '
                 f'{get_world_size()}. Its place in the epoch and in the learning rate schedule cannot be carried over. '
@@ -94,7 +98,7 @@ class ResumeEpochHook(Hook):
         """Leave out the batches that the checkpoint has seen, and restore the random numbers.
 
         Raises:
-            ValueError: The rest of the epoch cannot be determined.
+            ResumeError: The rest of the epoch cannot be determined.
         """
         loop = runner.train_loop
         if self._loader is not None:  # of an epoch that began in its middle
@@ -118,7 +122,7 @@ class ResumeEpochHook(Hook):
         if done == 0:
             return
         if not 0 < done <= batches:
-            raise ValueError(
+            raise ResumeError(
                 f'--resume: the checkpoint was written after iteration {runner.iter}, and epoch {runner.epoch + 1}, of '
                 f'{batches} batches, cannot be continued from there. That needs the number of processes, batch size '
                 'and data of the interrupted run.'
