@@ -44,6 +44,7 @@ HERE = {
     'epoch_12.pth': 'epoch_1.pth',
     'CHECKPOINT': 'work_dirs/mask-rcnn_nfn-swin-s_fpn_1x_coco/epoch_1.pth',
     '--ids 46002 61882': '--ids {ids}',
+    '--workers 2': '--workers 1',
     '--subjects 4 --sessions 2': '--subjects 1 --sessions 1 --voxel-mm 8 --stimulus-size 32 --workers 1',
 }
 # Figure 3 compares with two more models.
@@ -133,14 +134,13 @@ def write_configs(home):
 
 
 def write_studies(home):
-    """A study of one seed, under the names of all of them; those of one size share a folder, as the shipped ones do."""
-    pretraining = str(home / 'configs/nfn/pretrain_nsd.py')
+    """A study of one seed and one test, under the names of all; those of one size share a folder, as the shipped do."""
     study = dict(
         name='Small',
         seeds=[0],
         backbones=dict(
             swin=dict(
-                pretrain=dict(nfn=dict(config=pretraining)),
+                pretrain=dict(nfn=dict(checkpoint='work_dirs/pretrain_nsd/backbone_latest.pth')),
                 transfer=dict(encode=dict(config=str(home / 'configs/encoding/swin-s_nsd.py'), train=False)),
             )
         ),
