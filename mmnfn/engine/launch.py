@@ -23,6 +23,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.logging import print_log
 
+from .cfg_options import is_first_process
+
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 # tools/dist_*.sh and torchrun set OMP_NUM_THREADS=1 where the user set nothing; the user's own value is kept here.
@@ -158,7 +160,7 @@ def init_gloo(ranks: Ranks, dist_cfg: Optional[Dict[str, Any]] = None) -> None:
 
 
 def _note(message: str) -> None:
-    if os.environ.get('RANK', '0') == '0':
+    if is_first_process():
         print_log(message, 'current', logging.WARNING)
 
 
