@@ -17,28 +17,44 @@ from .gathered_metric import GatheredMetric, response_digests
 
 
 class SubjectVoxels(NamedTuple):
-    """What the batches of a subject say of its N voxels.
+    """The V voxels of a subject, each once, however many ROIs hold it.
 
     Attributes:
-        roi_names: K ROI classes, and roi_sizes: voxels of each, one after another.
-        coordinates: (N, 3) mm.
-        noise_ceiling: (N,) percent of variance of a test response.
-        ncsnr: (N,).
+        place: (V,) where the voxel axis (N,) of a batch, which has the ROIs one after another, has them first.
+        rois: Name of each ROI class that the subject has → indices into the V voxels.
+        coordinates: (V, 3) mm.
+        noise_ceiling: (V,) percent of variance of a test response.
+        ncsnr: (V,).
         bands: Sizes of the groups of features.
     """
 
-    roi_names: Tuple[str, ...]
-    roi_sizes: Tuple[int, ...]
+    place: np.ndarray
+    rois: Dict[str, np.ndarray]
     coordinates: np.ndarray
     noise_ceiling: np.ndarray
     ncsnr: np.ndarray
     bands: Tuple[int, ...]
 
+    @classmethod
+    def of(cls, batch: dict, bands: Sequence[int]) -> SubjectVoxels:
+        """The voxels of a batch; a voxel is known by where it is."""
+        geometry = batch['geometry']
+        coordinates, place, voxel = np.unique(
+            geometry.coordinates.cpu().numpy(), axis=0, return_index=True, return_inverse=True
+        )
+        parts = np.split(voxel.reshape(-1), np.cumsum(geometry.roi_sizes)[:-1])
+        return cls(
+            place,
+            {name: part for name, part in zip(geometry.roi_names, parts) if part.size},
+            coordinates,
+            batch['noise_ceiling'].cpu().numpy()[place],
+            batch['ncsnr'].cpu().numpy()[place],
+            tuple(bands),
+        )
+
     def groups(self) -> Dict[str, np.ndarray]:
-        """``''`` for all voxels and ``'_roi_<ROI>'`` for each ROI that the subject has → indices into the N voxels."""
-        parts = np.split(np.arange(len(self.ncsnr)), np.cumsum(self.roi_sizes)[:-1])
-        named = {f'_roi_{name}': part for name, part in zip(self.roi_names, parts) if part.size}
-        return {'': np.arange(len(self.ncsnr)), **named}
+        """``''`` for all voxels and ``'_roi_<ROI>'`` for each ROI → indices into the V voxels."""
+        return {'': np.arange(len(self.place)), **{f'_roi_{name}': part for name, part in self.rois.items()}}
 
 
 @METRICS.register_module()
@@ -64,7 +80,7 @@ class EncodingMetric(GatheredMetric):
     figure depends on which images were shown, and nothing of other subjects or training runs. ``pcc_se`` is the
     standard error of ``pcc`` from the same bootstrap. Counts of voxels, summed over subjects: ``voxels``,
     ``voxels_constant`` (no variance in responses or predictions: r is NaN and counts nowhere), ``voxels_normalized``
-    and ``voxels_reliable`` (those that the two figures are of). A voxel in two ROIs counts in both.
+    and ``voxels_reliable`` (those that the two figures are of). A voxel in two ROIs counts in both, and once among all.
 
     Args:
         min_ceiling: In percent of variance.
@@ -105,14 +121,7 @@ class EncodingMetric(GatheredMetric):
         """Keep features and responses of a batch."""
         geometry = data_batch['geometry']
         if geometry.subject not in self._voxels and len(data_samples):
-            self._voxels[geometry.subject] = SubjectVoxels(
-                tuple(geometry.roi_names),
-                tuple(geometry.roi_sizes),
-                geometry.coordinates.cpu().numpy(),
-                data_batch['noise_ceiling'].cpu().numpy(),
-                data_batch['ncsnr'].cpu().numpy(),
-                tuple(data_samples[0].get('bands', ())),
-            )
+            self._voxels[geometry.subject] = SubjectVoxels.of(data_batch, data_samples[0].get('bands', ()))
         batch = zip(data_samples, data_batch['responses'], data_batch['split'], response_digests(data_batch))
         for sample, responses, split, digest in batch:
             self.results.append(
@@ -122,7 +131,7 @@ class EncodingMetric(GatheredMetric):
                     response=digest,
                     split=split,
                     features=sample['features'].float().cpu().numpy(),
-                    responses=responses.cpu().numpy(),
+                    responses=responses.cpu().numpy()[self._voxels[geometry.subject].place],
                 )
             )
 
@@ -180,7 +189,7 @@ class EncodingMetric(GatheredMetric):
         return fit_encoding_model(*arrays, bands=bands, draws=draws)
 
     def _selections(self, voxels: SubjectVoxels) -> Dict[str, Tuple[np.ndarray, np.ndarray]]:
-        """Figure → which of the N voxels it is of, and what r is divided by."""
+        """Figure → which of the V voxels it is of, and what r is divided by."""
         with np.errstate(invalid='ignore'):
             good = voxels.noise_ceiling >= self.min_ceiling
             reliable = voxels.ncsnr >= self.min_ncsnr

@@ -19,7 +19,7 @@ NCSNR = torch.tensor([0.9, 0.9, 0.1, 0.9, 0.9])
 
 def add(metric, features, responses, splits, subject, batch=10, ceiling=CEILING, ncsnr=NCSNR):
     """Give the metric the samples of a subject in batches."""
-    geometry = SubjectGeometry(subject, ROIS, SIZES, torch.zeros(5, 3))
+    geometry = SubjectGeometry(subject, ROIS, SIZES, torch.arange(15.0).reshape(5, 3))
     for start in range(0, len(features), batch):
         part = slice(start, start + batch)
         samples = [
@@ -80,6 +80,26 @@ def test_figures_by_hand(known):
     assert figures['pcc_low'] < figures['pcc'] < figures['pcc_high']
     assert figures['pcc_se'] == pytest.approx(outcome.standard_error)
     assert figures['pcc_roi_floc-faces_high'] == pytest.approx(np.percentile(outcome.resampled[:, 3], 97.5))
+
+
+def test_a_voxel_in_two_rois_counts_in_both_and_once_among_all(known):
+    """As NSD's streams hold nearly all of the other classes."""
+    features, responses, splits = known
+    twice = [3, 0, 1, 3, 2, 4]  # faces: voxels 3 and 0; streams: 1, 3, 2, 4
+    places = torch.arange(15.0).reshape(5, 3)[torch.tensor([4, 0, 1, 4, 2, 3])]
+    geometry = SubjectGeometry('subj04', ('floc-faces', 'streams'), (2, 4), places)
+    metric = EncodingMetric(bootstraps=200)
+    batch = dict(geometry=geometry, responses=torch.tensor(responses[:, twice]), split=splits)
+    batch.update(noise_ceiling=CEILING[twice], ncsnr=NCSNR[twice])
+    metric.process(batch, [dict(features=torch.tensor(f), image_id=i) for i, f in enumerate(features)])
+    figures = {key.partition('/')[2]: value for key, value in metric.evaluate(90).items()}
+    test = np.arange(90) % 3 == 0
+    r = fit_encoding_model(features[~test], responses[~test], features[test], responses[test], bootstraps=2).r
+    assert figures['pcc_roi_floc-faces'] == pytest.approx(r[[3, 0]].mean())
+    assert figures['pcc_roi_streams'] == pytest.approx(r[[1, 3, 2]].mean())
+    once = evaluate(*known, bootstraps=200)
+    overall = [key for key in once if '_roi_' not in key]
+    assert {key: figures[key] for key in overall} == pytest.approx({key: once[key] for key in overall})
 
 
 def test_figures_of_unlike_subjects_are_their_means(known):
