@@ -4,6 +4,9 @@ _base_ = ['../_base_/backbones/convnext-s.py', '../_base_/datasets/nsd_encoding.
 model = dict(
     type='mmnfn.BackboneFeatures',
     backbone=dict(
-        _base_.backbone_convnext_s, out_indices=(1, 2, 3), layer_scale_init_value=1.0, gap_before_final_norm=False
+        _base_.backbone_convnext_s,
+        out_indices=(0, 1, 2, 3),
+        layer_scale_init_value=1.0,
+        gap_before_final_norm=False,
     ),
 )

@@ -11,13 +11,13 @@ import os
 import os.path as osp
 import sys
 import zipfile
-from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 
 from .cfg_options import LOADERS, drop_replaced_init, is_first_process, merge_options, walk, walk_dicts
+from .last_checkpoint import last_checkpoint
 
 LIBRARIES = ('mmpretrain', 'mmdet', 'mmseg')
 
@@ -164,15 +164,14 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
         return
     path = resume
     if resume == 'auto':
-        last = Path(cfg.work_dir) / 'last_checkpoint'
-        if not last.is_file():
+        path = last_checkpoint(cfg.work_dir)
+        if path is None:
             if is_first_process():
                 print(f'--resume: {cfg.work_dir} has no checkpoint yet, so training starts from the beginning.')
             return
-        path = last.read_text().strip()
     if not _is_remote(path):
         if not osp.isfile(path):
-            named = f' named by {last}' if resume == 'auto' else ''
+            named = f' named by {osp.join(cfg.work_dir, "last_checkpoint")}' if resume == 'auto' else ''
             raise FileNotFoundError(
                 f'--resume: there is no file {path!r}{named} (looked from {os.getcwd()}). Give a training '
                 'checkpoint, or --resume alone for the newest one in the work folder.'
@@ -180,7 +179,7 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
         if not zipfile.is_zipfile(path):
             raise ValueError(f'--resume: {path} is not a whole checkpoint. Give an earlier one.')
     cfg.resume = True
-    cfg.load_from = None if resume == 'auto' else resume
+    cfg.load_from = path
 
 
 def disable_validation(cfg: Config) -> None:

@@ -122,7 +122,8 @@ def fit_encoding_model(
         draws: (bootstraps, m) how often each test image is drawn in each resampling; None draws them here.
 
     Raises:
-        ValueError: If there are fewer than 10 training or 3 test images, or ``bands`` do not add up to F.
+        ValueError: If there are fewer than 10 training or 3 test images, ``bands`` do not add up to F, or a feature is
+            not finite.
     """
     if len(train_features) < 10 or len(test_features) < 3:
         raise ValueError(
@@ -131,6 +132,13 @@ def fit_encoding_model(
         )
     if bands is not None and sum(bands) != train_features.shape[1]:
         raise ValueError(f'bands {tuple(bands)} must add up to the {train_features.shape[1]} features.')
+    for name, features in (('training', train_features), ('test', test_features)):
+        if not np.isfinite(features).all():
+            broken = np.flatnonzero(~np.isfinite(features).all(axis=1))
+            raise ValueError(
+                f'the features of {len(broken)} of {len(features)} {name} images are NaN or infinite. Are the weights '
+                'of the backbone finite?'
+            )
     dtype = np.float64 if train_features.dtype == np.float64 else np.float32
     mean, deviation = train_features.mean(0), train_features.std(0)
     deviation = np.where(deviation > 1e-8, deviation, 1)

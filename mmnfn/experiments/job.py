@@ -15,6 +15,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from mmengine.config import Config
 
+from mmnfn.engine.last_checkpoint import last_checkpoint
 from mmnfn.engine.launch import child_environment
 from mmnfn.engine.provenance import source_revision
 from mmnfn.engine.whole_file import whole_file
@@ -206,10 +207,10 @@ def _filled_in(argument: str) -> str:
     match = LAST_CHECKPOINT.match(argument)
     if match is None:
         return argument
-    pointer = Path(match[1]) / 'last_checkpoint'
-    if not pointer.is_file():
-        raise FileNotFoundError(f'{pointer} is not there: the training before has left no checkpoint')
-    return pointer.read_text().strip()
+    checkpoint = last_checkpoint(match[1])
+    if checkpoint is None:
+        raise FileNotFoundError(f'{match[1]}/last_checkpoint is not there: the training before has left no checkpoint')
+    return checkpoint
 
 
 def python(script: Path, *arguments: object) -> Tuple[str, ...]:

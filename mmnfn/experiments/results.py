@@ -96,7 +96,8 @@ class StudyResults:
                 value = metrics[metric]
                 if type(value) not in (int, float, type(None)):
                     raise ValueError(f'{backbone}/{row}/seed{seed}/{task}/metrics.json: {metric} is {value!r:.100}.')
-                found[seed] = float('nan') if value is None else float(value)
+                nothing_to_find = value == -1 and '_mAP' in metric  # as pycocotools says it
+                found[seed] = float('nan') if value is None or nothing_to_find else float(value)
         return found
 
     def curve(self, backbone: str, row: str, name: str) -> Dict[int, Dict[int, float]]:

@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tup
 from mmnfn.yaml_file import load_yaml
 
 from .job import Job, config_text, python
-from .study_check import check_node, check_place
+from .study_check import check_node, check_place, option_text, refuse_entries
 
 EMBEDDINGS = 'embeddings.pkl'
 """In the folder of a pretraining: embeddings of the test images and their partners."""
@@ -55,10 +55,10 @@ def read_study(path: Union[str, Path], root: Path, work_dir: Union[str, Path, No
               encode: {config: configs/demo/encoding.py, train: false}
 
     ``options`` are those of ``--cfg-options``, and ``{seed}`` in them is the seed. ``transfer`` of a row names the
-    columns that it is for, all by default; a row with a ``config`` is also tested by it (retrieval). Paths start from
-    the repository, or from the current folder. Entries whose name starts with ``x-`` are for YAML's anchors. ``paper``
-    of a backbone names the one of the paper whose figures stand beside its own. Studies that share a ``work_dir`` share
-    their jobs of the same name.
+    columns that it is for, all by default; a row with a ``config`` is also tested by it (retrieval). Paths of configs
+    and checkpoints start from the repository, or from the current folder; a checkpoint may also be a URL. Entries whose
+    name starts with ``x-`` are for YAML's anchors. ``paper`` of a backbone names the one of the paper whose figures
+    stand beside its own. Studies that share a ``work_dir`` share their jobs of the same name.
 
     Args:
         path: The file.
@@ -66,7 +66,7 @@ def read_study(path: Union[str, Path], root: Path, work_dir: Union[str, Path, No
         work_dir: Instead of the file's own.
 
     Raises:
-        FileNotFoundError: There is no such file, or a config that it names.
+        FileNotFoundError: There is no such file, or a config or checkpoint that it names.
         ValueError: It is no study; the message names the entry.
     """
     path = Path(path)
@@ -116,8 +116,6 @@ class _Expansion:
             for entry, content in entries.items():
                 check_node(content, kind, f'{where}.{kind}.{entry}')
         for row, content in rows.items():
-            if 'checkpoint' in content:
-                check_place(content['checkpoint'])
             wanted = content.get('transfer', list(transfers))
             unknown = [task for task in wanted if task not in transfers]
             if unknown:
@@ -135,8 +133,10 @@ class _Expansion:
         folder = self.work_dir / prefix / 'pretrain'
         weights, needs = folder / 'backbone_latest.pth', (f'{prefix}/pretrain',)
         options = self._options(node, seed)
+        refused = {'checkpoint': ('options', 'processes'), 'random': ('processes',)}.get(start[0], ())
+        refuse_entries(node, refused, f'{where}.pretrain.{row}', f'a row with {start[0]} trains nothing')
         if start == ['checkpoint']:
-            weights, needs = node['checkpoint'], ()
+            weights, needs = self._checkpoint(node['checkpoint']), ()
         elif start == ['random']:
             script, config = self.root / 'tools/model_converters/export_backbone.py', self._config(node['random'])
             command = python(script, '--random', config, weights, '--seed', seed, *self._cfg_options(options))
@@ -166,6 +166,10 @@ class _Expansion:
         """Training and test of one task from one backbone; or the test alone, of the backbone itself."""
         if 'config' not in node:
             raise ValueError(f'STUDY: {self.path} has a transfer {task!r} without config.')
+        if not node.get('train', True):
+            refuse_entries(
+                node, ('processes',), f'{self.path}, transfer {task}', 'with train: false it is a test alone'
+            )
         folder, config, options = self.work_dir / prefix / task, self._config(node['config']), self._options(node, seed)
         if node.get('train', True):
             training = {'model.backbone.init_cfg.checkpoint': weights, **options, 'randomness.seed': seed}
@@ -212,15 +216,23 @@ class _Expansion:
     def _cfg_options(options: Mapping) -> List[str]:
         if not options:
             return []
-        return ['--cfg-options', *(f'{key}={str(value).replace(" ", "")}' for key, value in options.items())]
+        return ['--cfg-options', *(f'{key}={option_text(key, value)}' for key, value in options.items())]
 
     def _config(self, name: str) -> Path:
-        """A config's path, from the repository or from the current folder."""
+        return self._file('config', name)
+
+    def _checkpoint(self, name: str) -> Union[str, Path]:
+        weights = name if '://' in name else self._file('checkpoint', name)
+        check_place(weights)
+        return weights
+
+    def _file(self, kind: str, name: str) -> Path:
+        """Path of a file that the study names, from the repository or from the current folder."""
         for path in (self.root / name, Path(name)):
             if path.is_file():
                 return path.absolute()
         raise FileNotFoundError(
-            f'STUDY: {self.path} names the config {name!r}, which is neither in {self.root} nor here.'
+            f'STUDY: {self.path} names the {kind} {name!r}, which is neither in {self.root} nor here.'
         )
 
     def _job(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Any, Mapping, Union
+from typing import Any, Mapping, Sequence, Union
 
 KEYS = {
     'study': ('name', 'work_dir', 'seeds', 'processes', 'backbones', 'tables', 'slurm'),
@@ -51,6 +51,23 @@ def check_node(node: Any, kind: str, where: str) -> None:
             raise ValueError(f'STUDY: {where}, {key} must be {wanted[1]}, but is {value!r}.')
         if key == 'processes' and value < 1:
             raise ValueError(f'STUDY: {where}, processes must be at least 1, but is {value}.')
+
+
+def refuse_entries(node: Mapping, names: Sequence[str], where: str, reason: str) -> None:
+    """Raise a ValueError for entries that would do nothing."""
+    for name in names:
+        if name in node:
+            raise ValueError(f'STUDY: {where} has {name}, but {reason}. Remove it.')
+
+
+def option_text(key: str, value: Any) -> str:
+    """A value of ``options`` as --cfg-options reads it back; a ValueError for one that would come out as another."""
+    if isinstance(value, Mapping) or (isinstance(value, str) and re.search(r'[\s,\[\]()]', value)):
+        raise ValueError(
+            f'STUDY: options, {key}: --cfg-options cannot take {value!r}. Write the entries of a mapping one by one '
+            f'({key}.NAME: VALUE), lists in YAML, and texts without blanks, commas and brackets; or set it in a config.'
+        )
+    return str(value).replace(' ', '')
 
 
 def check_place(place: Union[str, Path]) -> None:

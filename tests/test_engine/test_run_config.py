@@ -2,6 +2,8 @@
 
 import argparse
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -161,7 +163,15 @@ def test_resume(tmp_path, monkeypatch, capsys):
     assert cfg.load_from == path
     write(tmp_path / 'last_checkpoint', path)
     run_config.set_resume(cfg, 'auto')
-    assert cfg.resume is True and cfg.load_from is None
+    assert cfg.resume is True and cfg.load_from == path
+    moved = tmp_path / 'moved'
+    shutil.copytree(tmp_path, moved)
+    cfg.work_dir = str(moved)
+    run_config.set_resume(cfg, 'auto')
+    assert cfg.load_from == str(moved / 'epoch_1.pth'), 'its own, and not that of the folder it was copied from'
+    Path(cfg.load_from).unlink()
+    run_config.set_resume(cfg, 'auto')
+    assert cfg.load_from == path, 'checkpoints may have a folder of their own'
 
 
 def test_batches_of_another_size_are_named(capsys):

@@ -159,3 +159,13 @@ def test_too_few_images():
     for n, m in ((9, 3), (10, 2), (4, 5)):
         with pytest.raises(ValueError, match=f'at least 10 training and 3 test images, found {n} and {m}'):
             fit_encoding_model(np.ones((n, 2)), np.ones((n, 2)), np.ones((m, 2)), np.ones((m, 2)))
+
+
+def test_features_that_are_not_finite_are_named():
+    """As weights with NaN give them; the eigendecomposition would only say that it did not converge."""
+    x, y, x_test, y_test = data(n=20, m=5)
+    for value in (np.nan, np.inf):
+        broken = np.array(x_test)
+        broken[[1, 3], 0] = value
+        with pytest.raises(ValueError, match='the features of 2 of 5 test images are NaN or infinite'):
+            fit_encoding_model(x, y, broken, y_test)

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import pytest
-from toy_study import run
+from toy_study import STUDY, run
 
 from mmnfn.experiments import launch, read_study
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_expansion(toy):
+def test_expansion(toy, tmp_path):
     study = toy()
     assert [job.name for job in study.jobs] == [
         'swin/nfn/seed0/pretrain',
@@ -29,7 +29,7 @@ def test_expansion(toy):
     weights = f'{pretrain.folder}/backbone_latest.pth'
     assert f'model.backbone.init_cfg.checkpoint={weights}' in detect.commands[0]
     assert len(encode.commands) == 1 and encode.commands[0][3] == weights
-    assert study.jobs[-1].needs == () and study.jobs[-1].commands[0][3] == 'given.pth'
+    assert study.jobs[-1].needs == () and study.jobs[-1].commands[0][3] == str(tmp_path / 'given.pth')
 
 
 def test_options_are_filled_in_and_passed_on(toy):
@@ -37,6 +37,14 @@ def test_options_are_filled_in_and_passed_on(toy):
     row = dict(config='configs/pretrain.py', options={'a': ['{seed}', 2], 'b': '{epoch}'})
     study = toy(seeds=[7], backbones=dict(swin=dict(pretrain=dict(nfn=row))))
     assert study.jobs[0].commands[0][-3:] == ("a=['7',2]", 'b={epoch}', 'randomness.seed=7')
+
+
+def one_row(**entries):
+    """A study's only row."""
+    return dict(backbones=dict(a=dict(pretrain=dict(b=entries))))
+
+
+TESTS = dict.fromkeys(('detect', 'encode'), dict(config='configs/encode.py', train=False, processes=2))
 
 
 @pytest.mark.parametrize(
@@ -65,8 +73,8 @@ def test_options_are_filled_in_and_passed_on(toy):
             'a.pretrain.b, transfer must be a list, but is None',
         ),
         (
-            dict(backbones=dict(a=dict(pretrain=dict(b=dict(checkpoint='my file.pth'))))),
-            "'my file.pth' has a blank, a comma",
+            dict(backbones=dict(a=dict(pretrain=dict(b=dict(checkpoint='https://my file.pth'))))),
+            "'https://my file.pth' has a blank, a comma",
         ),
         (
             dict(backbones=dict(a=dict(pretrain=dict(b=dict(checkpoint='c')), transfer=dict(pretrain={})))),
@@ -81,6 +89,17 @@ def test_options_are_filled_in_and_passed_on(toy):
             "a.pretrain.b.transfer names 'x', which is no transfer",
         ),
         (dict(backbones=dict(a=dict(pretrain=dict(b='c')))), 'a.pretrain.b must be a mapping'),
+        (one_row(checkpoint='c.pth'), "names the checkpoint 'c.pth', which is neither in .* nor here"),
+        (one_row(checkpoint='given.pth', options={'lr': 1}), 'has options, but a row with checkpoint trains nothing'),
+        (one_row(random='configs/pretrain.py', processes=2), 'has processes, but a row with random trains nothing'),
+        (
+            dict(backbones=dict(a=dict(STUDY['backbones']['swin'], transfer=TESTS))),
+            'transfer detect has processes, but with train: false it is a test alone',
+        ),
+        *(
+            (one_row(config='configs/pretrain.py', options={'lr': value}), 'options, lr: --cfg-options cannot take ')
+            for value in ('two words', 'a,b', '(1)', {'x': 1})
+        ),
     ],
 )
 def test_wrong_studies_are_named(toy, changes, words):

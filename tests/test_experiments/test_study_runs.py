@@ -2,14 +2,17 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 from toy_study import STUDY, log, run
 
-from mmnfn.experiments import launch, read_study
+from mmnfn.experiments import launch, read_study, slurm
+from mmnfn.experiments.job import run_job
 
+OTHER = dict(config='configs/pretrain.py', options={'lr': 0.5})
 needs_submitit = pytest.mark.skipif(sys.version_info < (3, 10), reason='submitit fails on Python 3.9')
 
 
@@ -104,7 +107,8 @@ def test_other_settings_are_not_taken_for_done(toy, tmp_path):
         'swin/nfn/seed0/detect',
         'swin/nfn/seed5/detect',
     ]
-    assert not study.jobs[1].folder.exists()
+    launch.remove_stale(study.jobs)
+    assert [job.folder.exists() for job in study.jobs[:3]] == [True, False, True]
 
 
 def test_a_study_may_be_moved(toy, tmp_path, monkeypatch):
@@ -115,6 +119,37 @@ def test_a_study_may_be_moved(toy, tmp_path, monkeypatch):
         (tmp_path / name).rename(tmp_path / 'other' / name)
     moved = read_study(tmp_path / 'study.yml', tmp_path / 'other/root', tmp_path / 'other/work')
     assert {job.state() for job in moved.jobs} == {'done'}
+
+
+def test_a_study_that_was_copied_goes_on_with_its_own_checkpoints(toy, tmp_path):
+    """Also where the folder that it was copied from is still there, and has trained on."""
+    run(toy())
+    shutil.copytree(tmp_path / 'work', tmp_path / 'copy')
+    (tmp_path / 'work/swin/nfn/seed0/detect/epoch_1.pth').write_text('other weights')
+    copy = read_study(tmp_path / 'study.yml', tmp_path / 'root', tmp_path / 'copy')
+    (copy.jobs[1].folder / 'metrics.json').unlink()
+    assert run(copy) == {'swin/nfn/seed0/detect': 'done'}
+    assert log()[-1] == f'test {copy.jobs[1].folder}/epoch_1.pth'
+
+
+def test_gpus_are_asked_for_by_what_is_to_be_run(toy, monkeypatch):
+    """What needs two is done; and a study that lacks them is refused before anything is removed."""
+    swin = STUDY['backbones']['swin']
+    rows = dict(swin['pretrain'], nfn=dict(swin['pretrain']['nfn'], processes=2))
+    study = toy(seeds=[0], backbones=dict(swin=dict(swin, pretrain=rows)))
+    for job in study.jobs:
+        run_job(job._replace(commands=()))
+        for path in job.outputs:
+            path.write_text('')
+        job.record()._replace(status='done', fingerprint=job.fingerprint).write(job.folder)
+    monkeypatch.setattr(launch.torch.cuda, 'device_count', lambda: 1)
+    (study.jobs[1].folder / 'metrics.json').unlink()
+    (study.jobs[0].folder / 'last_checkpoint').write_text('')
+    assert set(run(study)) == {'swin/nfn/seed0/detect'}
+    study.jobs[0].record()._replace(fingerprint='other').write(study.jobs[0].folder)
+    with pytest.raises(ValueError, match='--jobs 1: jobs of 2 processes need 2 GPUs, but there are 1'):
+        run(study, redo=True)
+    assert study.jobs[0].folder.exists()
 
 
 def test_commands_by_hand(toy, tmp_path):
@@ -130,12 +165,12 @@ def test_commands_by_hand(toy, tmp_path):
 def test_submitit(toy):
     pytest.importorskip('submitit')
     study = toy(seeds=[0], slurm=dict(timeout_min=5))
-    ids = launch.submit(study, study.jobs, cluster='debug')
+    ids = slurm.submit(study, study.jobs, cluster='debug')
     assert [name for name, _ in ids] == [job.name for job in study.jobs]
     assert all(job.state() == 'done' for job in study.jobs)
     (study.jobs[0].folder / 'epoch_1.pth').write_text('other')
     with pytest.raises(RuntimeError, match='swin/nfn/seed0/pretrain: exit code 1'):
-        launch.run_or_raise(study.jobs[0]._replace(commands=(study.jobs[0].commands[1],)))
+        slurm.run_or_raise(study.jobs[0]._replace(commands=(study.jobs[0].commands[1],)))
 
 
 @needs_submitit
@@ -155,7 +190,7 @@ def test_slurm_jobs_wait_for_what_they_need(toy, monkeypatch, tmp_path):
 
     monkeypatch.setattr(submitit, 'AutoExecutor', Executor)
     study = toy(seeds=[0], slurm=dict(slurm_partition='gpu', slurm_additional_parameters=dict(qos='low')))
-    launch.submit(study, study.jobs)
+    slurm.submit(study, study.jobs)
     assert [p['slurm_partition'] for p in asked] == ['gpu'] * 4 and asked[0]['name'] == 'swin_nfn_seed0_pretrain'
     assert [p['slurm_additional_parameters'].get('dependency') for p in asked] == [
         None,
@@ -171,8 +206,8 @@ def test_slurm_jobs_wait_for_what_they_need(toy, monkeypatch, tmp_path):
     (tmp_path / 'squeue').write_text('#!/bin/sh\nfor n in 101 102 103; do echo $n R; done\n')
     (tmp_path / 'squeue').chmod(0o755)
     monkeypatch.setenv('PATH', str(tmp_path), prepend=os.pathsep)
-    assert launch.submit(study, study.jobs) == [('swin/given/seed0/encode', '105')] and len(asked) == 5
-    assert json.loads((study.work_dir / 'slurm/jobs.json').read_text())['swin/nfn/seed0/pretrain'] == '101'
+    assert slurm.submit(study, study.jobs) == [('swin/given/seed0/encode', '105')] and len(asked) == 5
+    assert json.loads((study.work_dir / 'slurm/jobs.json').read_text())['swin/nfn/seed0/pretrain'][0] == '101'
 
     # the pretraining has failed, and an older Slurm or one with other defaults keeps what waited for it
     for name, script in (
@@ -181,7 +216,7 @@ def test_slurm_jobs_wait_for_what_they_need(toy, monkeypatch, tmp_path):
     ):
         (tmp_path / name).write_text(f'#!/bin/sh\n{script}\n')
         (tmp_path / name).chmod(0o755)
-    assert [name for name, _ in launch.submit(study, study.jobs)] == [job.name for job in study.jobs[:3]]
+    assert [name for name, _ in slurm.submit(study, study.jobs)] == [job.name for job in study.jobs[:3]]
     assert (tmp_path / 'gone').read_text().split() == ['102', '103']
     assert [p['slurm_additional_parameters'].get('dependency') for p in asked[5:]] == [None, *['afterok:106'] * 2]
 
@@ -191,5 +226,24 @@ def test_slurm_jobs_wait_for_what_they_need(toy, monkeypatch, tmp_path):
         ('scancel', f'echo $1 >> {tmp_path}/gone'),
     ):
         (tmp_path / name).write_text(f'#!/bin/sh\n{script}\n')
-    launch.submit(study, study.jobs)
+    slurm.submit(study, study.jobs)
     assert (tmp_path / 'gone').read_text().split() == ['102', '103']
+
+    # with other settings they would end as what they were submitted as, and be taken for what is asked for now
+    other = toy(seeds=[0], backbones=dict(swin=dict(STUDY['backbones']['swin'], pretrain=dict(nfn=OTHER))))
+    with pytest.raises(ValueError, match='Slurm still has 2 of the jobs with other settings, .*: scancel 107 108'):
+        slurm.submit(other, other.jobs, redo=True)
+    # and what it has is not run here as well
+    with pytest.raises(ValueError, match='Slurm still has 2 of the jobs, e.g. swin/nfn/seed0/detect'):
+        run(study)
+    assert not log()
+
+
+@needs_submitit
+@pytest.mark.skipif(shutil.which('srun') is not None, reason='there is Slurm here')
+@pytest.mark.parametrize('slurm_entry', [dict(timeout_min=5), dict(timeout=3)])
+def test_what_slurm_does_not_take_is_said(toy, slurm_entry):
+    pytest.importorskip('submitit')
+    study = toy(slurm=slurm_entry)
+    with pytest.raises(ValueError, match='--launcher slurm: swin/nfn/seed0/pretrain could not be submitted: '):
+        slurm.submit(study, study.jobs)

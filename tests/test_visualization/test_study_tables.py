@@ -29,6 +29,7 @@ def study(tmp_path):
     """A study whose test jobs are done, but for one; no paper has its backbone."""
     (tmp_path / 'configs').mkdir()
     (tmp_path / 'configs/a.py').write_text('a = 1\n')
+    (tmp_path / 'x.pth').touch()
     column = dict(task='encode', metric='encoding/pcc', scale=100)
     content = dict(
         name='toy',
@@ -61,6 +62,16 @@ def test_figures_are_those_of_finished_jobs(study):
     assert results.figures('micro', 'nfn', 'encode', 'mIoU') == {}
     assert list(results.lacking) == [('encode', 'mIoU')]
     assert re.match(r'micro/nfn/seed\d/encode, which has encoding/pcc', results.lacking['encode', 'mIoU'])
+
+
+def test_what_coco_has_nothing_to_find_of_is_no_figure(study):
+    """-1 as pycocotools says it, which would stand in a table as -100."""
+    for job in (job for job in study.jobs if job.labels['row'] == 'nfn'):
+        (job.folder / 'metrics.json').write_text('{"coco/bbox_mAP_s": -1.0, "coco/bbox_mAP_l": 0.5}')
+    results = StudyResults(study)
+    small, large = (results.figures('micro', 'nfn', 'encode', f'coco/bbox_mAP_{size}') for size in 'sl')
+    assert len(small) == len(large) == 3 and set(large.values()) == {0.5}
+    assert formatted(summarise(small, 3), 100) == 'missing'
 
 
 def test_means_and_differences():

@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mmnfn.engine.run_config import report_error
-from mmnfn.experiments import launch, read_study
+from mmnfn.experiments import launch, read_study, slurm
 from mmnfn.experiments.outcome import read_results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,7 +77,7 @@ def main(argv=None):
             print('\n'.join(launch.command_lines(launch.pending(jobs, args.redo, kept))))
             return 0
         if args.launcher == 'slurm':
-            for name, number in launch.submit(study, jobs, redo=args.redo, kept=kept):
+            for name, number in slurm.submit(study, jobs, redo=args.redo, kept=kept):
                 console.print(f'{number}  {name}', highlight=False)
             return 0
         states = launch.run_locally(study, jobs, console, args.jobs, args.redo, kept)

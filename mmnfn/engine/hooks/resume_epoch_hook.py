@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Any, Callable, Dict, Iterator, Optional
 
 import torch
@@ -109,8 +110,10 @@ class ResumeEpochHook(Hook):
         loader.generator = torch.Generator().manual_seed(seed)
         if not isinstance(loop, EpochBasedTrainLoop):
             if runner.iter > 0:
-                unread = loader.num_workers == 0
-                loop.dataloader_iterator = _Rest(loop.dataloader_iterator, runner.iter, self._restore, unread)
+                batches, unread = loop.dataloader_iterator, loader.num_workers == 0
+                if runner.iter >= loop.max_iters:  # nothing is left to train, so nothing need be read
+                    batches, unread = repeat(None), False
+                loop.dataloader_iterator = _Rest(batches, runner.iter, self._restore, unread)
             return
         if loader.num_workers > 0:
             if getattr(loader.worker_init_fn, 'func', None) is worker_init_fn:
