@@ -17,6 +17,7 @@ from .fsaverage import REMEDY, read_white_surface
 from .hdf5 import write_attributes
 from .images import earlier_pictures, one_writer
 from .nsd_layout import ROI_CLASSES
+from .preparation import refuse_other_space
 from .roi_store import StoreTables, atomic_h5
 from .stim_info import read_stim_info
 
@@ -155,6 +156,8 @@ def prepare_subject(
     Raises:
         FileNotFoundError, ValueError: For missing or wrong input, naming file or argument; nothing is left then.
     """
+    path = Path(store) / f'{subject}.h5'
+    refuse_other_space(path, 'fsaverage')
     split = SplitRule() if split is None else split
     images = layout.images(subject)
     hemispheres = {name: layout.hemisphere(subject, name) for name in HEMISPHERES}
@@ -191,7 +194,6 @@ def prepare_subject(
             ],
         ),
     )
-    path = Path(store) / f'{subject}.h5'
     size = len(rows) * len(vertices.vertex) * np.dtype(np.float32).itemsize
     with full_disk_named(path), atomic_h5(path, size) as file:
         responses = file.create_dataset('responses', (len(rows), len(vertices.vertex)), np.float32)

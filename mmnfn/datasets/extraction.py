@@ -10,7 +10,7 @@ import shutil
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, Sequence, Tuple
+from typing import IO, Iterator, Sequence, Tuple
 
 import numpy as np
 
@@ -66,7 +66,7 @@ def working_folder(store: Path, needed_bytes: int) -> Iterator[Path]:
             store.with_name(store.name + '.part').unlink(missing_ok=True)  # of a killed run
             _check_room(store, folder, needed_bytes)
             yield folder
-            shutil.rmtree(folder)
+            _remove(folder, lock)
         except (OSError, RuntimeError) as error:
             if no_room(error) and not isinstance(error, NoRoom):
                 if any(folder.glob('session*.npy')):
@@ -76,7 +76,16 @@ def working_folder(store: Path, needed_bytes: int) -> Iterator[Path]:
             raise
         finally:
             if folder.exists() and not any(folder.glob('session*.npy')):
-                shutil.rmtree(folder)
+                _remove(folder, lock)
+
+
+def _remove(folder: Path, lock: IO[str]) -> None:
+    """Remove the working folder with its lock, which NFS keeps under another name as long as it is open."""
+    try:
+        shutil.rmtree(folder)
+    except OSError:
+        lock.close()
+        shutil.rmtree(folder)
 
 
 def _check_room(store: Path, folder: Path, needed_bytes: int) -> None:

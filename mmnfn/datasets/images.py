@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, Optional, Union
@@ -142,6 +143,14 @@ def _write_image_store(
             return path
         kept = set(earlier.image_id.tolist())
         image_ids = np.union1d(image_ids, earlier.image_id)
+    elif earlier is not None:
+        lost = np.setdiff1d(earlier.image_id, image_ids)
+        if len(lost):
+            warnings.warn(
+                f'{path} was made from another stimulus file, or from this one before it was copied: {len(lost)} of '
+                'its pictures, which are of other subjects, are not kept. Prepare those subjects again.',
+                stacklevel=2,
+            )
     with full_disk_named(path), atomic_h5(path, len(image_ids) * size * size * 3) as file:
         images = file.create_dataset('images', (len(image_ids), size, size, 3), np.uint8)
         for row, image_id in enumerate(progress_bar(image_ids, desc='pictures', unit='picture', show=progress)):

@@ -82,6 +82,7 @@ class NSDDataset(BaseDataset):
         self.stores: Dict[str, ROIStore] = {
             name: ROIStore(Path(data_root) / f'{name}.h5') for name in parse_subjects(subjects)
         }
+        self._check_stores()
         self.images = StimulusImages(Path(data_root) / images)
         self.geometries, self._voxels, self._ceilings, self._ncsnr = {}, {}, {}, {}
         for name, store in self.stores.items():
@@ -98,6 +99,17 @@ class NSDDataset(BaseDataset):
                     f'{self.images.size}.'
                 )
         super().__init__(ann_file='', data_root=data_root, pipeline=list(pipeline), **kwargs)
+
+    def _check_stores(self) -> None:
+        """ValueError if a store is not of the subject of its name, or they were not made alike."""
+        for name, store in self.stores.items():
+            if store.subject != name:
+                raise ValueError(f'{store.path} is a store of {store.subject}. Give files their own names.')
+        for key in ('space', 'beta_version', 'normalization'):
+            found = {str(store.attributes.get(key)): store.path for store in self.stores.values()}
+            if len(found) > 1:
+                (one, path), (other, second) = list(found.items())[:2]
+                raise ValueError(f'{key} of {path} is {one!r}, and of {second} {other!r}. Prepare both alike.')
 
     @property
     def _from_trials(self) -> bool:

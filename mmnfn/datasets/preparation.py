@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import ProcessPoolExecutor
+import warnings
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
@@ -79,6 +80,7 @@ def prepare_subject(
     way = dict(rois=list(roi_classes), normalization=normalization, dtype=dtype, trials=trials)
     recipe = _recipe(layout, [*sources, layout.beta_dir(subject) / 'ncsnr.nii.gz'], way)
     path, count = Path(store) / f'{subject}.h5', len(voxels.index)
+    refuse_other_space(path, 'func1pt8mm')
     if _made_by(path) == recipe:
         if path.with_suffix('.partial').exists():  # of a run that was killed when the store was complete
             with working_folder(path, 0):
@@ -191,7 +193,12 @@ def prepare(
         paths = [prepare_subject(layout, store, name, **options) for name, options in jobs.items()]
     else:  # spawn: a fork of a process whose libraries have started threads can hang
         with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool:
-            futures = [pool.submit(prepare_subject, layout, store, name, **options) for name, options in jobs.items()]
+            futures = {
+                pool.submit(prepare_subject, layout, store, name, **options): name for name, options in jobs.items()
+            }
+            for future in as_completed(futures):
+                if future.exception() is not None:  # said now: the others may take hours
+                    warnings.warn(f'{futures[future]} failed, the others go on: {future.exception()}', stacklevel=2)
             paths = [future.result() for future in futures]
     if image_size is not None:
         ids = []
@@ -202,3 +209,15 @@ def prepare(
             write_image_store(layout.stimuli_file, store, np.concatenate(ids), image_size, kwargs.get('progress', True))
         )
     return paths
+
+
+def refuse_other_space(path: Path, space: str) -> None:
+    """Raise a ValueError if a whole store of another space would be replaced."""
+    try:
+        found = ROIStore(path).space
+    except (OSError, ValueError):  # there is none, or it is of no use
+        return
+    if found != space:
+        raise ValueError(
+            f'{path} is a store of {found}, and this would replace it by one of {space}. Choose another folder.'
+        )

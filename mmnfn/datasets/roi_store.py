@@ -259,7 +259,7 @@ class ROIStore:
             own = np.unique(np.concatenate(parts))
             dealt = np.zeros(len(self.coordinates), own.dtype)
             dealt[own] = self._rng(permute_rois, 'rois').permutation(own)
-            parts = [dealt[part] for part in parts]
+            parts = [np.sort(dealt[part]) for part in parts]
         positions = list(parts)
         if permute_positions is not None:
             rng = self._rng(permute_positions, 'positions')

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import lru_cache
 from typing import Dict, List, Sequence
 
 import numpy as np
@@ -62,21 +62,24 @@ class LoadCaption(BaseTransform):
         random: Draw one of the picture's captions each time; False takes the first.
 
     Raises:
-        FileNotFoundError, ValueError: See :func:`mmnfn.datasets.captions.captions_by_image`; at the first sample.
+        FileNotFoundError, ValueError: See :func:`mmnfn.datasets.captions.captions_by_image`.
     """
 
     def __init__(self, stim_info: str, annotation_dir: str, random: bool = True):
         self.stim_info, self.annotation_dir, self.random = stim_info, annotation_dir, random
-
-    @cached_property
-    def captions(self) -> Dict[int, List[str]]:
-        """0-based 73k id → captions."""
-        return captions_by_image(self.stim_info, self.annotation_dir)
+        # Read here, once a process, so that data workers, which start anew in each epoch, are forked with them.
+        self.captions: Dict[int, List[str]] = _captions(stim_info, annotation_dir)
 
     def transform(self, results: dict) -> dict:
         """Add the caption of one sample."""
         captions = self.captions[results['image_id']]
         return dict(results, caption=captions[np.random.randint(len(captions)) if self.random else 0])
+
+
+@lru_cache(maxsize=1)
+def _captions(stim_info: str, annotation_dir: str) -> Dict[int, List[str]]:
+    """0-based 73k id → captions; the datasets of a run share them."""
+    return captions_by_image(stim_info, annotation_dir)
 
 
 @TRANSFORMS.register_module()

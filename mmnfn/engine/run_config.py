@@ -130,6 +130,8 @@ def enable_auto_scale_lr(cfg: Config) -> None:
             'auto_scale_lr=dict(base_batch_size=…), the batch size its learning rate is meant for.'
         )
     cfg.auto_scale_lr.enable = True
+    # MMEngine compares it with the samples of one iteration, and this many make a step.
+    cfg.auto_scale_lr.base_batch_size /= cfg.get('optim_wrapper', {}).get('accumulative_counts', 1)
 
 
 def note_batch_size(cfg: Config, processes: int) -> None:
@@ -215,10 +217,10 @@ def note_subjects(cfg: Config) -> None:
     """Say where validation or test has subjects that training has not: their responses were never learned."""
     subjects = {name: _subjects(cfg, name) for name in LOADERS}
     for name in LOADERS[1:]:
-        others = sorted(subjects[name] - subjects['train_dataloader'], key=str)
+        others = sorted(subjects[name] - subjects['train_dataloader'])
         if others and subjects['train_dataloader'] and is_first_process():
             print(
-                f'{name} has subject(s) {", ".join(map(str, others))}, which train_dataloader has not: retrieval with '
+                f'{name} has subject(s) {", ".join(others)}, which train_dataloader has not: retrieval with '
                 'their responses is at chance, and in the mean over subjects. Name the same subjects for both '
                 f'({name}.dataset.subjects); configs/encoding tests on held-out subjects.'
             )
@@ -227,7 +229,7 @@ def note_subjects(cfg: Config) -> None:
 def _subjects(cfg: Config, loader: str) -> set:
     nodes = [node for _, node in walk_dicts(cfg.get(loader), loader)]
     named = [node.subjects for node in nodes if isinstance(node.get('subjects'), (list, tuple))]
-    return {subject for subjects in named for subject in subjects}
+    return {f'subj{int(s):02d}' if str(s).isdigit() else str(s) for subjects in named for s in subjects}
 
 
 def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
@@ -240,7 +242,7 @@ def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
     for name in loaders:
         for key, dataset in walk_dicts(cfg.get(name), name):
             for transform in dataset.get('pipeline') or []:
-                for argument in ('stim_info', 'annotation_dir'):  # of LoadCaption, in each data worker
+                for argument in ('stim_info', 'annotation_dir'):  # of LoadCaption
                     path = transform.get(argument) if isinstance(transform, dict) else None
                     if isinstance(path, str) and not osp.exists(path):
                         raise FileNotFoundError(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
-from mmengine.dist import all_gather_object
+from mmengine.dist import all_gather_object, is_main_process
 
 from mmnfn.datasets.roi_store import ROIStore
 from mmnfn.registry import METRICS
@@ -39,10 +39,10 @@ class SubjectVoxels(NamedTuple):
     def of(cls, batch: dict, bands: Sequence[int]) -> SubjectVoxels:
         """The voxels of a batch; a voxel is known by where it is."""
         geometry = batch['geometry']
-        coordinates, place, voxel = np.unique(
+        coordinates, place, number = np.unique(
             geometry.coordinates.cpu().numpy(), axis=0, return_index=True, return_inverse=True
         )
-        parts = np.split(voxel.reshape(-1), np.cumsum(geometry.roi_sizes)[:-1])
+        parts = np.split(number.reshape(-1), np.cumsum(geometry.roi_sizes)[:-1])
         return cls(
             place,
             {name: part for name, part in zip(geometry.roi_names, parts) if part.size},
@@ -151,7 +151,7 @@ class EncodingMetric(GatheredMetric):
             own_results = [r for r in results if r['subject'] == subject]
             shown = np.searchsorted(images, [r['image_id'] for r in own_results if r['split'] == 'test'])
             outcome = self._fit(own_results, voxels, draws[:, shown])
-            if self.map_dir is not None:
+            if self.map_dir is not None and is_main_process():
                 store = ROIStore(Path(self.data_root) / f'{subject}.h5')
                 path = Path(self.map_dir) / f'{subject}_pcc.nii.gz'
                 write_voxel_map(store, voxels.coordinates, outcome.r, path)

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from mmnfn.registry import MODELS
 
+from .image_head import feature_maps
+
 
 @MODELS.register_module()
 class BackboneFeatures(BaseModel):
@@ -44,7 +46,7 @@ class BackboneFeatures(BaseModel):
     @torch.no_grad()
     def _bands(self, inputs: Tensor) -> List[Tensor]:
         """(B, C·grid²) of each map."""
-        return [F.adaptive_avg_pool2d(m, self.grid).flatten(1) for m in self.backbone(inputs)]
+        return [F.adaptive_avg_pool2d(m, self.grid).flatten(1) for m in feature_maps(self.backbone(inputs))]
 
     def extract_feat(self, inputs: Tensor) -> Tensor:
         """(B, 3, H, W) normalised images → (B, Σ_maps C·grid²) features."""

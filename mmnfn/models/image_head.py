@@ -33,19 +33,26 @@ def context_mlp(in_channels: int, hidden_dims: Optional[int], out_dims: int) -> 
     return nn.Sequential(nn.Linear(in_channels, hidden_dims), nn.GELU(), nn.Linear(hidden_dims, out_dims))
 
 
+def feature_maps(feats: Union[Tensor, Sequence[Tensor]]) -> Sequence[Tensor]:
+    """A backbone's outputs (B, C, h, w), whether it returns one or several; ValueError if one is no such map."""
+    maps = feats if isinstance(feats, (tuple, list)) else (feats,)
+    for feat in maps:
+        if not isinstance(feat, Tensor) or feat.dim() != 4:
+            found = tuple(feat.shape) if isinstance(feat, Tensor) else type(feat).__name__
+            raise ValueError(
+                f'the backbone must return feature maps (B, C, h, w), but an output of it is {found}; set '
+                "out_type='featmap' for vision transformers, gap_before_final_norm=False for ConvNeXt"
+            )
+    return maps
+
+
 def last_feature_map(feats: Union[Tensor, Sequence[Tensor]], in_channels: int) -> Tensor:
     """The last of a backbone's outputs (B, C, h, w).
 
     Raises:
         ValueError: If it is no such map or has not ``in_channels`` channels.
     """
-    feat = feats[-1] if isinstance(feats, (tuple, list)) else feats
-    if not isinstance(feat, Tensor) or feat.dim() != 4:
-        found = tuple(feat.shape) if isinstance(feat, Tensor) else type(feat).__name__
-        raise ValueError(
-            f'the backbone must return feature maps (B, C, h, w), but its last output is {found}; set '
-            "out_type='featmap' for vision transformers, gap_before_final_norm=False for ConvNeXt"
-        )
+    (feat,) = feature_maps(feats[-1] if isinstance(feats, (tuple, list)) else feats)
     if feat.shape[1] != in_channels:
         raise ValueError(
             f'in_channels of the neck is {in_channels}, but the last feature map of the backbone '

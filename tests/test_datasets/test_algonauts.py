@@ -119,6 +119,15 @@ def test_the_split_of_the_stimulus_table(tree, tmp_path):
     assert store.attributes['sources'][-1] == f'{table.name} {table.stat().st_size}'
 
 
+def test_stores_of_nsd_are_not_replaced(tree, store, tmp_path):
+    """Nor the other way round."""
+    own = shutil.copy(store / 'subj01.h5', tmp_path)
+    before = os.stat(own)
+    with pytest.raises(ValueError, match='subj01.h5 is a store of func1pt8mm, and this would replace it by one of fsa'):
+        prepare(AlgonautsLayout(tree), tmp_path, ['subj01'], tree / 'fsaverage', progress=False)
+    assert os.stat(own) == before and os.listdir(tmp_path) == ['subj01.h5']
+
+
 def test_pictures_of_another_subject_stay(tree, stores, tmp_path):
     for subject in ('subj01', 'subj06'):
         path = prepare_images(AlgonautsLayout(tree), tmp_path, [subject], 32, progress=False)

@@ -29,6 +29,9 @@ def test_permuted_rois_keep_voxels_and_their_places(store):
     assert overlaps == dealt_overlaps and sum(overlaps) > sum(plain.roi_sizes), 'which overlap as before'
     stored = ROIStore(store / 'subj01.h5').coordinates
     assert (geometry.coordinates.numpy() == stored[dealt]).all()
+    sizes, in_order = ROIStore(store / 'subj01.h5').geometry(ROI_CLASSES, 'stored', permute_rois=0)
+    for part in np.split(in_order, np.cumsum(sizes.roi_sizes)[:-1]):
+        assert (np.diff(part) > 0).all(), 'in the order of the store, over which the tower convolves'
     # a voxel's ROI says no more of its true one than chance: share of voxels that kept theirs
     true = {name: set(ROIStore(store / 'subj01.h5').roi(name)) for name in ROI_CLASSES}
     kept = np.mean([voxel in true[ROI_CLASSES[k]] for voxel, k in zip(dealt, dealt_roi)])

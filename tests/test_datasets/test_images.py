@@ -49,7 +49,8 @@ def test_pictures_of_an_earlier_call_stay(source, tmp_path, monkeypatch):
     with h5py.File(source, 'a') as file:
         file['imgBrick'][3] = 7
     assert source.stat().st_size == size
-    other = StimulusImages(write_image_store(source, tmp_path, np.asarray([3]), 16, progress=False))
+    with pytest.warns(UserWarning, match='images_16.h5 was made from another stimulus file, .* 2 of its pictures'):
+        other = StimulusImages(write_image_store(source, tmp_path, np.asarray([3]), 16, progress=False))
     assert other.image_id.tolist() == [3] and (other[3] == 7).all()
 
 

@@ -1,7 +1,9 @@
 """Dataset, sampler and collate: right pairs, subject-pure batches, every sample used."""
 
 import pickle
+import shutil
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from mmnfn.datasets import (
     SubjectBatchSampler,
     collate_subject_batch,
 )
+from mmnfn.datasets.hdf5 import digest, write_attributes
 from mmnfn.datasets.roi_store import atomic_h5
 
 
@@ -203,6 +206,23 @@ def test_pictures_that_are_lacking_are_named_before_training(store, tmp_path):
     lacking = np.setdiff1d(own.image_id, test)
     with pytest.raises(ValueError, match=f'images_8.h5 lacks {len(lacking)} .* subj02, e.g. .* {lacking[0]}. Prepare'):
         make_dataset(tmp_path, split='train', **options)
+
+
+def test_stores_that_do_not_belong_together_are_refused(twins, tmp_path):
+    for path in twins.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    assert len(make_dataset(tmp_path)) > 0
+    (tmp_path / 'subj03.h5').symlink_to(twins / 'subj01.h5')
+    with pytest.raises(ValueError, match='subj03.h5 is a store of subj01'):
+        make_dataset(tmp_path, subjects=[1, 3])
+    other = tmp_path / 'subj02.h5'
+    other.unlink()
+    shutil.copy(twins / 'subj02.h5', other)
+    with h5py.File(other, 'a') as file:
+        write_attributes(file, normalization='none')
+        write_attributes(file, digest=digest(file))
+    with pytest.raises(ValueError, match="normalization of .*subj01.h5 is 'train', and of .*subj02.h5 'none'"):
+        make_dataset(tmp_path)
 
 
 @pytest.mark.parametrize(

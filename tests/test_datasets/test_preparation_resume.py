@@ -1,5 +1,6 @@
 """A preparation that was interrupted goes on where it was, and ends with the store of an unbroken run."""
 
+import errno
 import os
 import shutil
 import signal
@@ -231,7 +232,24 @@ def test_workers_give_the_same(tiny, tmp_path):
 def test_an_error_of_a_worker_leaves_what_is_complete(tree, tmp_path, monkeypatch):
     monkeypatch.setattr(preparation, 'get_context', lambda kind: get_context('fork'))  # for speed
     cut(tree.beta_file('subj02', 1), -1)
-    with pytest.raises(ValueError, match='subj02.*betas_session01.hdf5 cannot be read'):
+    failure = 'subj02.*betas_session01.hdf5 cannot be read'
+    with pytest.raises(ValueError, match=failure), pytest.warns(match=f'subj02 failed, the others go on: .*{failure}'):
         prepare(tree, tmp_path / 'store', ['subj02', 'subj01'], workers=2, roi_classes=CLASSES, progress=False)
     assert [path.name for path in (tmp_path / 'store').iterdir()] == ['subj01.h5']
     assert difference(tmp_path / 'store/subj01.h5', slow_store(tree.root, 'subj01')) == ''
+
+
+def test_a_file_system_that_keeps_open_files(tiny, tmp_path, monkeypatch):
+    """NFS removes a file that is open when it is closed, and until then its folder cannot be removed."""
+    remove = shutil.rmtree
+
+    def nfs(folder):
+        if any(os.path.realpath(f'/proc/self/fd/{n}').startswith(f'{folder}/') for n in os.listdir('/proc/self/fd')):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(folder))
+        remove(folder)
+
+    monkeypatch.setattr(extraction.shutil, 'rmtree', nfs)
+    path = make(tiny, tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+    path.with_suffix('.partial').mkdir()  # as of a run that was killed at its end
+    assert make(tiny, tmp_path) == path and list(tmp_path.iterdir()) == [path]

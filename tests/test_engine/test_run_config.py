@@ -101,7 +101,10 @@ def test_amp_needs_an_accelerator(monkeypatch):
 def test_auto_scale_lr_needs_a_base_batch_size():
     cfg = Config(dict(auto_scale_lr=dict(base_batch_size=16)))
     run_config.enable_auto_scale_lr(cfg)
-    assert cfg.auto_scale_lr.enable is True
+    assert cfg.auto_scale_lr.enable is True and cfg.auto_scale_lr.base_batch_size == 16
+    cfg = Config(dict(auto_scale_lr=dict(base_batch_size=16), optim_wrapper=dict(accumulative_counts=2)))
+    run_config.enable_auto_scale_lr(cfg)
+    assert cfg.auto_scale_lr.base_batch_size == 8, 'of one iteration, as MMEngine counts'
     with pytest.raises(ValueError, match='--auto-scale-lr.*base_batch_size'):
         run_config.enable_auto_scale_lr(Config({}))
 
@@ -196,8 +199,11 @@ def test_subjects_that_are_not_trained_are_named(capsys):
 
     cfg = Config(dict(train_dataloader=loader(1, 2), val_dataloader=loader(2), test_dataloader=loader(1, 3, 8)))
     run_config.note_subjects(cfg)
-    assert capsys.readouterr().out.startswith('test_dataloader has subject(s) 3, 8, which train_dataloader has not')
+    assert capsys.readouterr().out.startswith(
+        'test_dataloader has subject(s) subj03, subj08, which train_dataloader has not'
+    )
     run_config.note_subjects(Config(dict(test_dataloader=loader(8))))  # an encoding
+    run_config.note_subjects(Config(dict(train_dataloader=loader(1, 2), val_dataloader=loader('subj01', '2'))))
     assert capsys.readouterr().out == ''
 
 

@@ -1,5 +1,7 @@
 """Maps of voxels lie where the voxels do."""
 
+import copy
+
 import h5py
 import nibabel as nib
 import numpy as np
@@ -10,7 +12,7 @@ from nsd_tree import CLASSES, write_tree
 
 from mmnfn.datasets import NSDDataset, NSDLayout, ROIStore
 from mmnfn.datasets.preparation import prepare_subject
-from mmnfn.evaluation import EncodingMetric, fit_encoding_model, write_voxel_map
+from mmnfn.evaluation import EncodingMetric, encoding, fit_encoding_model, write_voxel_map
 
 
 def test_maps_lie_where_the_voxels_do(world, store, tmp_path):
@@ -56,7 +58,7 @@ def test_coordinates_outside_the_volume_are_refused(store, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_metric_writes_maps(store, tmp_path):
+def test_metric_writes_maps(store, tmp_path, monkeypatch):
     dataset = NSDDataset(store, [1], 'images_32.h5', split='all', roi_names=('floc-faces', 'streams'))
     samples = [dataset[i] for i in range(0, len(dataset), 4)]
     metric = EncodingMetric(bootstraps=5, map_dir=str(tmp_path), data_root=str(store))
@@ -72,6 +74,10 @@ def test_metric_writes_maps(store, tmp_path):
         ),
         [dict(features=torch.tensor(f), image_id=s['image_id']) for f, s in zip(features, samples)],
     )
+    with monkeypatch.context() as patch:
+        patch.setattr(encoding, 'is_main_process', lambda: False)
+        copy.deepcopy(metric).evaluate(len(samples))
+    assert not list(tmp_path.iterdir()), 'all processes have the figures, and one writes'
     figures = metric.evaluate(len(samples))
     volume = nib.load(tmp_path / 'subj01_pcc.nii.gz').get_fdata()
     assert (~np.isnan(volume)).sum() == figures['encoding/voxels'] - figures['encoding/voxels_constant']

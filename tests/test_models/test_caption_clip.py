@@ -93,6 +93,12 @@ def batch_of(store, where, split, random):
     return (data['inputs'].float() - 115) / 60, data['caption'], data['image_id'], data['geometry']
 
 
+def test_captions_are_read_once_and_before_workers_start(where, tmp_path):
+    assert LoadCaption(**where).captions is LoadCaption(**where, random=False).captions
+    with pytest.raises(FileNotFoundError, match='nsd_stim_info_merged.csv'):
+        LoadCaption(str(tmp_path / 'nsd_stim_info_merged.csv'), where['annotation_dir'])
+
+
 def test_captions_are_those_of_the_picture(store, where):
     by_image = captions_by_image(where['stim_info'], where['annotation_dir'])
     _, first, ids, _ = batch_of(store, where, 'test', random=False)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmpretrain.models import ConvNeXt, VisionTransformer
 
-from mmnfn.models import ROIImageHead
+from mmnfn.models import BackboneFeatures, ROIImageHead
 
 VIT = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
 
@@ -45,6 +45,19 @@ def test_vision_transformer_with_feature_maps_fits():
 def test_vectors_are_refused_with_what_to_set(backbone, option):
     with pytest.raises(ValueError, match=option):
         ROIImageHead(16)(backbone()(torch.randn(2, 3, 32, 32)))
+
+
+def test_an_encoding_takes_one_map_or_several_and_no_tokens():
+    """(B, tokens, C) would be pooled as if it were one picture."""
+    images = torch.randn(2, 3, 32, 32)
+    vit = dict(type='mmpretrain.VisionTransformer', arch=VIT, img_size=32, patch_size=16)
+    model = BackboneFeatures(dict(vit, out_type='featmap'), grid=2)
+    assert model.extract_feat(images).shape == (2, 16 * 4)
+    model.backbone = torch.nn.Conv2d(3, 5, 3)
+    cells = model.backbone(images).unflatten(2, (2, 15)).unflatten(4, (2, 15))  # (2, 5, 30, 30) in four parts
+    torch.testing.assert_close(model.extract_feat(images), cells.mean((3, 5)).flatten(1))
+    with pytest.raises(ValueError, match="an output of it is .2, 5, 16.; set out_type='featmap'"):
+        BackboneFeatures(dict(vit, out_type='raw')).extract_feat(images)
 
 
 def test_wrong_width_is_refused():
