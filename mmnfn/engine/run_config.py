@@ -130,8 +130,9 @@ def enable_auto_scale_lr(cfg: Config) -> None:
             'auto_scale_lr=dict(base_batch_size=…), the batch size its learning rate is meant for.'
         )
     cfg.auto_scale_lr.enable = True
-    # MMEngine compares it with the samples of one iteration, and this many make a step.
-    cfg.auto_scale_lr.base_batch_size /= cfg.get('optim_wrapper', {}).get('accumulative_counts', 1)
+    iterations = (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
+    if iterations > 1:  # of one step; MMEngine compares with the samples of one iteration
+        cfg.auto_scale_lr.base_batch_size /= iterations
 
 
 def note_batch_size(cfg: Config, processes: int) -> None:

@@ -133,10 +133,10 @@ def fit_encoding_model(
     if bands is not None and sum(bands) != train_features.shape[1]:
         raise ValueError(f'bands {tuple(bands)} must add up to the {train_features.shape[1]} features.')
     for name, features in (('training', train_features), ('test', test_features)):
-        if not np.isfinite(features).all():
-            broken = np.flatnonzero(~np.isfinite(features).all(axis=1))
+        broken = ~np.isfinite(features.sum(axis=1, dtype=np.float64))  # no array as large as the features
+        if broken.any():
             raise ValueError(
-                f'the features of {len(broken)} of {len(features)} {name} images are NaN or infinite. Are the weights '
+                f'the features of {broken.sum()} of {len(features)} {name} images are NaN or infinite. Are the weights '
                 'of the backbone finite?'
             )
     dtype = np.float64 if train_features.dtype == np.float64 else np.float32
