@@ -44,7 +44,8 @@ class NSDDataset(BaseDataset):
             each subject, so that no picture keeps its own response; None leaves the pairs as they are.
         permute_rois, permute_positions: Seeds of the controls without ROIs and without places, see
             :meth:`ROIStore.geometry`; None leaves them as they are.
-        pipeline: Transforms, ending with ``mmnfn.PackNSDInputs``.
+        pipeline: Transforms, ending with ``mmnfn.PackNSDInputs``. ``prepare()`` of those that have one is called here,
+            before data workers start.
         **kwargs: See :class:`mmengine.dataset.BaseDataset`.
 
     Raises:
@@ -99,6 +100,9 @@ class NSDDataset(BaseDataset):
                     f'{self.images.size}.'
                 )
         super().__init__(ann_file='', data_root=data_root, pipeline=list(pipeline), **kwargs)
+        for transform in self.pipeline.transforms:
+            if hasattr(transform, 'prepare'):
+                transform.prepare()
 
     def _check_stores(self) -> None:
         """ValueError if a store is not of the subject of its name, or they were not made alike."""

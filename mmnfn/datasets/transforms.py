@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Dict, List, Sequence
 
 import numpy as np
@@ -62,13 +62,21 @@ class LoadCaption(BaseTransform):
         random: Draw one of the picture's captions each time; False takes the first.
 
     Raises:
-        FileNotFoundError, ValueError: See :func:`mmnfn.datasets.captions.captions_by_image`.
+        FileNotFoundError, ValueError: See :func:`mmnfn.datasets.captions.captions_by_image`; when a dataset is built
+            with it, or at the first sample.
     """
 
     def __init__(self, stim_info: str, annotation_dir: str, random: bool = True):
         self.stim_info, self.annotation_dir, self.random = stim_info, annotation_dir, random
-        # Read here, once a process, so that data workers, which start anew in each epoch, are forked with them.
-        self.captions: Dict[int, List[str]] = _captions(stim_info, annotation_dir)
+
+    @cached_property
+    def captions(self) -> Dict[int, List[str]]:
+        """0-based 73k id → captions."""
+        return _captions(self.stim_info, self.annotation_dir)
+
+    def prepare(self) -> None:
+        """Read the captions now, so that data workers, which start anew in each epoch, are forked with them."""
+        _ = self.captions
 
     def transform(self, results: dict) -> dict:
         """Add the caption of one sample."""

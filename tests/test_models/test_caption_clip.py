@@ -93,10 +93,17 @@ def batch_of(store, where, split, random):
     return (data['inputs'].float() - 115) / 60, data['caption'], data['image_id'], data['geometry']
 
 
-def test_captions_are_read_once_and_before_workers_start(where, tmp_path):
-    assert LoadCaption(**where).captions is LoadCaption(**where, random=False).captions
+def test_captions_are_read_once_and_before_workers_start(store, where, tmp_path):
+    """And not where a transform is built without data."""
+    transforms = LoadCaption(**where), LoadCaption(**where, random=False)
+    for transform in transforms:
+        assert 'captions' not in vars(transform)
+        NSDDataset(store, [1], 'images_32.h5', pipeline=[transform, PackNSDInputs()])
+    one, two = (vars(transform)['captions'] for transform in transforms)
+    assert one is two
+    missing = LoadCaption(str(tmp_path / 'nsd_stim_info_merged.csv'), where['annotation_dir'])
     with pytest.raises(FileNotFoundError, match='nsd_stim_info_merged.csv'):
-        LoadCaption(str(tmp_path / 'nsd_stim_info_merged.csv'), where['annotation_dir'])
+        NSDDataset(store, [1], 'images_32.h5', pipeline=[missing, PackNSDInputs()])
 
 
 def test_captions_are_those_of_the_picture(store, where):
