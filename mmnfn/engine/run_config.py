@@ -174,11 +174,11 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
             return
     if not _is_remote(path):
         if not osp.isfile(path):
-            named = f' named by {osp.join(cfg.work_dir, "last_checkpoint")}' if resume == 'auto' else ''
-            raise FileNotFoundError(
-                f'--resume: there is no file {path!r}{named} (looked from {os.getcwd()}). Give a training '
-                'checkpoint, or --resume alone for the newest one in the work folder.'
-            )
+            named, way_out = '', 'Give a training checkpoint, or --resume alone for the newest one in the work folder.'
+            if resume == 'auto':
+                named = f' named by {osp.join(cfg.work_dir, "last_checkpoint")}'
+                way_out = 'Give a training checkpoint that is there: --resume PATH.'
+            raise FileNotFoundError(f'--resume: there is no file {path!r}{named} (looked from {os.getcwd()}). {way_out}')
         if not zipfile.is_zipfile(path):
             raise ValueError(f'--resume: {path} is not a whole checkpoint. Give an earlier one.')
     cfg.resume = True

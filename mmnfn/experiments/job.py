@@ -208,8 +208,10 @@ def _filled_in(argument: str) -> str:
     if match is None:
         return argument
     checkpoint = last_checkpoint(match[1])
-    if checkpoint is None:
-        raise FileNotFoundError(f'{match[1]}/last_checkpoint is not there: the training before has left no checkpoint')
+    if not checkpoint:
+        raise FileNotFoundError(
+            f'{match[1]}/last_checkpoint is not there, or empty: the training before has left no checkpoint'
+        )
     return checkpoint
 
 

@@ -226,6 +226,11 @@ def test_what_cannot_be_resumed_is_named(tmp_path):
     write(tmp_path / 'last_checkpoint', str(path))
     with pytest.raises(FileNotFoundError, match='epoch_1.pth.* named by .*last_checkpoint'):
         run_config.set_resume(cfg, 'auto')
+    for content in (b'', b'\0' * 40, b'\xff', b'..'):  # as a crash of the machine can leave it, or a hand
+        (tmp_path / 'last_checkpoint').write_bytes(content)
+        with pytest.raises(FileNotFoundError, match='--resume.* named by .*last_checkpoint.*Give .*--resume PATH'):
+            run_config.set_resume(cfg, 'auto')
+    write(tmp_path / 'last_checkpoint', str(path))
     torch.save(dict(weight=torch.ones(1000)), path)
     path.write_bytes(path.read_bytes()[:2000])
     for resume in ('auto', str(path)):
