@@ -60,6 +60,7 @@ def build_config(args):
     cfg = run_config.load_config(args.config, args.cfg_options)
     run_config.set_work_dir(cfg, args.config, args.work_dir)
     run_config.set_resume(cfg, args.resume)
+    run_config.refuse_activation_checkpointing(cfg)
     if args.no_validate:
         run_config.disable_validation(cfg)
     if args.amp:

@@ -135,11 +135,18 @@ def child_environment(variables: Optional[Mapping[str, str]] = None) -> Dict[str
 
 def _master_address() -> str:
     nodes = os.environ.get('SLURM_NODELIST')
-    if nodes:
+    if not nodes or os.environ.get('SLURM_NNODES') == '1':
+        return '127.0.0.1'
+    try:
         hosts = subprocess.run(['scontrol', 'show', 'hostname', nodes], capture_output=True, text=True).stdout.split()
-        if hosts:
-            return hosts[0]
-    return '127.0.0.1'
+    except OSError:
+        hosts = []
+    if not hosts:
+        raise ValueError(
+            f'--launcher: scontrol, which would say the first of the nodes {nodes!r}, is not here or fails. Set '
+            'MASTER_ADDR to that node.'
+        )
+    return hosts[0]
 
 
 def init_gloo(ranks: Ranks, dist_cfg: Optional[Dict[str, Any]] = None) -> None:
@@ -148,11 +155,15 @@ def init_gloo(ranks: Ranks, dist_cfg: Optional[Dict[str, Any]] = None) -> None:
     Args:
         ranks: Place of this process.
         dist_cfg: The config's ``env_cfg.dist_cfg``; ``timeout`` (seconds) and ``port`` are used.
+
+    Raises:
+        ValueError: Slurm's first node cannot be told.
     """
     dist_cfg = dist_cfg or {}
     env = os.environ
     env.update(RANK=str(ranks.rank), WORLD_SIZE=str(ranks.world_size), LOCAL_RANK=str(ranks.local_rank))
-    env.setdefault('MASTER_ADDR', _master_address())
+    if not env.get('MASTER_ADDR'):
+        env['MASTER_ADDR'] = _master_address()
     env.setdefault('MASTER_PORT', str(dist_cfg.get('port') or 29500))
     timeout = dist_cfg.get('timeout')
     extra = {} if timeout is None else dict(timeout=datetime.timedelta(seconds=float(timeout)))

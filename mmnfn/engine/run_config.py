@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import os.path as osp
+import platform
 import sys
 import zipfile
 from typing import Any, Dict, Optional, Tuple
@@ -23,9 +24,14 @@ LIBRARIES = ('mmpretrain', 'mmdet', 'mmseg')
 
 
 def report_error(program: str, error: Exception) -> int:
-    """Print a user's error in one line, from one process of a run only, and return the exit code 2."""
-    if is_first_process():
-        print(f'{program}: error: {error}', file=sys.stderr, flush=True)
+    """Print a user's error in one line and return the exit code 2.
+
+    Of several processes, the first of each machine prints, for it may be the only machine that something is missing on.
+    """
+    local = ('LOCAL_RANK', 'SLURM_LOCALID', 'OMPI_COMM_WORLD_LOCAL_RANK')
+    if next((os.environ[name] for name in local if os.environ.get(name)), '0') == '0':
+        where = '' if is_first_process() else f' (on {platform.node()})'
+        print(f'{program}: error: {error}{where}', file=sys.stderr, flush=True)
     return 2
 
 
@@ -174,15 +180,30 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
             return
     if not _is_remote(path):
         if not osp.isfile(path):
-            named, way_out = '', 'Give a training checkpoint, or --resume alone for the newest one in the work folder.'
+            named, remedy = '', 'Give a training checkpoint, or --resume alone for the newest one in the work folder.'
             if resume == 'auto':
                 named = f' named by {osp.join(cfg.work_dir, "last_checkpoint")}'
-                way_out = 'Give a training checkpoint that is there: --resume PATH.'
-            raise FileNotFoundError(f'--resume: there is no file {path!r}{named} (looked from {os.getcwd()}). {way_out}')
+                remedy = 'Give a training checkpoint that is there: --resume PATH.'
+            raise FileNotFoundError(f'--resume: there is no file {path!r}{named} (looked from {os.getcwd()}). {remedy}')
         if not zipfile.is_zipfile(path):
             raise ValueError(f'--resume: {path} is not a whole checkpoint. Give an earlier one.')
     cfg.resume = True
     cfg.load_from = path
+
+
+def refuse_activation_checkpointing(cfg: Config) -> None:
+    """MMEngine's ``activation_checkpointing``, not the ``with_cp`` of backbones and of the fMRI tower.
+
+    Raises:
+        ValueError: It is set. A module whose inputs need no gradient, as pictures and responses do not, would get none
+            itself: MMEngine's checkpoints are the reentrant ones.
+    """
+    modules = cfg.get('activation_checkpointing')
+    if modules:
+        raise ValueError(
+            f'activation_checkpointing={modules}: modules that pictures or responses go into would not be trained, '
+            'and nothing would say so. Use model.backbone.with_cp=True and model.fmri_encoder.with_cp=True.'
+        )
 
 
 def disable_validation(cfg: Config) -> None:

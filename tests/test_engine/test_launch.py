@@ -184,6 +184,31 @@ def test_children_use_this_python(monkeypatch):
     assert environment['OMP_NUM_THREADS'] == '3'
 
 
+def test_the_first_node_is_asked_for_where_nobody_says_it(clean_environment, tmp_path):
+    """Containers in a Slurm allocation have no scontrol."""
+    addresses = []
+
+    def opened(*_, **__):
+        addresses.append(os.environ.pop('MASTER_ADDR'))
+
+    clean_environment.setattr(launch.torch_dist, 'init_process_group', opened)
+    ranks = launch.Ranks(0, 1, 0, 1)
+    clean_environment.setenv('PATH', str(tmp_path))
+    clean_environment.setenv('SLURM_NODELIST', 'node[1-2]')
+    with pytest.raises(ValueError, match=r"scontrol.*'node\[1-2\]'.*MASTER_ADDR"):
+        launch.init_gloo(ranks)
+    clean_environment.setenv('SLURM_NNODES', '1')
+    launch.init_gloo(ranks)
+    clean_environment.setenv('SLURM_NNODES', '2')
+    clean_environment.setenv('MASTER_ADDR', 'node7')
+    launch.init_gloo(ranks)
+    scontrol = tmp_path / 'scontrol'
+    scontrol.write_text('#!/bin/sh\n[ "$*" = "show hostname node[1-2]" ] && echo node1 && echo node2\n')
+    scontrol.chmod(0o755)
+    launch.init_gloo(ranks)
+    assert addresses == ['127.0.0.1', 'node7', 'node1']
+
+
 def test_a_closed_gloo_group_is_not_destructed(tmp_path):
     """Its destructor can wait for ever for a thread that waits for the GIL."""
     dist.init_process_group('gloo', init_method=f'file://{tmp_path}/init', rank=0, world_size=1)

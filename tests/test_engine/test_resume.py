@@ -165,6 +165,30 @@ def test_checkpoint_of_mmengines_hook(unbroken, tmp_path):
     assert any(not torch.equal(before[key], after[key]) for key in before), 'the model draws no random numbers'
 
 
+@pytest.mark.parametrize(
+    'missing',
+    [('optimizer', 'param_schedulers', 'mmnfn_resume'), ('optimizer',), ('param_schedulers',), ('message_hub', 'meta')],
+    ids=['best', 'no optimizer', 'no schedule', 'export'],
+)
+def test_what_has_weights_alone_is_not_resumed(unbroken, tmp_path, missing):
+    """Training would begin anew with them, at the first learning rate, and say that it goes on."""
+    checkpoint = load(unbroken / 'iter_12.pth')
+    weights = {key: value for key, value in checkpoint.items() if key not in missing}
+    torch.save(weights, tmp_path / 'weights.pth')
+    codes, outputs = train(tmp_path / 'work', resume=[tmp_path / 'weights.pth'])
+    assert codes == [2] and f'--resume: {tmp_path}/weights.pth has weights, but no {missing[0]}' in outputs[0]
+    assert 'load_from=CHECKPOINT' in outputs[0] and not list((tmp_path / 'work').glob('*.pth'))
+
+
+def test_the_last_checkpoint_of_a_training_needs_no_optimizer(unbroken, tmp_path):
+    """As the demo's, which has none: a study that goes on with what is done must not fail there."""
+    checkpoint = load(unbroken / 'iter_15.pth')
+    del checkpoint['optimizer'], checkpoint['param_schedulers']
+    torch.save(checkpoint, tmp_path / 'last.pth')
+    trained(tmp_path / 'work', resume=[tmp_path / 'last.pth'])
+    assert not (tmp_path / 'work/rank0.txt').exists(), 'nothing is trained'
+
+
 def test_state_of_all_generators_comes_back():
     import numpy as np
 

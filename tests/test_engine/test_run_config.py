@@ -1,6 +1,7 @@
 """From a config file and flags to the config of a run, and the errors that users can mend."""
 
 import argparse
+import platform
 import re
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 
 from mmnfn.engine import run_config
 from mmnfn.engine.cfg_options import CfgOptions
@@ -138,7 +140,7 @@ def test_weights_replace_an_initialisation_at_random(tmp_path):
 
 def test_an_option_that_changes_nothing_is_named(tmp_path, capsys):
     path = write(tmp_path / 'a.py', 'epochs = 3\ndataset = dict(a=1)\ntrain_cfg = dict(max_epochs=epochs)\n')
-    options = dict(find_unused_parameters=True, sync_bn='torch', activation_checkpointing=['backbone'])
+    options = dict(find_unused_parameters=True, sync_bn='torch', efficient_conv_bn_eval=['backbone'])
     options.update({'train_cfg.max_epochs': 4, 'auto_scale_lr.enable': True, 'randomness.seed': 1})
     run_config.load_config(path, options)
     assert capsys.readouterr().err == ''
@@ -215,6 +217,28 @@ def test_captions_that_are_missing_are_named_before_training(tmp_path, argument)
     cfg.train_dataloader.dataset.pipeline[0][argument] = 'nowhere'
     with pytest.raises(FileNotFoundError, match=f'train_dataloader.dataset.pipeline, {argument}: there is no .nowhere'):
         run_config.check_data(cfg, ('train_dataloader',))
+
+
+def test_mmengines_activation_checkpointing_is_refused():
+    """The reason: what pictures alone go into is not trained. Should MMEngine mend that, this fails."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    turn_on_activation_checkpointing(model, ['0'])
+    out = model(torch.ones(1, 2))
+    assert not out.requires_grad
+    run_config.refuse_activation_checkpointing(Config(dict(model=dict())))
+    with pytest.raises(ValueError, match=r"activation_checkpointing=\['backbone'\].*with_cp=True"):
+        run_config.refuse_activation_checkpointing(Config(dict(activation_checkpointing=['backbone'])))
+
+
+@pytest.mark.parametrize('rank, local_rank, printed', [('0', '0', True), ('1', '1', False), ('4', '0', True)])
+def test_an_error_is_printed_once_on_each_machine(monkeypatch, capsys, rank, local_rank, printed):
+    """It may be the second machine alone that lacks a file."""
+    monkeypatch.setenv('RANK', rank)
+    monkeypatch.setenv('LOCAL_RANK', local_rank)
+    assert run_config.report_error('train.py', ValueError('no file')) == 2
+    err = capsys.readouterr().err
+    assert err.startswith('train.py: error: no file') == printed and err.count('\n') == int(printed)
+    assert (platform.node() in err) == (rank == '4')
 
 
 def test_what_cannot_be_resumed_is_named(tmp_path):

@@ -46,8 +46,22 @@ class ResumeEpochHook(Hook):
         self._loader: Optional[DataLoader] = None
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Remember what the checkpoint says of the run that wrote it."""
+        """Remember what the checkpoint says of the run that wrote it.
+
+        Raises:
+            ResumeError: Training is to go on, and the checkpoint has no state of the optimizer or of the schedules.
+        """
         self._resumed = checkpoint.get(RESUME_KEY)
+        done = checkpoint.get('meta', {}).get('iter')
+        parts = ('message_hub', 'optimizer', *(('param_schedulers',) if runner.param_schedulers else ()))
+        missing = [part for part in parts if part not in checkpoint]
+        if not runner._resume or not missing or (missing != ['message_hub'] and done and done >= runner.max_iters):
+            return
+        raise ResumeError(
+            f'--resume: {runner._load_from} has weights, but no {", ".join(missing)}, so that training would not go on '
+            'but begin with them: it is a best or an exported checkpoint, or one of save_optimizer=False. Give a '
+            'training checkpoint (epoch_N.pth, iter_N.pth), or start a new run with --cfg-options load_from=CHECKPOINT.'
+        )
 
     def before_train(self, runner) -> None:
         """Compare this run with the one that is resumed.
