@@ -35,7 +35,7 @@ def read_image(image: ImageLike) -> np.ndarray:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no image.
+        ValueError: It is no image, or one whose values have no range that is known (32 bits, floating point).
     """
     if isinstance(image, (str, Path)):
         if not Path(image).is_file():
@@ -43,9 +43,13 @@ def read_image(image: ImageLike) -> np.ndarray:
         try:
             with Image.open(image) as opened:
                 return read_image(ImageOps.exif_transpose(opened))
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise ValueError(f'images: {image} is no image that can be read: {error}') from error
     if isinstance(image, Image.Image):
+        if image.mode.startswith('I;16'):  # which Pillow would clip at 255
+            image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+        if image.mode in ('I', 'F'):
+            raise ValueError(f"images: its values are of Pillow's mode {image.mode!r}; give 8 or 16 bits a channel.")
         return np.array(image.convert('RGB'))
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         found = f'{image.dtype} {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__

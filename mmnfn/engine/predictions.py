@@ -132,7 +132,8 @@ def enable_tta(cfg: Config) -> None:
     """``--tta``: the config's ``tta_model`` and ``tta_pipeline``, else each library's default, a horizontal flip.
 
     Raises:
-        ValueError: An mmseg config without ``tta_model`` or ``tta_pipeline``.
+        ValueError: A config without ``tta_model`` or ``tta_pipeline`` whose library has no default, or of a data set of
+            responses, where an embedding is wanted and no class.
     """
     scope = cfg.get('default_scope')
     missing = [name for name in ('tta_model', 'tta_pipeline') if cfg.get(name) is None]
@@ -141,6 +142,8 @@ def enable_tta(cfg: Config) -> None:
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset
+    if missing and str(dataset.get('type')).split('.')[-1] == 'NSDDataset':
+        raise ValueError('--tta: retrieval and encoding have no test-time augmentation. Leave the flag out.')
     if 'tta_model' in missing:
         cfg.tta_model = (
             ConfigDict(type='mmpretrain.AverageClsScoreTTA')

@@ -129,9 +129,10 @@ def _entry(name: str, config: str, weights: str, meta: Dict[str, Any]) -> Dict[s
 
 
 def _training_data(cfg: Mapping) -> Optional[str]:
-    """What a config trains on; the type of its data set where that has no better name."""
-    kinds = [node['type'] for node in dicts(cfg.get('train_dataloader')) if 'Dataset' in str(node.get('type'))]
-    return next((DATA.get(str(kind).split('.')[-1], str(kind)) for kind in kinds), None)
+    """What a config trains on; the type of its data set, without wrappers, where that has no better name."""
+    kinds = [str(node['type']) for node in dicts(cfg.get('train_dataloader')) if 'Dataset' in str(node.get('type'))]
+    names = [DATA[kind.split('.')[-1]] for kind in kinds if kind.split('.')[-1] in DATA]
+    return (names[:1] or kinds[-1:] or [None])[0]
 
 
 def _pretraining(cfg: Mapping) -> Dict[str, Any]:

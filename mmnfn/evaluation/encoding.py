@@ -87,13 +87,13 @@ class EncodingMetric(GatheredMetric):
         min_ncsnr: Ratio of the deviations of signal and noise in a single trial.
         banded: One regularisation for each of the backbone's stages instead of one for all features.
         per_subject: Also give the figures of each subject.
-        bootstraps: Number of resamplings of the test images.
+        bootstraps: Number of resamplings of the test images, at least 2.
         map_dir: Folder for ``subj0N_pcc.nii.gz``, r of each voxel in the subject's functional space; None for none.
         data_root: Folder of the ROI stores, which maps need.
         **kwargs: See :class:`mmengine.evaluator.BaseMetric`.
 
     Raises:
-        ValueError: If maps are asked for and ``data_root`` is not given.
+        ValueError: If maps are asked for and ``data_root`` is not given, or for fewer than 2 resamplings.
     """
 
     default_prefix = 'encoding'
@@ -112,6 +112,8 @@ class EncodingMetric(GatheredMetric):
         super().__init__(**kwargs)
         if map_dir is not None and data_root is None:
             raise ValueError('map_dir is given without data_root, the folder of the ROI stores, which maps need.')
+        if bootstraps < 2:
+            raise ValueError(f'bootstraps is {bootstraps}; an interval needs at least 2, and a good one 1000.')
         self.min_ceiling, self.min_ncsnr = min_ceiling, min_ncsnr
         self.banded, self.per_subject, self.bootstraps = banded, per_subject, bootstraps
         self.map_dir, self.data_root = map_dir, data_root

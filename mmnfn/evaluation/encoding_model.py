@@ -147,8 +147,10 @@ def fit_encoding_model(
     if bands is None:
         prediction = _plain(x, train_responses, offset, x_test, np.asarray(alphas, np.float64))
     else:
-        y = train_responses.astype(dtype) - offset
-        prediction = _banded(x, y, x_test, np.asarray(alphas), np.cumsum(bands)[:-1], seed) + offset
+        finite = np.isfinite(offset)
+        y = train_responses[:, finite].astype(dtype) - offset[finite]
+        prediction = np.full((len(x_test), len(offset)), np.nan, dtype)
+        prediction[:, finite] = _banded(x, y, x_test, np.asarray(alphas), np.cumsum(bands)[:-1], seed) + offset[finite]
     return EncodingResult(
         prediction,
         pearson_r(prediction, test_responses),

@@ -77,6 +77,8 @@ class WorldConfig(NamedTuple):
             raise ValueError(f'sessions is {self.sessions}; each subject has between 1 and 40.')
         if len(self.sessions) > self.subjects:
             raise ValueError(f'sessions gives {len(self.sessions)} values for {self.subjects} subjects.')
+        if self.seed < 0:
+            raise ValueError(f'seed is {self.seed}; it cannot be negative.')
         if min(self.downstream) < 0:
             raise ValueError(f'downstream is {self.downstream}; counts cannot be negative.')
         if self.beta_version not in BETA_VERSIONS:

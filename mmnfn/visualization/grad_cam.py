@@ -57,11 +57,17 @@ def target_layer(model: nn.Module, stage: int = -1, layer: Optional[str] = None)
     if not -len(stages) <= stage < len(stages):
         raise ValueError(f'stage is {stage}, but {type(model.backbone).__name__} has {len(stages)} stages.')
     chosen = stages[stage]
-    return getattr(chosen, 'blocks', chosen)[-1]
+    chosen = getattr(chosen, 'blocks', chosen)
+    if not isinstance(chosen, (nn.Sequential, nn.ModuleList)):
+        raise ValueError(
+            f'layer: stages of {type(model.backbone).__name__} are no sequences of blocks; give the name of a layer.'
+        )
+    return chosen[-1]
 
 
 def as_map(activations: Tensor) -> Tensor:
-    """Activations as maps (B, C, h, w): tokens (B, h·w, C) of a square image, row by row, as Swin has them; maps stay.
+    """Activations as maps (B, C, h, w) of a square image: tokens (B, h·w, C), row by row, as Swin has them; maps stay,
+    but for (B, h, w, C), as ViTSAM has them.
 
     Raises:
         ValueError: The tokens make no square.
@@ -69,7 +75,8 @@ def as_map(activations: Tensor) -> Tensor:
     if not isinstance(activations, Tensor):
         raise ValueError(f'layer: it gives {type(activations).__name__} and no tensor; choose a layer within it.')
     if activations.dim() == 4:
-        return activations
+        _, height, width, last = activations.shape
+        return activations.permute(0, 3, 1, 2) if height == width != last else activations
     side = math.isqrt(activations.shape[1])
     if activations.dim() != 3 or side * side != activations.shape[1]:
         raise ValueError(
@@ -117,7 +124,8 @@ def grad_cam(
     embed, chosen = ImageEmbedding(model), target_layer(model, stage, layer)
     device = next(model.parameters()).device
     batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device)
-    inputs = model.data_preprocessor(dict(inputs=batch), False)['inputs']
+    # Which need a gradient, because the backbone's weights may be frozen.
+    inputs = model.data_preprocessor(dict(inputs=batch), False)['inputs'].requires_grad_()
     reached = []
     handle = chosen.register_forward_hook(lambda module, inputs, output: reached.append(as_map(output)))
     try:

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmnfn.apis import BrainImageRetriever, get_model, rank
+from mmnfn.apis.images import read_image
 from mmnfn.datasets import NSDDataset, ROIStore, collate_subject_batch
 from mmnfn.datasets.transforms import PackNSDInputs
 from mmnfn.engine import export
@@ -148,6 +149,15 @@ def test_every_kind_of_image(retriever, tmp_path):
     grey = retriever.embed_images(Image.fromarray(wide[:, :, 0]))
     np.testing.assert_allclose(grey, retriever.embed_images(np.repeat(wide[:, :, :1], 3, axis=2)), atol=1e-6)
     assert retriever.embed_images([]).shape == (0, 24)
+
+
+def test_pictures_of_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / 'deep.png')
+    assert (read_image(tmp_path / 'deep.png') == grey[:, :, None]).all()
+    Image.fromarray(grey.astype(np.float32)).save(tmp_path / 'float.tiff')
+    with pytest.raises(ValueError, match="float.tiff .*mode 'F'.*8 or 16 bits"):
+        read_image(tmp_path / 'float.tiff')
 
 
 def test_wrong_arguments_are_named(retriever, store, config, tmp_path):

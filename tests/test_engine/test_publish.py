@@ -100,6 +100,22 @@ def test_a_detector_says_what_it_was_trained_on(tmp_path, monkeypatch, init, sub
     assert ('In Collection' in entry) == bool(subjects)
 
 
+@pytest.mark.parametrize(
+    'data, expected',
+    [
+        (dict(type='RepeatDataset', dataset=dict(type='mmdet.CocoDataset')), 'COCO'),
+        (dict(type='ConcatDataset', datasets=[dict(type='OwnDataset'), dict(type='mmnfn.NSDDataset')]), 'Natural'),
+        (dict(type='RepeatDataset', dataset=dict(type='OwnDataset')), 'OwnDataset'),
+    ],
+)
+def test_training_data_are_named_within_wrappers(tmp_path, data, expected):
+    cfg = Config(dict(train_dataloader=dict(dataset=data)))
+    torch.save(dict(state_dict=dict(a=torch.ones(1)), meta=dict(cfg=cfg.pretty_text)), tmp_path / 'e.pth')
+    index = publish(str(tmp_path / 'e.pth'), str(tmp_path / 'out'), name='detector').index
+    (entry,) = yaml.safe_load(index.read_text())['Models']
+    assert entry['Metadata']['Training Data'].split()[0] == expected
+
+
 def test_mmpretrain_lists_what_is_published_and_what_is_shipped(trained, tmp_path):
     pytest.importorskip('modelindex')
     from mmpretrain.apis import ModelHub, list_models

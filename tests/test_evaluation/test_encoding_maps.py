@@ -87,5 +87,7 @@ def test_metric_writes_maps(store, tmp_path, monkeypatch):
     for part, name in ((slice(0, size), 'floc-faces'), (slice(size, None), 'streams')):
         found = volume[tuple(own.location['voxel'][own.roi(name)].T)]
         assert np.allclose(found, r[part], atol=1e-5, equal_nan=True) and np.nanstd(found) > 0.02
+    with pytest.raises(ValueError, match='bootstraps is 1; an interval needs at least 2'):
+        EncodingMetric(bootstraps=1)
     with pytest.raises(ValueError, match='map_dir is given without data_root'):
         EncodingMetric(map_dir=str(tmp_path))

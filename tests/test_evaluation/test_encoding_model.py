@@ -138,6 +138,18 @@ def test_bands_help_where_one_of_them_is_noise():
         fit_encoding_model(wide, y, wide_test, y_test, bands=(10, 3))
 
 
+@pytest.mark.parametrize('bands', [None, (3, 2)])
+def test_a_voxel_that_is_not_finite_takes_no_other_along(bands):
+    x, y, x_test, y_test = data(n=60, m=20, features=5)
+    whole = fit_encoding_model(x, y, x_test, y_test, bands=bands, bootstraps=2)
+    y = np.array(y)
+    y[7, 1] = np.nan
+    part = fit_encoding_model(x, y, x_test, y_test, bands=bands, bootstraps=2)
+    others = [0, 2, 3]
+    np.testing.assert_allclose(part.r[others], whole.r[others], atol=1e-6)
+    assert np.isnan(part.r[1]) and np.isnan(part.prediction[:, 1]).all() and not np.isnan(whole.r).any()
+
+
 def test_true_features_reach_the_ceiling_and_noise_does_not():
     rng = np.random.default_rng(2)
     features = rng.normal(size=(700, 10))

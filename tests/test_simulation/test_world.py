@@ -127,6 +127,8 @@ def test_signal_to_noise_is_scaled_and_nothing_else(tmp_path):
     assert found[100.0]['noise_ceiling_n1'].min() > 99 > found[1.0]['noise_ceiling_n1'].max()
     with pytest.raises(ValueError, match='snr is 0; it must lie between'):
         simulate(tmp_path / 'none', WorldConfig(**small, snr=0))
+    with pytest.raises(ValueError, match='seed is -1'):
+        simulate(tmp_path / 'none', WorldConfig(**{**small, 'seed': -1}))
 
 
 def test_the_same_seed_gives_identical_files(tmp_path):

@@ -92,6 +92,9 @@ def test_export_errors_are_one_line(config, capsys):
         with pytest.raises(SystemExit) as error:
             export.main(wrong)
         assert error.value.code == 2 and 'CHECKPOINT OUT' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        export.main(['--random', config, 'out.pth', '--prefix', 'model.'])
+    assert '--prefix is of CHECKPOINT' in capsys.readouterr().err
 
 
 def test_the_demo_is_on_cpus_and_says_why_it_failed(tmp_path, monkeypatch):
@@ -201,6 +204,8 @@ def test_tta_defaults_of_detection_and_own_settings():
     predictions.enable_tta(cfg)
     assert cfg.model == dict(type='T', module=dict(type='M'))
     assert cfg.test_dataloader.dataset.pipeline == [dict(type='P')]
+    with pytest.raises(ValueError, match='--tta: retrieval and encoding have no'):
+        predictions.enable_tta(Config.fromfile(TOOLS.parent / 'configs/nfn/pretrain_nsd.py'))
 
 
 def test_dumped_label_maps_are_small_and_without_scores(tmp_path):

@@ -134,6 +134,29 @@ def test_other_layers_and_what_does_not_fit(models, images):
         grad_cam(model, images, 'cam')
     with pytest.raises(ValueError, match=r'neither maps .* nor the tokens of a square image'):
         as_map(torch.zeros(1, 15, 4))
+    stages = torch.nn.Module()
+    stages.backbone = torch.nn.Module()
+    stages.backbone.stages = ['stage0', 'stage1']
+    with pytest.raises(ValueError, match='stages of Module are no sequences of blocks; give the name of a layer'):
+        target_layer(stages)
+
+
+def test_maps_whose_channels_are_last():
+    """Pictures are squares, so the two sides that are alike are the map's."""
+    maps = torch.randn(2, 5, 3, 3)
+    assert torch.equal(as_map(maps), maps) and torch.equal(as_map(maps.permute(0, 2, 3, 1)), maps)
+    assert torch.equal(as_map(maps[:, :3]), maps[:, :3])
+
+
+@needs_grad_cam
+def test_grad_cam_of_a_frozen_backbone(models, images):
+    model = models['features']
+    expected = grad_cam(model, images)
+    try:
+        model.backbone.requires_grad_(False)
+        assert expected.any() and np.array_equal(grad_cam(model, images), expected)
+    finally:
+        model.backbone.requires_grad_(True)
 
 
 def test_roi_maps_are_the_poolings_weights(models, images):

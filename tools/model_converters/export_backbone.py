@@ -39,6 +39,8 @@ def parse_args(argv=None):
     args = parser.parse_intermixed_args(argv)
     if (args.checkpoint is None) == (args.random is None):
         parser.error('give CHECKPOINT OUT, or --random CONFIG OUT')
+    if args.random and args.prefix != export.PREFIX:
+        parser.error('--prefix is of CHECKPOINT, and --random has none')
     return args
 
 
