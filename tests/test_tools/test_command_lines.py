@@ -68,6 +68,7 @@ def test_train_errors_are_one_line(config, capsys, monkeypatch):
     monkeypatch.delenv('RANK', raising=False)
     assert_one_line(capsys, train.main([config, '--launcher', 'pytorch']), '--launcher pytorch', 'tools/dist_train.sh')
     monkeypatch.setenv('RANK', '1')
+    monkeypatch.setenv('LOCAL_RANK', '1')
     assert train.main(['nothing.py']) == 2 and not capsys.readouterr().err
 
 
