@@ -108,8 +108,16 @@ def move_data(cfg: Config, old: str, new: str) -> None:
 
 def is_first_process() -> bool:
     """Before the launcher is asked: by what torchrun, Slurm or Open MPI say of the process."""
-    said = (os.environ.get(name) for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'))
-    return next((rank for rank in said if rank), '0') == '0'
+    return _is_first('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+
+
+def is_first_of_machine() -> bool:
+    """Likewise, of the processes of its machine."""
+    return _is_first('LOCAL_RANK', 'SLURM_LOCALID', 'OMPI_COMM_WORLD_LOCAL_RANK')
+
+
+def _is_first(*names: str) -> bool:
+    return next((os.environ[name] for name in names if os.environ.get(name)), '0') == '0'
 
 
 def walk(node: Any, key: str) -> Iterator[Tuple[str, Any]]:

@@ -17,7 +17,15 @@ from typing import Any, Dict, Optional, Tuple
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 
-from .cfg_options import LOADERS, drop_replaced_init, is_first_process, merge_options, walk, walk_dicts
+from .cfg_options import (
+    LOADERS,
+    drop_replaced_init,
+    is_first_of_machine,
+    is_first_process,
+    merge_options,
+    walk,
+    walk_dicts,
+)
 from .last_checkpoint import last_checkpoint
 
 LIBRARIES = ('mmpretrain', 'mmdet', 'mmseg')
@@ -28,8 +36,7 @@ def report_error(program: str, error: Exception) -> int:
 
     Of several processes, the first of each machine prints, for it may be the only machine that something is missing on.
     """
-    local = ('LOCAL_RANK', 'SLURM_LOCALID', 'OMPI_COMM_WORLD_LOCAL_RANK')
-    if next((os.environ[name] for name in local if os.environ.get(name)), '0') == '0':
+    if is_first_of_machine():
         where = '' if is_first_process() else f' (on {platform.node()})'
         print(f'{program}: error: {error}{where}', file=sys.stderr, flush=True)
     return 2
