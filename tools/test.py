@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 
 from mmnfn.disk import explained, no_room
 from mmnfn.engine import predictions, run_config
+from mmnfn.engine.annotation_check import check_annotations
 from mmnfn.engine.cfg_options import CfgOptions
 from mmnfn.engine.launch import LAUNCHERS, close_device, prepare_device
 from mmnfn.engine.load_audit import LoadAuditError
@@ -64,6 +65,7 @@ def build_config(args):
         predictions.enable_tta(cfg)
     run_config.set_loader_defaults(cfg)
     run_config.check_data(cfg, ('test_dataloader',))
+    check_annotations(cfg, ('test_dataloader',))
     return cfg
 
 

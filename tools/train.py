@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 
 from mmnfn.disk import explained, no_room
 from mmnfn.engine import run_config
+from mmnfn.engine.annotation_check import check_annotations
 from mmnfn.engine.cfg_options import CfgOptions
 from mmnfn.engine.hooks.resume_epoch_hook import ResumeError
 from mmnfn.engine.launch import LAUNCHERS, close_device, prepare_device
@@ -70,6 +71,7 @@ def build_config(args):
     run_config.set_loader_defaults(cfg)
     run_config.check_pretrained(cfg)
     run_config.check_data(cfg, ('train_dataloader', 'val_dataloader'))
+    check_annotations(cfg, ('train_dataloader', 'val_dataloader'))
     run_config.note_subjects(cfg)
     return cfg
 
