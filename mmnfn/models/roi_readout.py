@@ -14,7 +14,7 @@ class ROIReadout(nn.Module):
     """Attention pooling with several learned queries per ROI class, then a linear layer per ROI class.
 
     For each scale (a layer of the timeformer) and query a_{k,j}, the normalised tokens x_l of ROI k are averaged with
-    weights softmax_l(a_{k,j}·x_l / √D); the averages of all scales and queries, one after another, go through ROI k's
+    weights softmax_l(a_{k,j}·x_l); the averages of all scales and queries, one after another, go through ROI k's
     linear layer. Tokens of one ROI never reach the feature of another.
 
     Args:
@@ -32,8 +32,7 @@ class ROIReadout(nn.Module):
         super().__init__()
         if num_queries < 1:
             raise ValueError(f'num_queries must be at least 1, but got {num_queries}')
-        # of unit variance, so that scores have, too, and queries differ from the start
-        self.queries = nn.Parameter(torch.randn(num_scales, num_rois, num_queries, embed_dims))
+        self.queries = nn.Parameter(torch.randn(num_scales, num_rois, num_queries, embed_dims) * 0.02)
         self.norms = nn.ModuleList(nn.LayerNorm(embed_dims) for _ in range(num_scales))
         self.linear = ROILinear(num_rois, num_scales * num_queries * embed_dims, out_dims)
 
@@ -53,7 +52,7 @@ class ROIReadout(nn.Module):
                 if roi.shape[1] == 0:
                     rois.append(roi.new_zeros(len(roi), query.numel()))
                     continue
-                weights = torch.softmax(roi @ query.t() * query.shape[1] ** -0.5, dim=1)  # (B, L_k, queries)
+                weights = torch.softmax(roi @ query.t(), dim=1)  # (B, L_k, queries)
                 rois.append((weights.transpose(1, 2) @ roi).flatten(1))
             pooled.append(torch.stack(rois, dim=1))
         present = torch.tensor([length > 0 for length in scales[0][1]], device=pooled[0].device)

@@ -7,13 +7,13 @@ import math
 from typing import Dict, Optional, Sequence, Set
 
 import torch
-import torch.distributed as dist
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmnfn.structures import SubjectGeometry
 
 ADAPTERS = ('fourier', 'table')
+INIT_STD = 0.02  # as of the other parameters
 NSD_SUBJECTS = tuple(f'subj{number:02d}' for number in range(1, 9))
 
 
@@ -58,7 +58,7 @@ class SubjectAdapter(nn.Module):
         if kind == 'table':
             if max_voxels is None or max_voxels < 1:
                 raise ValueError(f"max_voxels must be at least 1 with kind='table', but got {max_voxels}")
-            self.maps = nn.Parameter(torch.randn(len(subjects), max_voxels, embed_dims))
+            self.maps = nn.Parameter(torch.randn(len(subjects), max_voxels, embed_dims) * INIT_STD)
         else:
             if num_features < 2 or num_features % 2 or not 0 < wavelengths[0] <= wavelengths[1]:
                 raise ValueError(
@@ -69,18 +69,9 @@ class SubjectAdapter(nn.Module):
             direction = nn.functional.normalize(torch.randn(num_features // 2, 3), dim=1)
             logarithm = torch.empty(num_features // 2, 1).uniform_(*(math.log(length) for length in wavelengths))
             self.register_buffer('frequencies', 2 * math.pi * direction / logarithm.exp())
-            self.maps = nn.Parameter(torch.randn(len(subjects), num_features, embed_dims))
+            self.maps = nn.Parameter(torch.randn(len(subjects), num_features, embed_dims) * INIT_STD)
         self._warned: Set[str] = set()
         self.register_buffer('trained_subjects', torch.zeros(len(subjects), dtype=torch.int32))
-
-    def note_training(self, subject: str) -> None:
-        """Remember that a subject's map is being trained, by this or another process: a collective call."""
-        here = torch.zeros_like(self.trained_subjects)
-        if subject in self.subjects:  # forward refuses others
-            here[self.subjects[subject]] = 1
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(here, dist.ReduceOp.MAX)
-        self.trained_subjects |= here
 
     def _warn(self, subject: str) -> None:
         """Once for each subject."""
@@ -97,7 +88,7 @@ class SubjectAdapter(nn.Module):
         )
 
     def forward(self, geometry: SubjectGeometry) -> Tensor:
-        """Vectors (N, D) of the voxels of a subject, of about unit variance before training.
+        """Vectors (N, D) of the voxels of a subject.
 
         Where the map was not trained with the others, the log is warned: what it gives is noise.
 
@@ -123,5 +114,4 @@ class SubjectAdapter(nn.Module):
             return own[: len(coordinates)]
         with torch.autocast(own.device.type, enabled=False):  # half precision has too few digits for the angle
             angle = coordinates @ self.frequencies.to(own.dtype).t()
-        features = torch.cat([angle.sin(), angle.cos()], dim=1) * angle.shape[1] ** -0.5
-        return features @ own
+        return torch.cat([angle.sin(), angle.cos()], dim=1) @ own

@@ -171,14 +171,13 @@ class VoxelEmbedding(nn.Module):
                 continue
             group = k if len(self.bias) > 1 else 0
             if not self.convolution:
-                tokens.append((voxels[k] @ own[k] * size**-0.5 + self.bias[group])[:, None])
+                tokens.append((voxels[k] @ own[k] + self.bias[group])[:, None])
                 continue
             slices = self._slices(voxels[k])
             token = F.linear(slices, self.response_weight[group], self.bias[group])
             if own is not None:  # (L_k, B, kernel) × (L_k, kernel, D)
                 vectors = self._slices(own[k].t()).permute(1, 2, 0)
-                term = slices.transpose(0, 1) @ vectors * self.kernel_size**-0.5
-                token = token + term.transpose(0, 1)
+                token = token + (slices.transpose(0, 1) @ vectors).transpose(0, 1)
             if positions is not None:
                 places = self._slices(positions[k]).transpose(0, 1).flatten(1)  # (L_k, P·kernel)
                 token = token + F.linear(places, kernel[group])
