@@ -16,7 +16,13 @@ model = dict(
 )
 
 dataset = dict(data_root=data_root, images='images_64.h5', subjects=[1, 2, 3])
-train_dataloader = dict(batch_size=32, num_workers=0, persistent_workers=False, dataset=dataset)
+train_dataloader = dict(
+    batch_size=32,
+    num_workers=0,
+    persistent_workers=False,
+    batch_sampler=dict(subjects_per_step=3),
+    dataset=dataset,
+)
 val_dataloader = dict(batch_size=100, num_workers=0, persistent_workers=False, dataset=dataset)
 test_dataloader = val_dataloader
 

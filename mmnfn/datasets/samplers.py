@@ -1,9 +1,9 @@
-"""Batches of one subject each."""
+"""Batches made of whole subjects' groups."""
 
 from __future__ import annotations
 
 import math
-from typing import Iterator, List
+from typing import Dict, Iterator, List
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -13,22 +13,29 @@ from mmnfn.registry import DATA_SAMPLERS
 
 @DATA_SAMPLERS.register_module()
 class SubjectBatchSampler(Sampler):
-    """Batch sampler that keeps every batch within one subject.
+    """Batch sampler that keeps the samples of a subject together.
 
-    Each subject's samples are cut into batches of nearly equal size, at most ``batch_size``, so that every sample is
-    used and none is left alone in a last batch. The batches of all subjects are shuffled together and dealt out to
-    the ranks, which all get the same number: the first batches are dealt again where the last round is incomplete.
+    In training (``shuffle``) a step of all processes together holds ``subjects_per_step`` groups of fixed size, each of
+    one subject, one after another; the processes get equal shares of it in the order of their ranks. What a step holds
+    thus depends on the number of its images, and not on the number of processes among which they are divided. Subjects
+    take turns, those with more samples more often; a subject stands twice in a step only where the others have no samples
+    left. Every sample is used in an epoch, and some a second time, to fill the last groups.
+
+    In testing every batch holds samples of one subject, at most ``batch_size`` and nearly equally many, each sample
+    once; batches are dealt out to the ranks, which all get the same number: the first are dealt again where the last
+    round is incomplete.
 
     Args:
         sampler: A :class:`mmengine.dataset.DefaultSampler`; its dataset (an ``NSDDataset``), seed, epoch, rank and
             ``shuffle`` are used.
-        batch_size: Largest batch.
+        batch_size: Images in a batch of one process.
+        subjects_per_step: Groups in a training step of all processes.
 
     Raises:
-        ValueError: If the dataset does not know its subjects.
+        ValueError: If the dataset does not know its subjects, or a step has fewer images than groups.
     """
 
-    def __init__(self, sampler: Sampler, batch_size: int):
+    def __init__(self, sampler: Sampler, batch_size: int, subjects_per_step: int = 1):
         if not hasattr(sampler.dataset, 'subject_indices'):
             raise ValueError(f'SubjectBatchSampler needs an NSDDataset, found {type(sampler.dataset).__name__}.')
         if batch_size < 1:
@@ -38,11 +45,22 @@ class SubjectBatchSampler(Sampler):
         self._skipped = 0
         # a dataset that is cut to a few samples (BaseDataset's indices) may have none of a subject
         self._indices = {name: own for name, own in sampler.dataset.subject_indices().items() if len(own)}
-        total = sum(math.ceil(len(i) / batch_size) for i in self._indices.values())
-        self._batches_per_rank = math.ceil(total / sampler.world_size)
+        if not sampler.shuffle:
+            batches = sum(math.ceil(len(own) / batch_size) for own in self._indices.values())
+            self._length = math.ceil(batches / sampler.world_size)
+            return
+        step = batch_size * sampler.world_size
+        if not 1 <= subjects_per_step <= step:
+            raise ValueError(
+                f'subjects_per_step is {subjects_per_step}; it must be at least 1 and at most the {step} images of a '
+                f'step ({sampler.world_size} process(es) x batch_size={batch_size}).'
+            )
+        self._sizes = [len(part) for part in np.array_split(range(step), subjects_per_step)]
+        self._groups = {name: math.ceil(len(own) / min(self._sizes)) for name, own in self._indices.items()}
+        self._length = math.ceil(sum(self._groups.values()) / subjects_per_step)
 
     def __len__(self) -> int:
-        return self._batches_per_rank
+        return self._length
 
     def skip(self, batches: int) -> None:
         """Leave out the first batches of the next epoch, which were used before training was interrupted.
@@ -55,13 +73,41 @@ class SubjectBatchSampler(Sampler):
         self._skipped = batches
 
     def __iter__(self) -> Iterator[List[int]]:
-        rng = np.random.default_rng([self.sampler.seed, self.sampler.epoch])
-        batches: List[List[int]] = []
-        for indices in self._indices.values():
-            order = rng.permutation(indices) if self.sampler.shuffle else indices
-            batches += [part.tolist() for part in np.array_split(order, math.ceil(len(order) / self.batch_size))]
-        if self.sampler.shuffle:
-            batches = [batches[i] for i in rng.permutation(len(batches))]
         first, self._skipped = self._skipped, 0
-        for position in range(first, self._batches_per_rank):
-            yield batches[(position * self.sampler.world_size + self.sampler.rank) % len(batches)]
+        rank, world_size = self.sampler.rank, self.sampler.world_size
+        if self.sampler.shuffle:
+            share = slice(rank * self.batch_size, (rank + 1) * self.batch_size)
+            batches = [step[share] for step in self._steps()]
+        else:
+            batches = [
+                part.tolist()
+                for own in self._indices.values()
+                for part in np.array_split(own, math.ceil(len(own) / self.batch_size))
+            ]
+            batches = [batches[(position * world_size + rank) % len(batches)] for position in range(len(self))]
+        yield from batches[first:]
+
+    def _steps(self) -> List[List[int]]:
+        """Samples of the steps of an epoch, of all ranks."""
+        rng = np.random.default_rng([self.sampler.seed, self.sampler.epoch])
+        order = {name: rng.permutation(own) for name, own in self._indices.items()}
+        used, left = dict.fromkeys(order, 0), dict(self._groups)
+        steps = []
+        for _ in range(len(self)):
+            chosen: List[str] = []
+            for _ in self._sizes:
+                names = [name for name in left if left[name]] or list(left)
+                names = [name for name in names if name not in chosen] or names
+                share = [left[name] / self._groups[name] for name in names]
+                name = names[np.lexsort((rng.random(len(names)), share))[-1]]  # the largest share, drawn where equal
+                left[name] = max(left[name] - 1, 0)
+                chosen.append(name)
+            step: List[int] = []
+            sizes: Dict[str, int] = dict.fromkeys(chosen, 0)
+            for name, size in zip(chosen, self._sizes):
+                sizes[name] += size
+            for name, size in sizes.items():
+                step += order[name][np.arange(used[name], used[name] + size) % len(order[name])].tolist()
+                used[name] += size
+            steps.append(step)
+        return steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property, lru_cache
+from itertools import groupby
 from typing import Dict, List, Sequence
 
 import numpy as np
@@ -115,31 +116,33 @@ class PackNSDInputs(BaseTransform):
 
 @FUNCTIONS.register_module()
 def collate_subject_batch(samples: Sequence[dict]) -> Dict:
-    """Join samples of one subject: tensors are stacked, the geometry is the subject's one object.
+    """Join samples: images are stacked, responses are stacked by subject, whose geometry is one object.
 
     Returns:
-        dict with ``inputs`` (B, 3, H, W) uint8, ``responses`` (B, N) float32, ``image_id`` (B,) int64, ``split``
-        (list of str), ``geometry``, ``noise_ceiling`` (N,) in percent and ``ncsnr`` (N,) of the subject; with captions
-        also ``caption`` (list of str).
+        dict with ``inputs`` (B, 3, H, W) uint8, ``image_id`` (B,) int64, ``split`` (list of str) and, with captions,
+        ``caption`` (list of str) of the batch; and of its subject ``responses`` (B, N) float32, ``geometry``,
+        ``noise_ceiling`` (N,) in percent and ``ncsnr`` (N,). With several subjects the latter four are lists with one
+        entry for each, in the order of the batch.
 
     Raises:
-        ValueError: If the samples come from several subjects, whose voxels differ.
+        ValueError: If the samples of a subject do not follow each other.
     """
-    subjects = sorted({sample['geometry'].subject for sample in samples})
-    if len(subjects) > 1:
+    groups = [list(group) for _, group in groupby(samples, key=lambda sample: sample['geometry'].subject)]
+    subjects = [group[0]['geometry'].subject for group in groups]
+    if len(set(subjects)) < len(subjects):
         raise ValueError(
-            f'a batch has samples of {", ".join(subjects)}; set batch_sampler=dict('
+            f'a batch has samples of {", ".join(sorted(set(subjects)))} in mixed order; set batch_sampler=dict('
             "type='mmnfn.SubjectBatchSampler') in the dataloader."
         )
     batch = dict(
         inputs=torch.stack([sample['inputs'] for sample in samples]),
-        responses=torch.stack([sample['responses'] for sample in samples]),
         image_id=torch.tensor([sample['image_id'] for sample in samples]),
         split=[sample['split'] for sample in samples],
-        geometry=samples[0]['geometry'],
-        noise_ceiling=samples[0]['noise_ceiling'],
-        ncsnr=samples[0]['ncsnr'],
+        responses=[torch.stack([sample['responses'] for sample in group]) for group in groups],
+        **{key: [group[0][key] for group in groups] for key in ('geometry', 'noise_ceiling', 'ncsnr')},
     )
+    if len(groups) == 1:
+        batch.update({key: batch[key][0] for key in ('responses', 'geometry', 'noise_ceiling', 'ncsnr')})
     if 'caption' in samples[0]:
         batch['caption'] = [sample['caption'] for sample in samples]
     return batch

@@ -2,7 +2,7 @@
 
 from .contrastive import ContrastiveLoss, contrastive_logits, contrastive_loss
 from .gather import gather_features, gather_sizes
-from .guidance import FMRIGuidedLoss, fmri_guided_loss
+from .guidance import FMRIGuidedLoss, fmri_guided_loss, reduce_rois
 from .temperature import Temperature
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     'fmri_guided_loss',
     'gather_features',
     'gather_sizes',
+    'reduce_rois',
 ]

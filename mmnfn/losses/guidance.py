@@ -14,7 +14,7 @@ from .contrastive import same_image
 from .temperature import Temperature
 
 NEGATIVES = ('roi', 'roi+batch')
-REDUCTIONS = ('sum', 'none')
+REDUCTIONS = ('mean', 'sum', 'none')
 
 
 def fmri_guided_loss(
@@ -25,12 +25,12 @@ def fmri_guided_loss(
     negatives: str = 'roi',
     image_ids: Optional[Tensor] = None,
     normalize: bool = True,
-    reduction: str = 'sum',
+    reduction: str = 'mean',
 ) -> Tensor:
     """Equation 7: L_bfg = −1/N Σ_i Σ_k log [ exp(p_i^k·q_i^k) / Σ_g exp(p_i^k·q_i^g) ].
 
-    The literal form has ``temperature=1.0, normalize=False, negatives='roi'``: the negatives are the other ROIs g of
-    the same sample. Constant codes, one for each ROI, minimise it without any knowledge of the stimulus;
+    The literal form has ``temperature=1.0, normalize=False, negatives='roi', reduction='sum'``: the negatives are the
+    other ROIs g of the same sample. Constant codes, one for each ROI, minimise it without any knowledge of the stimulus;
     ``'roi+batch'`` adds the same ROI k of the other samples j to the denominator (except where they show the same
     image), which they cannot. ROIs that a subject does not have take no part, neither as k nor as g.
 
@@ -42,10 +42,11 @@ def fmri_guided_loss(
         negatives: ``'roi'`` or ``'roi+batch'``.
         image_ids: (N,) integers, used by ``'roi+batch'``; None if all images differ.
         normalize: Whether features are L2-normalised first.
-        reduction: ``'sum'`` over ROIs as in the equation, or ``'none'`` for the part of each.
+        reduction: ``'mean'`` over the ROIs that a sample has, which makes it as large as L_con; ``'sum'`` over them as
+            in the equation; ``'none'`` for the part of each.
 
     Returns:
-        The loss, a tensor without axes, or (K,): a mean over samples.
+        The loss, a mean over samples, a tensor without axes; or (N, K), 0 where the subject lacks the ROI.
 
     Raises:
         ValueError: If the shapes do not fit each other, or ``negatives`` or ``reduction`` is unknown.
@@ -82,9 +83,14 @@ def fmri_guided_loss(
             excluded = excluded | same_image(image_ids)
         excluded = excluded[:, None, :] | ~present.t()[None, :, :]
         logits = torch.cat([logits, across.masked_fill(excluded, float('-inf'))], dim=2)
-    loss = torch.logsumexp(logits, dim=2) - positive
-    by_roi = loss.masked_fill(~present, 0.0).sum(dim=0) / num_samples
-    return by_roi.sum() if reduction == 'sum' else by_roi
+    parts = (torch.logsumexp(logits, dim=2) - positive).masked_fill(~present, 0.0)
+    return parts if reduction == 'none' else reduce_rois(parts, present, reduction)
+
+
+def reduce_rois(parts: Tensor, present: Tensor, reduction: str) -> Tensor:
+    """Join the parts (N, K) of :func:`fmri_guided_loss` by ``'mean'`` or ``'sum'``."""
+    total = parts.sum(dim=1)
+    return (total / present.sum(dim=1).clamp(min=1) if reduction == 'mean' else total).mean()
 
 
 @MODELS.register_module()
@@ -96,9 +102,10 @@ class FMRIGuidedLoss(nn.Module):
         learnable_temperature: Whether it is trained (its inverse at most 100).
         negatives: ``'roi'`` (the paper's) or ``'roi+batch'``.
         normalize: Whether features are L2-normalised.
+        reduction: ``'mean'`` over a sample's ROIs or ``'sum'`` (the paper's).
 
     Raises:
-        ValueError: If ``temperature`` is out of range or ``negatives`` unknown.
+        ValueError: If ``temperature`` is out of range, or ``negatives`` or ``reduction`` unknown.
     """
 
     def __init__(
@@ -107,13 +114,17 @@ class FMRIGuidedLoss(nn.Module):
         learnable_temperature: bool = False,
         negatives: str = 'roi',
         normalize: bool = True,
+        reduction: str = 'mean',
     ):
         super().__init__()
         if negatives not in NEGATIVES:
             raise ValueError(f'negatives must be one of {NEGATIVES}, but got {negatives!r}')
+        if reduction not in REDUCTIONS[:2]:
+            raise ValueError(f'reduction must be one of {REDUCTIONS[:2]}, but got {reduction!r}')
         self.temperature = Temperature(temperature, learnable_temperature)
         self.negatives = negatives
         self.normalize = normalize
+        self.reduction = reduction
 
     def forward(
         self,
@@ -121,9 +132,10 @@ class FMRIGuidedLoss(nn.Module):
         fmri_rois: Tensor,
         present: Optional[Tensor] = None,
         image_ids: Optional[Tensor] = None,
-        reduction: str = 'sum',
+        reduction: Optional[str] = None,
     ) -> Tensor:
         """Loss of features (N, K, D) with ``present`` (N, K) or (K,) and ``image_ids`` (N,)."""
+        reduction = reduction or self.reduction
         return fmri_guided_loss(
             image_rois, fmri_rois, self.temperature(), present, self.negatives, image_ids, self.normalize, reduction
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional, Sequence
+from typing import NamedTuple, Optional, Sequence, Union
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ class FMRIFeatures(NamedTuple):
     Attributes:
         rois: (B, K, D), the q_i^k of equation 7; zero where the subject lacks the ROI.
         context: (B, D), the q_i of equation 6.
-        present: (K,) bool, False where the subject lacks the ROI.
+        present: (B, K) bool, False where the subject lacks the ROI.
     """
 
     rois: Tensor
@@ -53,13 +54,13 @@ class RegionInteraction(nn.Module):
         self.linear = nn.Linear(dims, dims)
 
     def forward(self, rois: Tensor, present: Tensor) -> Tensor:
-        """ROI features (B, K, D) and ``present`` (K,) to the global feature (B, D)."""
+        """ROI features (B, K, D) and ``present`` (B, K) to the global feature (B, D)."""
         if not self.layers:
             weights = present.to(rois.dtype)
-            context = torch.einsum('bkd,k->bd', rois, weights / weights.sum())
+            context = torch.einsum('bkd,bk->bd', rois, weights / weights.sum(dim=1, keepdim=True))
             return self.linear(self.norm(context))
         tokens = torch.cat([self.class_token.expand(len(rois), 1, -1), rois + self.roi_embedding], dim=1)
-        mask = torch.cat([present.new_ones(1), present]).expand(len(rois), -1)
+        mask = F.pad(present, (1, 0), value=True)
         for layer in self.layers:
             tokens = layer(tokens, mask=mask)
         return self.linear(self.norm(tokens[:, 0]))
@@ -193,22 +194,29 @@ class FMRIEncoder(BaseModule):
                 f'{tuple(geometry.coordinates.shape)}'
             )
 
-    def forward(self, responses: Tensor, geometry: SubjectGeometry) -> FMRIFeatures:
-        """Encode a batch of one subject.
+    def forward(
+        self, responses: Union[Tensor, Sequence[Tensor]], geometry: Union[SubjectGeometry, Sequence[SubjectGeometry]]
+    ) -> FMRIFeatures:
+        """Encode a batch of one subject, or of several subjects' groups one after another.
 
         Args:
-            responses: (B, N), z-scored responses.
-            geometry: Of the subject, N = sum(geometry.roi_sizes).
+            responses: (B, N), z-scored responses; with several subjects a list with those of each.
+            geometry: Of the subject, N = sum(geometry.roi_sizes); with several subjects a list.
 
         Returns:
-            ROI features (B, K, D), global feature (B, D) and presence (K,).
+            ROI features (B, K, D), global feature (B, D) and presence (B, K).
 
         Raises:
             ValueError: If geometry and responses do not fit each other or the encoder.
         """
-        self._check(responses, geometry)
-        tokens = self.embedding(responses.to(self.embedding.bias.dtype), geometry)
-        scales = self.timeformer(tokens, self.embedding.lengths(geometry))
-        rois = self.readout(scales if self.multi_scale else scales[-1:])
-        present = torch.tensor([size > 0 for size in geometry.roi_sizes], device=rois.device)
-        return FMRIFeatures(rois, self.interaction(rois, present), present)
+        groups = zip(responses, geometry) if isinstance(responses, list) else [(responses, geometry)]
+        rois, present = [], []
+        for own, subject in groups:
+            self._check(own, subject)
+            tokens = self.embedding(own.to(self.embedding.bias.dtype), subject)
+            scales = self.timeformer(tokens, self.embedding.lengths(subject))
+            rois.append(self.readout(scales if self.multi_scale else scales[-1:]))
+            has = torch.tensor([size > 0 for size in subject.roi_sizes], device=tokens.device)
+            present.append(has.expand(len(own), -1))
+        features, there = torch.cat(rois), torch.cat(present)
+        return FMRIFeatures(features, self.interaction(features, there), there)

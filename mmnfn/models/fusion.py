@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -31,23 +31,25 @@ class FusedFeatures(NamedTuple):
     predicted: Tensor
 
 
-def random_roi_mask(batch_size: int, present: Tensor, ratio: float) -> Tensor:
-    """Which ROIs are hidden from the fusion.
+def random_roi_mask(present: Tensor, ratio: float, sizes: Optional[Sequence[int]] = None, rank: int = 0) -> Tensor:
+    """Draw the ROIs that are hidden from the fusion.
 
     In each sample max(1, round(ratio · number of ROIs present)) of the present ROIs are drawn, with torch's global CPU
-    generator on every device, so that a resumed run draws what the unbroken one does.
+    generator on every device, so that a resumed run draws what the unbroken one does. Ranks draw for the samples of all
+    and take their own, so that what is hidden does not depend on their number.
 
     Args:
-        batch_size: B.
-        present: (K,) bool.
+        present: (B, K) bool.
         ratio: Share of hidden ROIs.
+        sizes: Batch sizes of all ranks; None for (B,).
+        rank: This process's rank.
 
     Returns:
         (B, K) bool on the device of ``present``, True where hidden; never True at an absent ROI.
     """
-    order = torch.rand(batch_size, len(present)).to(present.device)
-    count = present.sum()
-    hidden = (count * ratio).round().clamp(min=1)
+    sizes = sizes or (len(present),)
+    order = torch.rand(sum(sizes), present.shape[1]).split(list(sizes))[rank].to(present.device)
+    hidden = (present.sum(dim=1, keepdim=True) * ratio).round().clamp(min=1)
     rank = order.masked_fill(~present, 2.0).argsort(dim=1).argsort(dim=1)
     return (rank < hidden) & present
 
@@ -140,23 +142,26 @@ class MaskedROIFusion(BaseModule):
             ],
             dim=1,
         )
-        mask = torch.cat([fmri.present.new_ones(1 + self.num_rois), fmri.present]).expand(len(tokens), -1)
+        mask = F.pad(fmri.present, (1 + self.num_rois, 0), value=True)
         for layer in self.layers:
             tokens = layer(tokens, mask=mask)
         tokens = self.norm(tokens)
         return FusedFeatures(tokens[:, 0], self.predict(tokens[:, 1 + self.num_rois :]))
 
-    def loss(self, image: ImageFeatures, fmri: FMRIFeatures) -> Tensor:
+    def loss(
+        self, image: ImageFeatures, fmri: FMRIFeatures, sizes: Optional[Sequence[int]] = None, rank: int = 0
+    ) -> Tensor:
         """Masked-ROI prediction L_fus, the mean over the samples of the mean over their hidden ROIs.
 
         Args:
             image: Of the image tower.
             fmri: Of the fMRI tower, of the same B samples.
+            sizes, rank: As of :func:`random_roi_mask`.
 
         Returns:
             The loss, a tensor without axes.
         """
-        hidden = random_roi_mask(len(fmri.rois), fmri.present, self.mask_ratio)
+        hidden = random_roi_mask(fmri.present, self.mask_ratio, sizes, rank)
         predicted = F.normalize(self(image, fmri, hidden).predicted, dim=2)
         target = F.normalize(fmri.rois.detach(), dim=2)
         if self.target_loss == 'cosine':

@@ -11,7 +11,7 @@ from mmengine.structures import BaseDataElement
 from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from torch import Tensor, nn
 
-from mmnfn.losses import gather_features, gather_sizes
+from mmnfn.losses import gather_features, gather_sizes, reduce_rois
 from mmnfn.registry import MODELS
 from mmnfn.structures import SubjectGeometry
 
@@ -20,6 +20,14 @@ from .fmri_encoder import FMRIFeatures
 from .image_head import ImageFeatures
 
 LOSS_NAMES = ('con', 'bfg', 'fus')
+Responses = Union[Tensor, List[Tensor]]
+Geometry = Union[SubjectGeometry, List[SubjectGeometry]]
+
+
+def _subjects(responses: Responses, geometry: Geometry) -> List[str]:
+    """Name the subject of each of the B samples."""
+    groups = zip(responses, geometry) if isinstance(responses, list) else [(responses, geometry)]
+    return [subject.subject for own, subject in groups for _ in range(len(own))]
 
 
 def _full_precision(features):
@@ -36,9 +44,10 @@ class NeuroFusionNet(BaseSelfSupervisor):
     prediction. L_con and L_bfg act on the outputs of the towers, so neither modality sees the other on its way to them.
     The backbone alone is what downstream tasks use.
 
-    A batch holds one subject. In distributed training features of all ranks are gathered, and gradients are exactly
-    those of one process with the whole batch, whatever the sizes of the ranks' batches and whichever subjects they
-    hold.
+    A batch holds the samples of one subject, or of several one after another: the image tower sees all at once, the
+    fMRI tower each subject's by themselves. In distributed training features of all ranks are gathered, and gradients
+    are exactly those of one process with the whole batch, whatever the sizes of the ranks' batches and whichever
+    subjects they hold.
 
     Args:
         backbone: Any MMPretrain backbone that returns feature maps; its last one is used.
@@ -107,19 +116,20 @@ class NeuroFusionNet(BaseSelfSupervisor):
     def forward(
         self,
         inputs: Tensor,
-        responses: Optional[Tensor] = None,
+        responses: Optional[Responses] = None,
         image_id: Optional[Tensor] = None,
-        geometry: Optional[SubjectGeometry] = None,
+        geometry: Optional[Geometry] = None,
         mode: str = 'tensor',
         **kwargs,
     ):
-        """Entry of training and test.
+        """Train or test on a batch.
 
         Args:
             inputs: (B, 3, H, W) normalised images.
-            responses: (B, N) z-scored responses of one subject; not needed in mode 'tensor', nor are the next two.
+            responses: (B, N) z-scored responses of one subject, or a list with those of each subject, in the order of
+                the batch; not needed in mode 'tensor', nor are the next two.
             image_id: (B,) int64, 73k id of each image.
-            geometry: Of the subject.
+            geometry: Of the subject, or a list.
             mode: ``'tensor'``, ``'loss'`` or ``'predict'``.
             kwargs: Other entries of the batch, which the model does not use.
 
@@ -140,42 +150,44 @@ class NeuroFusionNet(BaseSelfSupervisor):
                 )
         return getattr(self, mode)(inputs, responses, image_id, geometry)
 
-    def _encode(
-        self, inputs: Tensor, responses: Tensor, geometry: SubjectGeometry
-    ) -> Tuple[ImageFeatures, FMRIFeatures]:
+    def _encode(self, inputs: Tensor, responses: Responses, geometry: Geometry) -> Tuple[ImageFeatures, FMRIFeatures]:
         image = self.neck(self.extract_feat(inputs))
         return _full_precision(image), _full_precision(self.fmri_encoder(responses, geometry))
 
-    def loss(self, inputs: Tensor, responses: Tensor, image_id: Tensor, geometry: SubjectGeometry) -> Dict[str, Tensor]:
-        """Losses of a batch.
+    def loss(self, inputs: Tensor, responses: Responses, image_id: Tensor, geometry: Geometry) -> Dict[str, Tensor]:
+        """Compute the losses of a batch.
 
         Args:
             inputs: (B, 3, H, W) normalised images.
-            responses: (B, N) z-scored responses.
+            responses: (B, N) z-scored responses, or a list with those of each subject.
             image_id: (B,) int64.
-            geometry: Of the subject.
+            geometry: Of the subject, or a list.
 
         Returns:
             ``loss_con``, ``loss_bfg`` (with guidance) and ``loss_fus`` (with fusion), each times its λ, and the figures
-            ``bfg_<ROI>`` (its part of L_bfg, without λ), ``temperature`` (σ) and ``batch_top1`` (share of images of the
-            gathered batch whose own fMRI feature is the most similar one). All but ``loss_fus`` are the same on every
-            rank.
+            ``bfg_<ROI>`` (its part of L_bfg, without λ, the mean over the samples that have the ROI), ``temperature``
+            (σ) and ``batch_top1`` (share of images of the gathered batch whose own fMRI feature is the most similar
+            one). All but ``loss_fus`` are the same on every rank.
         """
-        adapter = self.fmri_encoder.embedding.adapter
-        if self.training and adapter is not None:
-            adapter.note_training(geometry.subject)
         image, fmri = self._encode(inputs, responses, geometry)
         with torch.autocast(inputs.device.type, enabled=False):
-            return self._losses(image, fmri, image_id)
+            return self._losses(image, fmri, image_id, _subjects(responses, geometry))
 
-    def _losses(self, image: ImageFeatures, fmri: FMRIFeatures, image_id: Tensor) -> Dict[str, Tensor]:
+    def _losses(
+        self, image: ImageFeatures, fmri: FMRIFeatures, image_id: Tensor, subjects: List[str]
+    ) -> Dict[str, Tensor]:
         rank, world_size = get_dist_info()
         batch_size, num_rois, dims = image.rois.shape
         sizes = gather_sizes(batch_size, rank, world_size, image_id.device)
 
-        ids = torch.cat([image_id[:, None], fmri.present.to(image_id.dtype).expand(batch_size, -1)], dim=1)
+        adapter = self.fmri_encoder.embedding.adapter
+        numbers = [0 if adapter is None else adapter.subjects[name] for name in subjects]
+        numbers = torch.tensor(numbers).to(image_id.device, non_blocking=True)
+        ids = torch.cat([image_id[:, None], numbers[:, None], fmri.present.to(image_id.dtype)], dim=1)
         ids = gather_features(ids, rank, world_size, sizes=sizes)
-        image_ids, present = ids[:, 0], ids[:, 1:].bool()
+        image_ids, present = ids[:, 0], ids[:, 2:].bool()
+        if self.training and adapter is not None:
+            adapter.trained_subjects[ids[:, 1]] = 1
         # one tensor for all: one round of communication, and without guidance ROI features still get (zero) gradients
         features = torch.cat([image.context, fmri.context, image.rois.flatten(1), fmri.rois.flatten(1)], dim=1)
         features = gather_features(features, rank, world_size, sizes=sizes)
@@ -187,28 +199,29 @@ class NeuroFusionNet(BaseSelfSupervisor):
         loss_con = self.contrastive(image_context, fmri_context, image_ids)
         losses = dict(loss_con=self.loss_weight['con'] * loss_con)
         if self.guidance is not None:
-            by_roi = self.guidance(image_rois, fmri_rois, present, image_ids, reduction='none')
-            losses['loss_bfg'] = self.loss_weight['bfg'] * by_roi.sum()
-            losses.update({f'bfg_{name}': part for name, part in zip(self.fmri_encoder.roi_names, by_roi.detach())})
+            parts = self.guidance(image_rois, fmri_rois, present, image_ids, reduction='none')
+            losses['loss_bfg'] = self.loss_weight['bfg'] * reduce_rois(parts, present, self.guidance.reduction)
+            by_roi = parts.detach().sum(dim=0) / present.sum(dim=0).clamp(min=1)
+            losses.update({f'bfg_{name}': part for name, part in zip(self.fmri_encoder.roi_names, by_roi)})
         if self.fusion is not None:
             # a mean over the local samples: weighted so that the average over ranks is the mean over all samples
             share = world_size * batch_size / sum(sizes)
-            losses['loss_fus'] = self.loss_weight['fus'] * share * self.fusion.loss(image, fmri)
+            losses['loss_fus'] = self.loss_weight['fus'] * share * self.fusion.loss(image, fmri, sizes, rank)
         losses['temperature'] = self.contrastive.temperature().detach()
         losses['batch_top1'] = self.contrastive.top1(image_context, fmri_context, image_ids)
         return losses
 
     @torch.no_grad()
     def predict(
-        self, inputs: Tensor, responses: Tensor, image_id: Tensor, geometry: SubjectGeometry
+        self, inputs: Tensor, responses: Responses, image_id: Tensor, geometry: Geometry
     ) -> List[BaseDataElement]:
-        """Embeddings of a batch.
+        """Embed a batch.
 
         Args:
             inputs: (B, 3, H, W) normalised images.
-            responses: (B, N) z-scored responses.
+            responses: (B, N) z-scored responses, or a list with those of each subject.
             image_id: (B,) int64.
-            geometry: Of the subject.
+            geometry: Of the subject, or a list.
 
         Returns:
             B elements with ``image_embedding`` and ``fmri_embedding`` (D,), ``image_roi_embeddings`` and
@@ -223,14 +236,15 @@ class NeuroFusionNet(BaseSelfSupervisor):
             fmri_embedding=F.normalize(fmri.context, dim=1),
             image_roi_embeddings=F.normalize(image.rois, dim=2),
             fmri_roi_embeddings=F.normalize(fmri.rois, dim=2),
-            roi_present=fmri.present.expand(len(inputs), -1),
+            roi_present=fmri.present,
         )
         if self.fusion is not None:
             fields['fused_embedding'] = self.fusion(image, fmri).fused
+        subjects = _subjects(responses, geometry)
         return [
             BaseDataElement(
                 image_id=int(image_id[i]),
-                subject=geometry.subject,
+                subject=subjects[i],
                 **{name: value[i] for name, value in fields.items()},
             )
             for i in range(len(inputs))

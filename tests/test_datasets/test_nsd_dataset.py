@@ -98,23 +98,61 @@ def test_subjects_who_saw_the_same_are_shuffled_differently(twins):
     assert np.mean(np.equal(ids[1][:half], ids[1][half:])) < 0.1
 
 
-@pytest.mark.parametrize('world_size', [1, 2, 3])
-def test_batches_are_subject_pure_and_cover_everything(store, world_size):
-    dataset = make_dataset(store)
-    indices = dataset.subject_indices()
-    subject_of = {int(i): s for s, ii in indices.items() for i in ii}
-    seen, lengths, sizes = [], set(), set()
+def steps(dataset, images, world_size=1, epoch=0, **kwargs):
+    """The samples of each training step of all ranks, which have equal shares of the images of a step."""
+    ranks = []
     for rank in range(world_size):
-        batches = list(SubjectBatchSampler(Ranked(dataset, rank, world_size), 64))
-        lengths.add(len(batches))
-        for batch in batches:
-            assert len({subject_of[i] for i in batch}) == 1
-            sizes.add(len(batch))
-        seen += [i for b in batches for i in b]
-    assert len(lengths) == 1  # the ranks take equally many steps
-    assert set(seen) == set(range(len(dataset))) and max(sizes) <= 64 and min(sizes) >= 32
-    extra = len(seen) - len(dataset)
-    assert 0 <= extra <= 64 * (world_size - 1)
+        sampler = Ranked(dataset, rank, world_size)
+        sampler.set_epoch(epoch)
+        batches = SubjectBatchSampler(sampler, images // world_size, **kwargs)
+        ranks.append(list(batches))
+        assert len(ranks[-1]) == len(batches)
+    return [[i for batch in batches for i in batch] for batches in zip(*ranks)]
+
+
+def subjects_of(dataset):
+    return {int(i): subject for subject, own in dataset.subject_indices().items() for i in own}
+
+
+@pytest.mark.parametrize('subjects_per_step, sizes', [(1, {60}), (2, {30, 60}), (3, {20, 40, 60})])
+def test_a_step_is_made_of_groups_of_fixed_size_however_many_processes(store, subjects_per_step, sizes):
+    dataset = make_dataset(store)
+    found = steps(dataset, 60, subjects_per_step=subjects_per_step)
+    for world_size in (2, 3):
+        assert steps(dataset, 60, world_size, subjects_per_step=subjects_per_step) == found
+    subject_of, both = subjects_of(dataset), []
+    for step in found:
+        subjects = np.asarray([subject_of[i] for i in step])
+        lengths = np.diff(np.flatnonzero(np.r_[True, subjects[1:] != subjects[:-1], True]))
+        assert len(step) == 60 and set(lengths) <= sizes and len(lengths) == len(set(subjects))
+        both.append(len(lengths) == 2)
+    assert np.mean(both) > 0.7 or subjects_per_step == 1, 'until the smaller subject is through'
+    seen = [i for step in found for i in step]
+    assert set(seen) == set(range(len(dataset))) and len(seen) - len(dataset) < 60 * 2
+
+
+def test_the_last_groups_are_filled_up_with_samples_of_the_same_subject(store):
+    dataset = make_dataset(store, indices=50)  # of the first subject
+    (first, second) = steps(dataset, 32, subjects_per_step=2)
+    assert sorted(first + second)[:50] != sorted(first + second) and set(first + second) == set(range(50))
+    assert second[-14:] == first[:14]
+
+
+def test_more_groups_than_images_are_refused(store):
+    with pytest.raises(ValueError, match=r'subjects_per_step is 9; .* the 8 images of a step \(2 process\(es\) x batch'):
+        SubjectBatchSampler(Ranked(make_dataset(store), 0, 2), 4, subjects_per_step=9)
+
+
+@pytest.mark.parametrize('world_size', [1, 2, 3])
+def test_batches_of_testing_are_subject_pure_and_cover_everything(store, world_size):
+    dataset = make_dataset(store)
+    subject_of = subjects_of(dataset)
+    ranks = [list(SubjectBatchSampler(Ranked(dataset, rank, world_size, shuffle=False), 64)) for rank in range(world_size)]
+    assert len({len(batches) for batches in ranks}) == 1  # the ranks take equally many steps
+    batches = [batch for batches in zip(*ranks) for batch in batches]
+    assert all(len({subject_of[i] for i in batch}) == 1 and 32 <= len(batch) <= 64 for batch in batches)
+    seen = [i for batch in batches for i in batch]
+    assert seen[: len(dataset)] == list(range(len(dataset))) and len(seen) - len(dataset) <= 64 * (world_size - 1)
 
 
 def test_order_depends_on_epoch_and_seed_only(store):
@@ -126,31 +164,18 @@ def test_order_depends_on_epoch_and_seed_only(store):
         return list(SubjectBatchSampler(sampler, 64))
 
     assert order(0) == order(0) and order(0) != order(1) and order(0) != order(0, seed=1)
-    still = SubjectBatchSampler(Ranked(dataset, 0, 1, shuffle=False), 64)
-    assert [i for b in still for i in b] == list(range(len(dataset)))
 
 
-def test_batches_of_all_subjects_are_mixed_and_put_together_anew(store):
+def test_subjects_take_turns_and_their_groups_are_put_together_anew(store):
     dataset = make_dataset(store)
-    subjects = np.asarray([dataset.get_data_info(i)['subject'] for i in range(len(dataset))])
-
-    def epoch(number):
-        sampler = Ranked(dataset, 0, 1)
-        sampler.set_epoch(number)
-        return list(SubjectBatchSampler(sampler, 16))
-
-    first, second = epoch(0), epoch(1)
-    order = subjects[[batch[0] for batch in first]]
-    assert 5 < (order[1:] != order[:-1]).sum() < len(order) - 1, 'one subject after the other would change once'
-    assert not {frozenset(batch) for batch in first} & {frozenset(batch) for batch in second}
-    assert all((np.diff(batch) < 0).any() for batch in first)
-
-
-def test_a_dataset_cut_to_one_subject(store):
-    """``indices`` of the dataset takes the first samples, so that the second subject has none."""
-    dataset = make_dataset(store, indices=40)
-    batches = list(SubjectBatchSampler(DefaultSampler(dataset, shuffle=True), 16))
-    assert sorted(i for batch in batches for i in batch) == list(range(40))
+    subject_of = subjects_of(dataset)
+    first, second = steps(dataset, 16), steps(dataset, 16, epoch=1)
+    order = np.asarray([subject_of[step[0]] for step in first])
+    for name in ('subj01', 'subj02'):
+        half, whole = (order[: len(order) // 2] == name).sum(), (order == name).sum()
+        assert abs(half - whole / 2) <= 1, f'{name} is half done after half of the epoch'
+    assert not {frozenset(step) for step in first} & {frozenset(step) for step in second}
+    assert all((np.diff(step) < 0).any() for step in first)
 
 
 @pytest.mark.parametrize('context', ['fork', 'spawn'])
@@ -172,8 +197,15 @@ def test_collate(store):
     assert batch['inputs'].shape == (5, 3, 32, 32) and batch['inputs'].dtype == torch.uint8
     assert batch['responses'].shape == (5, sum(batch['geometry'].roi_sizes)) and batch['image_id'].dtype == torch.int64
     assert batch['geometry'] is dataset.geometries['subj02']
-    with pytest.raises(ValueError, match='subj01, subj02'):
-        collate_subject_batch([dataset[own['subj01'][0]], dataset[own['subj02'][0]]])
+    mixed = [dataset[i] for i in (*own['subj02'][:3], *own['subj01'][:2])]
+    batch = collate_subject_batch(mixed)
+    assert batch['inputs'].shape == (5, 3, 32, 32) and batch['image_id'].tolist() == [s['image_id'] for s in mixed]
+    assert [geometry.subject for geometry in batch['geometry']] == ['subj02', 'subj01']
+    assert [len(responses) for responses in batch['responses']] == [3, 2]
+    assert torch.equal(batch['responses'][1][0], mixed[3]['responses'])
+    assert batch['noise_ceiling'][1] is mixed[3]['noise_ceiling'] and batch['ncsnr'][0] is mixed[0]['ncsnr']
+    with pytest.raises(ValueError, match='subj01, subj02 in mixed order; set batch_sampler'):
+        collate_subject_batch([mixed[0], mixed[3], mixed[1]])
 
 
 def test_registered_and_picklable(store):

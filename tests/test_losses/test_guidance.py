@@ -10,7 +10,9 @@ from mmnfn.losses import FMRIGuidedLoss, fmri_guided_loss
 N, K, D = 5, 4, 3
 
 
-def loop_guidance(p, q, present, negatives='roi', ids=None, temperature=1.0, normalise=False, rois=range(K)):
+def loop_guidance(
+    p, q, present, negatives='roi', ids=None, temperature=1.0, normalise=False, rois=range(K), mean=True
+):
     """L_bfg = -1/N sum_i sum_k log exp(p_i^k.q_i^k) / sum_g exp(p_i^k.q_i^g), over the ROIs that are there."""
 
     def similarity(i, k, j, g):
@@ -29,7 +31,8 @@ def loop_guidance(p, q, present, negatives='roi', ids=None, temperature=1.0, nor
                 for j in range(len(p)):
                     if j != i and ids[j] != ids[i] and present[j][k]:
                         denominator += math.exp(similarity(i, k, j, k))
-            total += math.log(math.exp(similarity(i, k, i, k)) / denominator)
+            share = 1 / sum(map(int, present[i])) if mean else 1
+            total += share * math.log(math.exp(similarity(i, k, i, k)) / denominator)
     return -total / len(p)
 
 
@@ -47,17 +50,18 @@ IDS = [3, 4, 3, 5, 6]
 
 
 def test_literal_equation(features):
-    loss = fmri_guided_loss(*features, temperature=1.0, normalize=False)
-    assert float(loss) == pytest.approx(loop_guidance(*features, torch.ones(N, K).bool()), abs=1e-12)
+    loss = fmri_guided_loss(*features, temperature=1.0, normalize=False, reduction='sum')
+    assert float(loss) == pytest.approx(loop_guidance(*features, torch.ones(N, K).bool(), mean=False), abs=1e-12)
 
 
+@pytest.mark.parametrize('reduction', ['mean', 'sum'])
 @pytest.mark.parametrize('negatives', ['roi', 'roi+batch'])
 @pytest.mark.parametrize('normalise', [True, False])
-def test_absent_rois_and_negatives_equal_loop(features, negatives, normalise):
+def test_absent_rois_and_negatives_equal_loop(features, negatives, normalise, reduction):
     loss = fmri_guided_loss(
-        *features, 0.5, PRESENT, negatives=negatives, image_ids=torch.tensor(IDS), normalize=normalise
+        *features, 0.5, PRESENT, negatives, torch.tensor(IDS), normalize=normalise, reduction=reduction
     )
-    expected = loop_guidance(*features, PRESENT, negatives, IDS, 0.5, normalise)
+    expected = loop_guidance(*features, PRESENT, negatives, IDS, 0.5, normalise, mean=reduction == 'mean')
     assert float(loss) == pytest.approx(expected, abs=1e-12)
 
 
@@ -110,7 +114,7 @@ def test_constant_roi_codes_minimise_it_unless_the_batch_gives_negatives():
     """What the docstring says: with 'roi' one code per ROI, the same for every image, is a perfect solution."""
     codes = torch.eye(K, dtype=torch.float64).expand(N, K, K)
     assert float(fmri_guided_loss(codes, codes, 0.05, negatives='roi')) < 1e-7
-    chance_among_samples = K * math.log(N)
+    chance_among_samples = math.log(N)
     assert float(fmri_guided_loss(codes, codes, 0.05, negatives='roi+batch')) == pytest.approx(
         chance_among_samples, rel=1e-6
     )
@@ -118,15 +122,15 @@ def test_constant_roi_codes_minimise_it_unless_the_batch_gives_negatives():
 
 def test_each_rois_part(features):
     parts = fmri_guided_loss(*features, 0.5, PRESENT, 'roi+batch', torch.tensor(IDS), reduction='none')
-    expected = [loop_guidance(*features, PRESENT, 'roi+batch', IDS, 0.5, True, [k]) for k in range(K)]
-    assert parts.tolist() == pytest.approx(expected, abs=1e-12) and len(set(expected)) == K
-    with pytest.raises(ValueError, match="reduction must be one of .*'mean'"):
-        fmri_guided_loss(*features, reduction='mean')
+    expected = [loop_guidance(*features, PRESENT, 'roi+batch', IDS, 0.5, True, [k], mean=False) for k in range(K)]
+    assert parts.mean(0).tolist() == pytest.approx(expected, abs=1e-12) and len(set(expected)) == K
+    with pytest.raises(ValueError, match="reduction must be one of .*'max'"):
+        fmri_guided_loss(*features, reduction='max')
 
 
 def test_module_passes_its_options_on(features):
-    module = FMRIGuidedLoss(temperature=0.5, negatives='roi+batch', normalize=False).double()
-    expected = fmri_guided_loss(*features, 0.5, PRESENT, 'roi+batch', torch.tensor(IDS), normalize=False)
+    module = FMRIGuidedLoss(temperature=0.5, negatives='roi+batch', normalize=False, reduction='sum').double()
+    expected = fmri_guided_loss(*features, 0.5, PRESENT, 'roi+batch', torch.tensor(IDS), False, 'sum')
     torch.testing.assert_close(module(*features, PRESENT, torch.tensor(IDS)), expected, rtol=1e-6, atol=0)
     assert not list(module.parameters())
     assert len(list(FMRIGuidedLoss(learnable_temperature=True).parameters())) == 1
@@ -138,6 +142,8 @@ def test_bad_arguments_are_named(features):
         fmri_guided_loss(image, fmri, negatives='batch')
     with pytest.raises(ValueError, match="negatives must be one of .*'batch'"):
         FMRIGuidedLoss(negatives='batch')
+    with pytest.raises(ValueError, match="reduction must be one of .*'none'"):
+        FMRIGuidedLoss(reduction='none')
     with pytest.raises(ValueError, match='image_rois and fmri_rois'):
         fmri_guided_loss(image, fmri[:, :2])
     with pytest.raises(ValueError, match='present must have shape'):

@@ -1,4 +1,4 @@
-"""1, 2 and 3 gloo processes against one process with the global batch.
+"""1 to 4 gloo processes against one process with the global batch.
 
 Ranks hold batches of different sizes, of different subjects, one of whom lacks a ROI, and show some images twice.
 """
@@ -66,6 +66,16 @@ def rank_batch(rank):
     )
 
 
+def joined(batches):
+    """One batch of the subjects' groups of several."""
+    return dict(
+        inputs=torch.cat([data['inputs'] for data in batches]),
+        responses=[data['responses'] for data in batches],
+        image_id=torch.cat([data['image_id'] for data in batches]),
+        geometry=[data['geometry'] for data in batches],
+    )
+
+
 def weighted_sum(features):
     """A loss in which every entry counts differently."""
     return (features.sin() * torch.arange(features.numel(), dtype=features.dtype).view_as(features)).sum()
@@ -82,7 +92,7 @@ def work(rank, folder):
         )
         data = rank_batch(rank)
         model = DistributedDataParallel(build_model().train(), find_unused_parameters=False)
-        torch.manual_seed(100 + rank)  # the fusion's mask
+        torch.manual_seed(100)  # the fusion's mask
         losses = model(**data, mode='loss')
         (losses['loss_con'] + losses['loss_bfg'] + losses['loss_fus']).backward()
         own = data['responses'][:, :5].clone().requires_grad_()
@@ -124,11 +134,12 @@ def single_process(world_size):
         data = rank_batch(rank)
         image = model.neck(model.backbone(data['inputs']))
         fmri = model.fmri_encoder(data['responses'], data['geometry'])
-        torch.manual_seed(100 + rank)
-        fusion_losses.append(model.fusion.loss(image, fmri) * len(data['image_id']))
+        torch.manual_seed(100)
+        sizes = [len(ids) for _, ids in BATCHES[:world_size]]
+        fusion_losses.append(model.fusion.loss(image, fmri, sizes, rank) * len(data['image_id']))
         encoded.append((image.context, fmri.context, image.rois, fmri.rois))
         ids.append(data['image_id'])
-        present.append(fmri.present.expand(len(data['image_id']), -1))
+        present.append(fmri.present)
     image_context, fmri_context, image_rois, fmri_rois = (torch.cat(parts) for parts in zip(*encoded))
     ids, present = torch.cat(ids), torch.cat(present)
     losses = dict(
@@ -154,6 +165,25 @@ def test_losses_and_gradients_are_those_of_one_process(folder, world_size):
         for result in ranks:
             scale = float(gradient.abs().max())
             torch.testing.assert_close(result['gradients'][name], gradient, rtol=1e-9, atol=1e-9 * scale, msg=name)
+
+
+@pytest.mark.parametrize('world_size', WORLD_SIZES)
+def test_one_process_with_all_groups_in_its_batch_takes_the_same_step(folder, world_size):
+    model = build_model().train()
+    torch.manual_seed(100)
+    losses = model(**joined([rank_batch(rank) for rank in range(world_size)]), mode='loss')
+    (losses['loss_con'] + losses['loss_bfg'] + losses['loss_fus']).backward()
+    ranks = results(folder, world_size)
+    fusion = sum(result['losses'].pop('loss_fus') for result in ranks) / world_size
+    torch.testing.assert_close(losses.pop('loss_fus').detach(), fusion, rtol=1e-9, atol=0)
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss.detach(), ranks[-1]['losses'][name], rtol=1e-9, atol=0)
+    for name, parameter in model.named_parameters():
+        scale = float(parameter.grad.abs().max())
+        torch.testing.assert_close(
+            ranks[-1]['gradients'][name], parameter.grad, rtol=1e-9, atol=1e-9 * scale, msg=name
+        )
+    assert torch.equal(model.fmri_encoder.embedding.adapter.trained_subjects, ranks[0]['trained'])
 
 
 @pytest.mark.parametrize('world_size', WORLD_SIZES)

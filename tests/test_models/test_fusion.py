@@ -21,24 +21,29 @@ def features(present=(True, True, False, True)):
         return torch.randn(*shape, dtype=torch.float64, generator=generator).requires_grad_()
 
     image = ImageFeatures(normal(B, K, D), normal(B, D), torch.ones(B, K, 1, 1))
-    return image, FMRIFeatures(normal(B, K, D), normal(B, D), torch.tensor(present))
+    return image, FMRIFeatures(normal(B, K, D), normal(B, D), torch.tensor(present).expand(B, K))
 
 
 @pytest.mark.parametrize('ratio, count', [(0.01, 1), (0.5, 2), (0.75, 2), (1.0, 3)])
 def test_mask_hides_the_asked_share_of_the_present_rois(ratio, count):
     present = torch.tensor([True, True, False, True])
-    mask = random_roi_mask(200, present, ratio)
+    mask = random_roi_mask(present.expand(200, K), ratio)
     assert (mask.sum(dim=1) == count).all() and not mask[:, 2].any()
     assert (mask[:, present].float().mean(dim=0) - count / 3).abs().max() < 0.15
 
 
 def test_mask_comes_from_the_global_generator():
-    present = torch.ones(K, dtype=torch.bool)
+    present = torch.ones(50, K, dtype=torch.bool)
     torch.manual_seed(3)
-    first, second = random_roi_mask(50, present, 0.5), random_roi_mask(50, present, 0.5)
+    first, second = random_roi_mask(present, 0.5), random_roi_mask(present, 0.5)
     torch.manual_seed(3)
-    assert torch.equal(first, random_roi_mask(50, present, 0.5))
+    assert torch.equal(first, random_roi_mask(present, 0.5))
     assert not torch.equal(first, second)
+    parts = []
+    for rank in range(2):
+        torch.manual_seed(3)
+        parts.append(random_roi_mask(present.split([20, 30])[rank], 0.5, (20, 30), rank))
+    assert torch.equal(first, torch.cat(parts)), 'ranks hide what one process with all samples hides'
 
 
 @pytest.mark.parametrize('target_loss', ['cosine', 'smooth_l1'])
@@ -47,7 +52,7 @@ def test_loss_equals_loop(target_loss):
     torch.manual_seed(5)
     loss = module.loss(image, fmri)
     torch.manual_seed(5)
-    hidden = random_roi_mask(B, fmri.present, 0.5)
+    hidden = random_roi_mask(fmri.present, 0.5)
     predicted = module(image, fmri, hidden).predicted
     total = 0.0
     for i in range(B):
@@ -100,7 +105,7 @@ def test_learns_to_predict_what_the_image_tells():
     for _ in range(80):
         rois = torch.randn(32, K, D)
         image = ImageFeatures(rois.flip(2), rois.mean(dim=1), torch.ones(32, K, 1, 1))
-        loss = module.loss(image, FMRIFeatures(rois, rois.mean(dim=1), torch.ones(K, dtype=torch.bool)))
+        loss = module.loss(image, FMRIFeatures(rois, rois.mean(dim=1), torch.ones(32, K, dtype=torch.bool)))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -20,7 +20,8 @@ train_dataloader = dict(
     persistent_workers=True,
     pin_memory=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
-    batch_sampler=dict(type='mmnfn.SubjectBatchSampler'),
+    # In a step of all processes together: on two GPUs with 64 images each four groups of 32 images.
+    batch_sampler=dict(type='mmnfn.SubjectBatchSampler', subjects_per_step=4),
     collate_fn=dict(type='mmnfn.collate_subject_batch'),
     dataset=dataset,
 )
