@@ -8,7 +8,7 @@ copyright = 'mmnfn contributors'
 version = release = __version__
 
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.viewcode']
-exclude_patterns = ['_build', 'micro_study/*.md']
+exclude_patterns = ['_build']
 html_theme = 'furo'
 html_title = f'mmnfn {release}'
 autodoc_member_order = 'bysource'

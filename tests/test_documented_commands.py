@@ -15,7 +15,7 @@ from mmnfn.datasets import collate_subject_batch
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 PICTURES = ('figure3.png', 'rois.png', 'brain.png')
-PAGES = ('report/report.html', 'docs/micro_study/report.html')
+PAGES = ('report/report.html',)
 MODELS_WRITTEN = ('random.pth', 'backbone.pth', 'work_dirs/pretrain_nsd/backbone_latest.pth', 'published/metafile.yml')
 
 

@@ -13,9 +13,12 @@ from mmnfn.registry import MODELS
 from mmnfn.structures import SubjectGeometry
 
 from .roi_readout import ROIReadout
+from .subject_adapter import INIT_STD
 from .timeformer import MultiScaleFMRITimeformer
 from .transformer import TransformerBlock
 from .voxel_embedding import VoxelEmbedding
+
+INIT = dict(type='TruncNormal', layer='Linear', std=INIT_STD)
 
 
 class FMRIFeatures(NamedTuple):
@@ -99,7 +102,8 @@ class FMRIEncoder(BaseModule):
         with_cp: Compute the timeformer's layers again in the backward pass, for less memory.
         adapter: Arguments of :class:`SubjectAdapter` without ``embed_dims``; None for the paper's form.
         convolution: Whether there is a convolution shared by the subjects, see :class:`VoxelEmbedding`.
-        init_cfg: Initialisation of mmengine.
+        init_cfg: Initialisation of mmengine; by default linear layers start with std 0.02 as the other weights do, so
+            that Adam trains all of them alike.
 
     Raises:
         ValueError: If ``roi_names`` is empty or has a name twice, or another argument is out of range.
@@ -130,7 +134,7 @@ class FMRIEncoder(BaseModule):
         with_cp: bool = False,
         adapter: Optional[dict] = None,
         convolution: bool = True,
-        init_cfg: Optional[dict] = None,
+        init_cfg: Optional[dict] = INIT,
     ):
         super().__init__(init_cfg)
         self.roi_names = tuple(roi_names)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .roi_linear import ROILinear
+from .subject_adapter import INIT_STD
 
 
 class ROIReadout(nn.Module):
@@ -32,7 +33,7 @@ class ROIReadout(nn.Module):
         super().__init__()
         if num_queries < 1:
             raise ValueError(f'num_queries must be at least 1, but got {num_queries}')
-        self.queries = nn.Parameter(torch.randn(num_scales, num_rois, num_queries, embed_dims) * 0.02)
+        self.queries = nn.Parameter(torch.randn(num_scales, num_rois, num_queries, embed_dims) * INIT_STD)
         self.norms = nn.ModuleList(nn.LayerNorm(embed_dims) for _ in range(num_scales))
         self.linear = ROILinear(num_rois, num_scales * num_queries * embed_dims, out_dims)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmnfn.structures import SubjectGeometry
 
-from .subject_adapter import SubjectAdapter
+from .subject_adapter import INIT_STD, SubjectAdapter
 
 POSITIONS = ('3d', '1d', 'none')
 TAILS = ('drop', 'pad')
@@ -99,19 +99,12 @@ class VoxelEmbedding(nn.Module):
         self.tail = tail
         groups = 1 if share_weights else num_rois
         if convolution:
-            self.response_weight = self._uniform(groups, embed_dims, kernel_size)
-        self.bias = self._uniform(groups, embed_dims, fan_in=kernel_size)
+            self.response_weight = nn.Parameter(torch.randn(groups, embed_dims, kernel_size) * INIT_STD)
+        self.bias = nn.Parameter(torch.zeros(groups, embed_dims))
         if position != 'none':
-            self.position_weight = self._uniform(
-                groups, embed_dims, position_dims, kernel_size, fan_in=position_dims * kernel_size
-            )
+            self.position_weight = nn.Parameter(torch.randn(groups, embed_dims, position_dims, kernel_size) * INIT_STD)
         if position == '3d':
             self.position_linear = nn.Linear(3, position_dims)
-
-    @staticmethod
-    def _uniform(*shape: int, fan_in: int = 0) -> nn.Parameter:
-        bound = 1 / math.sqrt(fan_in or shape[-1])  # as torch.nn.Conv1d
-        return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
 
     def num_tokens(self, num_voxels: int) -> int:
         """L_k of a ROI with ``num_voxels`` voxels; 0 only without voxels."""

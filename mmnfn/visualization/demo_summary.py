@@ -18,7 +18,7 @@ TASKS = dict(
 """Figure → folder of its test, its name there, and the factor that makes it percent."""
 
 SEED_DEVIATION = dict(APbox=0.5, APsegm=0.4, mIoU=0.8)
-"""Standard deviation over seeds, in percent, in the micro study (docs/micro_study)."""
+"""Standard deviation over three seeds, in percent, of the same recipes after an earlier pretraining."""
 
 
 def _load(path: Path) -> dict:

@@ -11,7 +11,7 @@ optim_wrapper = dict(
         flat_decay_mult=0.0,
         custom_keys={'relative_position_bias_table': dict(decay_mult=0.0), 'log_scale': dict(decay_mult=0.0)},
     ),
-    clip_grad=dict(max_norm=5.0),
+    clip_grad=dict(max_norm=20.0),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, end=warmup_epochs, convert_to_iter_based=True),
