@@ -81,6 +81,7 @@ def main(argv=None):
         args = parse_args(argv)
         cfg = build_config(args)
         run_config.note_batch_size(cfg, prepare_device(cfg, args.launcher).world_size)
+        run_config.check_resumed(cfg)
     except (FileNotFoundError, ValueError) as error:
         return run_config.report_error('train.py', error)
     try:

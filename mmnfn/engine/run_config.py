@@ -26,6 +26,8 @@ from .cfg_options import (
     walk,
     walk_dicts,
 )
+from .checkpoint_file import read_checkpoint
+from .hooks.resume_epoch_hook import compare_training
 from .last_checkpoint import last_checkpoint
 
 LIBRARIES = ('mmpretrain', 'mmdet', 'mmseg')
@@ -196,6 +198,13 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
             raise ValueError(f'--resume: {path} is not a whole checkpoint. Give an earlier one.')
     cfg.resume = True
     cfg.load_from = path
+
+
+def check_resumed(cfg: Config) -> None:
+    """Raise ResumeError where ``--resume`` names a local checkpoint of another training, before anything is written."""
+    path = cfg.get('load_from')
+    if cfg.get('resume') and path and not _is_remote(path):
+        compare_training(read_checkpoint(path, '--resume').meta.get('cfg'), cfg, path)
 
 
 def refuse_activation_checkpointing(cfg: Config) -> None:
