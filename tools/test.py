@@ -51,10 +51,13 @@ def build_config(args):
     """The config of the run: the file, ``--cfg-options``, then the flags. Raises the errors that users can mend."""
     cfg = run_config.load_config(args.config, args.cfg_options)
     run_config.check_checkpoint(args.checkpoint)
-    if args.out:
-        predictions.check_suffix(args.out, '--out', predictions.METRIC_FORMATS)
-    if args.dump:
-        predictions.check_suffix(args.dump, '--dump', predictions.DUMP_FORMATS)
+    for file, flag, formats in (
+        (args.out, '--out', predictions.METRIC_FORMATS),
+        (args.dump, '--dump', predictions.DUMP_FORMATS),
+    ):
+        if file:
+            predictions.check_suffix(file, flag, formats)
+            run_config.check_writable(file, flag)
     run_config.set_work_dir(cfg, args.config, args.work_dir)
     cfg.load_from = args.checkpoint
     cfg.resume = False

@@ -11,6 +11,7 @@ import os
 import os.path as osp
 import platform
 import sys
+import tempfile
 import zipfile
 from typing import Any, Dict, Optional, Tuple
 
@@ -98,6 +99,24 @@ def set_work_dir(cfg: Config, config_path: str, work_dir: Optional[str] = None) 
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = osp.join('./work_dirs', osp.splitext(osp.basename(config_path))[0])
+    check_writable(osp.join(cfg.work_dir, 'log'), '--work-dir')
+
+
+def check_writable(path: str, argument: str) -> None:
+    """Raise ValueError for a file that could not be written when the run has ended; nothing is left."""
+    folder = osp.dirname(osp.abspath(path))
+    while not osp.exists(folder):
+        folder = osp.dirname(folder)
+    if osp.isdir(path):
+        raise ValueError(f'{argument}: {path} is a folder. Name a file in it.')
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f'{argument}: {path} cannot be written, for nothing can be in {folder} ({error.strerror}). Name another '
+            'place.'
+        ) from error
 
 
 def set_loader_defaults(cfg: Config) -> None:
@@ -139,7 +158,7 @@ def enable_auto_scale_lr(cfg: Config) -> None:
     Raises:
         ValueError: The config does not say for which batch size its learning rate is.
     """
-    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+    if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
         raise ValueError(
             '--auto-scale-lr: the config has no auto_scale_lr.base_batch_size. Add '
             'auto_scale_lr=dict(base_batch_size=…), the batch size its learning rate is meant for.'
