@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent
 
 def version() -> str:
     """Read the version without importing the package, which needs mmengine."""
-    return re.search(r"^__version__ = '(.+)'$", (ROOT / 'mmnfn' / 'version.py').read_text(), re.M).group(1)
+    return re.search(r"^__version__ = '(.+)'$", (ROOT / 'mmnfn' / 'version.py').read_text('utf-8'), re.M).group(1)
 
 
 def readme() -> str:

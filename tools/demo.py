@@ -79,9 +79,14 @@ class Chain:
             env['OMP_NUM_THREADS'] = '1'
         start = time.monotonic()
         task = self.progress.add_task(title, total=100)
-        with open(log, 'w', buffering=1) as file:
+        with open(log, 'w', buffering=1, encoding='utf-8') as file:
             process = subprocess.Popen(
-                [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, text=True
+                [str(part) for part in command],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=env,
+                encoding='utf-8',
+                errors='replace',
             )
             for line in process.stdout:
                 file.write(line)
@@ -95,7 +100,7 @@ class Chain:
             code = process.wait()
         self.seconds[title] = time.monotonic() - start
         if code:
-            lines = log.read_text().splitlines()
+            lines = log.read_text('utf-8', 'replace').splitlines()
             named = [line for line in lines[:-15] if re.match(r'\w+\.(py|sh): error: ', line)]  # above torchrun's own
             tail = '\n'.join([*named[:1], *lines[-15:]])
             raise Failed(f'{title}: exit code {code}. The end of {log}:\n{tail}')
@@ -127,7 +132,7 @@ def simulate(chain: Chain) -> None:
     """Make data and stores, or use those of an earlier run."""
     marker = DATA / 'demo.json'
     description = dict(WORLD, store_format=FORMAT_VERSION)
-    if marker.is_file() and json.loads(marker.read_text()) == description:
+    if marker.is_file() and json.loads(marker.read_text('utf-8')) == description:
         chain.console.print(f'Using the simulated world in {DATA}.')
         return
     command = [sys.executable, 'tools/simulate_nsd.py', DATA, '--overwrite']
@@ -136,7 +141,7 @@ def simulate(chain: Chain) -> None:
     chain.run('simulate', command, processes=2)
     chain.run('prepare', [sys.executable, 'tools/prepare_nsd.py', DATA / 'nsd', DATA / 'store', '--image-size', 64])
     with whole_file(marker) as temporary:
-        Path(temporary).write_text(json.dumps(description))
+        Path(temporary).write_text(json.dumps(description), encoding='utf-8')
 
 
 def random_weights(chain: Chain) -> None:
@@ -211,7 +216,7 @@ def transfer_jobs(init: str) -> List[List[tuple]]:
 
 def retrieval(chain: Chain) -> None:
     """Image-brain retrieval on the test images of the training subjects; the predictions are kept for the figure."""
-    checkpoint = (OUT / 'nfn/last_checkpoint').read_text().strip()
+    checkpoint = (OUT / 'nfn/last_checkpoint').read_text('utf-8').strip()
     chain.run(
         'retrieval',
         [
@@ -261,12 +266,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return 130
     summary = summarize(OUT, chain.seconds)
     with whole_file(OUT / 'summary.json') as temporary:
-        Path(temporary).write_text(json.dumps(summary, indent=2))
+        Path(temporary).write_text(json.dumps(summary, indent=2), encoding='utf-8')
     draw_demo_figure(
         OUT / 'demo.png',
         summary,
         'configs/demo/pretrain.py',
-        (OUT / 'nfn/last_checkpoint').read_text().strip(),
+        (OUT / 'nfn/last_checkpoint').read_text('utf-8').strip(),
         OUT / 'nfn/retrieval/predictions.pkl',
         DATA / 'store/images_64.h5',
     )

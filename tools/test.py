@@ -13,13 +13,12 @@ import sys
 
 from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 from mmnfn.disk import explained, no_room
 from mmnfn.engine import predictions, run_config
 from mmnfn.engine.annotation_check import check_annotations
 from mmnfn.engine.cfg_options import CfgOptions
-from mmnfn.engine.launch import LAUNCHERS, close_device, prepare_device
+from mmnfn.engine.launch import LAUNCHERS, Runner, close_device, prepare_device
 from mmnfn.engine.load_audit import LoadAuditError
 
 
@@ -37,7 +36,7 @@ def parse_args(argv=None):
         action=CfgOptions,
         metavar='KEY=VALUE',
         help='change settings of the config, e.g. data_root=FOLDER (also moves the paths that begin with it) '
-        'test_dataloader.batch_size=4 key="[a,b]"; no white space inside a value',
+        'test_dataloader.batch_size=4 key="[a,b]" key="a name with blanks"',
     )
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--show-dir', help='folder that gets images with drawn predictions')
@@ -52,10 +51,13 @@ def build_config(args):
     """The config of the run: the file, ``--cfg-options``, then the flags. Raises the errors that users can mend."""
     cfg = run_config.load_config(args.config, args.cfg_options)
     run_config.check_checkpoint(args.checkpoint)
-    if args.out:
-        predictions.check_suffix(args.out, '--out', predictions.METRIC_FORMATS)
-    if args.dump:
-        predictions.check_suffix(args.dump, '--dump', predictions.DUMP_FORMATS)
+    for file, flag, formats in (
+        (args.out, '--out', predictions.METRIC_FORMATS),
+        (args.dump, '--dump', predictions.DUMP_FORMATS),
+    ):
+        if file:
+            predictions.check_suffix(file, flag, formats)
+            run_config.check_writable(file, flag)
     run_config.set_work_dir(cfg, args.config, args.work_dir)
     cfg.load_from = args.checkpoint
     cfg.resume = False

@@ -12,14 +12,13 @@ import sys
 
 from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 from mmnfn.disk import explained, no_room
 from mmnfn.engine import run_config
 from mmnfn.engine.annotation_check import check_annotations
 from mmnfn.engine.cfg_options import CfgOptions
 from mmnfn.engine.hooks.resume_epoch_hook import ResumeError
-from mmnfn.engine.launch import LAUNCHERS, close_device, prepare_device
+from mmnfn.engine.launch import LAUNCHERS, Runner, close_device, prepare_device
 from mmnfn.engine.load_audit import LoadAuditError
 
 
@@ -49,7 +48,7 @@ def parse_args(argv=None):
         metavar='KEY=VALUE',
         help='change settings of the config, e.g. data_root=FOLDER (also moves the paths that begin with it) '
         'train_dataloader.batch_size=4 model.backbone.init_cfg=None '
-        'key="[a,b]"; no white space inside a value',
+        'key="[a,b]" key="a name with blanks"',
     )
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='who started the processes')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')
@@ -82,6 +81,7 @@ def main(argv=None):
         args = parse_args(argv)
         cfg = build_config(args)
         run_config.note_batch_size(cfg, prepare_device(cfg, args.launcher).world_size)
+        run_config.check_resumed(cfg)
     except (FileNotFoundError, ValueError) as error:
         return run_config.report_error('train.py', error)
     try:

@@ -53,7 +53,7 @@ def write_json(content: Any, path: Union[str, Path], overwrite: bool = False) ->
     try:
         with full_disk_named(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, 'w') as stream:
+            with open(part, 'w', encoding='utf-8') as stream:
                 stream.write(json.dumps(content))
                 stream.flush()
                 os.fsync(stream.fileno())

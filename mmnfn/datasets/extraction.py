@@ -43,7 +43,7 @@ def working_folder(store: Path, needed_bytes: int) -> Iterator[Path]:
     folder = store.with_suffix('.partial')
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / 'lock', 'w')
+        lock = open(folder / 'lock', 'w', encoding='utf-8')
     except OSError as error:
         raise OSError(
             error.errno, f'{folder} cannot be written: {error.strerror}. Choose another folder for the stores'

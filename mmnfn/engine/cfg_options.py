@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+import re
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
@@ -19,25 +19,36 @@ SETTINGS = {
     *('activation_checkpointing', 'auto_scale_lr', 'compile', 'data_root', 'efficient_conv_bn_eval'),
     *('find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model', 'tta_pipeline'),
 }
+# Where a variable of the file may have been used for a path.
+PATHS = (*LOADERS, *EVALUATORS, 'model', 'tta_model', 'tta_pipeline')
 # Of MMEngine's initialisations at random.
 RANDOM_INIT = ('layer', 'mean', 'std', 'bias', 'a', 'b', 'gain', 'distribution', 'val', 'bias_prob', 'override')
 
 
 class CfgOptions(DictAction):
-    """``--cfg-options KEY=VALUE …`` that says which argument is not of this form."""
+    """``--cfg-options KEY=VALUE …`` that says which argument is not of this form, and keeps the blanks in a text."""
 
     def __call__(self, parser: Any, namespace: Any, values: List[str], option_string: Optional[str] = None) -> None:
         for value in values:
             if '=' not in value:
                 parser.error(
                     f'{option_string}: {value!r} is not KEY=VALUE. CONFIG comes before {option_string}, and a value '
-                    'has no white space.'
+                    'with blanks is in quotes: KEY="A VALUE".'
                 )
         super().__call__(parser, namespace, values, option_string)
 
+    @staticmethod
+    def _parse_iterable(val: str) -> Any:
+        """As MMEngine, which removes all blanks; here only those beside the commas and brackets of a list."""
+        kept = re.sub(r'(?<=[^\s,(\[]) +(?=[^\s,)\]])', lambda blanks: '\0' * len(blanks[0]), val)
+        return replace_text(DictAction._parse_iterable(kept), lambda text: text.replace('\0', ' '))
+
 
 def merge_options(cfg: Config, path: str, options: Dict[str, Any]) -> None:
-    """Merge ``--cfg-options`` into a config; the paths that begin with its ``data_root`` move with that.
+    """Merge ``--cfg-options`` into a config.
+
+    ``data_root`` and other variables of the file that hold a path, e.g. ``stim_info``, were used before the option
+    came: the settings that begin with the old path begin with the new one.
 
     Args:
         cfg: The config.
@@ -45,18 +56,19 @@ def merge_options(cfg: Config, path: str, options: Dict[str, Any]) -> None:
         options: Dotted key → value.
 
     Raises:
-        ValueError: ``data_root`` is given, and nobody can tell what it is to replace.
+        ValueError: An option would change nothing, or nobody can tell what ``data_root`` is to replace.
     """
-    data_root = _data_root(cfg, path) if 'data_root' in options else None
+    before = {key: _data_root(cfg, path) if key == 'data_root' else cfg.get(key) for key in options}
     cfg.merge_from_dict(options)
-    if data_root is not None:
-        move_data(cfg, data_root, str(options['data_root']))
-    for key in options:
-        if key.split('.')[0] not in SETTINGS and is_first_process():
-            print(
-                f'--cfg-options {key}: nothing but the config file reads {key.split(".")[0]}, so this changes '
-                'nothing. Give the settings that it stands for, e.g. train_cfg.max_epochs for max_epochs.',
-                file=sys.stderr,
+    for key, old in before.items():
+        name = key.split('.')[0]
+        if name in SETTINGS and name != 'data_root':
+            continue
+        is_path = isinstance(old, str) and (key == 'data_root' or '/' in old)
+        if not is_path or not move_paths(cfg, old, str(options[key])):
+            raise ValueError(
+                f'--cfg-options {key}: nothing but the config file reads {name}, so this changes '
+                f'nothing. Give the settings themselves{_settings(cfg, name)}.'
             )
 
 
@@ -86,24 +98,41 @@ def _data_root(cfg: Config, path: str) -> str:
     return found[0]
 
 
-def move_data(cfg: Config, old: str, new: str) -> None:
-    """``--cfg-options data_root=NEW``: every path of the dataloaders and evaluators that begins with the config's
-    ``data_root`` begins with NEW instead. A config's own ``data_root + '…'`` was computed before the option came."""
+def move_paths(cfg: Config, old: str, new: str) -> int:
+    """Let every path of the dataloaders, evaluators and models that begins with OLD begin with NEW; how many do."""
     old, new = old.rstrip('/'), new.rstrip('/')
+    count = 0
 
-    def moved(node: Any) -> Any:
-        if isinstance(node, dict):
-            for key, value in node.items():
-                node[key] = moved(value)
-        elif isinstance(node, (list, tuple)):
-            return type(node)(moved(value) for value in node)
-        elif isinstance(node, str) and (node == old or node.startswith(old + '/')):
-            return new + node[len(old) :]
-        return node
+    def moved(text: str) -> str:
+        nonlocal count
+        if text != old and not text.startswith(old + '/'):
+            return text
+        count += 1
+        return new + text[len(old) :]
 
-    for name in LOADERS + EVALUATORS:
+    for name in PATHS:
         if cfg.get(name) is not None:
-            cfg[name] = moved(cfg[name])
+            cfg[name] = replace_text(cfg[name], moved)
+    return count
+
+
+def replace_text(node: Any, change: Callable[[str], str]) -> Any:
+    """A value with every text in it changed; dicts in place."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            node[key] = replace_text(value, change)
+    elif isinstance(node, (list, tuple)):
+        return type(node)(replace_text(value, change) for value in node)
+    elif isinstance(node, str):
+        return change(node)
+    return node
+
+
+def _settings(cfg: Config, name: str) -> str:
+    """Settings of the name of a variable, which is what it most likely stands for."""
+    nodes = (pair for part in sorted(SETTINGS) for pair in walk(cfg.get(part), part))
+    keys = [f'{key}.{name}' for key, node in nodes if name in node]
+    return f': {", ".join(keys[:3])}' if keys else ''
 
 
 def is_first_process() -> bool:

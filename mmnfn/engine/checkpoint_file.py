@@ -192,7 +192,7 @@ def read_checkpoint(path: str, argument: str = 'CHECKPOINT') -> Checkpoint:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, or holds no weights.
+        ValueError: The file is damaged, or holds no weights, or weights that are NaN or infinite.
     """
     path = str(path)
     _check_kind(path, argument)
@@ -218,6 +218,12 @@ def read_checkpoint(path: str, argument: str = 'CHECKPOINT') -> Checkpoint:
             f'{argument}: {path} has no state_dict of tensors (found {odd}; entries: '
             f'{", ".join(sorted(map(str, content))[:8])}). Give a checkpoint written by tools/train.py, or an export.'
         )
+    spoiled = non_finite(weights)
+    if spoiled:
+        raise ValueError(
+            f'{argument}: {path} has NaN or infinite numbers in {len(spoiled)} of {len(weights)} tensors, {spoiled[0]} '
+            'among them: its training went wrong. Give an earlier checkpoint.'
+        )
     meta = content.get('meta') if container else None
     return Checkpoint(
         path,
@@ -226,6 +232,15 @@ def read_checkpoint(path: str, argument: str = 'CHECKPOINT') -> Checkpoint:
         container,
         tuple(dict.fromkeys(reader.foreign)),
     )
+
+
+def non_finite(state_dict: Mapping[str, Tensor]) -> List[str]:
+    """Keys of weights with NaN or infinite numbers; masks of attention have them for a purpose."""
+    return [
+        key
+        for key, value in state_dict.items()
+        if value.is_floating_point() and not key.endswith('attn_mask') and not torch.isfinite(value).all()
+    ]
 
 
 def _is_plain(value: Any) -> bool:

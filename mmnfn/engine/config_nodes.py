@@ -50,4 +50,6 @@ def _value(node: ast.expr) -> Any:
         return values if isinstance(node, ast.List) else tuple(values)
     if isinstance(node, ast.Dict):
         return {_value(key): _value(value) for key, value in zip(node.keys, node.values) if key is not None}
+    if isinstance(node, ast.Name) and node.id in ('inf', 'nan'):  # as MMEngine prints them
+        return float(node.id)
     return ast.literal_eval(node)

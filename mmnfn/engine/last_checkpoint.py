@@ -16,6 +16,6 @@ def last_checkpoint(work_dir: Union[str, Path]) -> Optional[str]:
     pointer = Path(work_dir) / 'last_checkpoint'
     if not pointer.is_file():
         return None
-    written = pointer.read_text(errors='replace').strip()
+    written = pointer.read_text('utf-8', 'replace').strip()
     beside = pointer.parent / Path(written).name
     return str(beside) if beside.is_file() else written

@@ -22,6 +22,8 @@ import torch.distributed as torch_dist
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.logging import print_log
+from mmengine.runner import Runner as MMEngineRunner
+from torch import nn
 
 from .cfg_options import is_first_process
 
@@ -252,6 +254,19 @@ def prepare_device(cfg: Config, launcher: str) -> Ranks:
     if launcher != 'none' and not torch_dist.is_initialized():
         init_gloo(ranks, cfg.env_cfg.dist_cfg)
     return ranks
+
+
+class Runner(MMEngineRunner):
+    """MMEngine's Runner for backbones of MMPretrain, which freeze their ``frozen_stages`` in ``train()`` only.
+
+    MMEngine calls that after it has wrapped the model for several processes, and the wrapper would wait for gradients
+    of weights that have none.
+    """
+
+    def wrap_model(self, model_wrapper_cfg: Optional[Dict], model: nn.Module) -> nn.Module:
+        """Wrap a model whose stages are frozen."""
+        model.train()
+        return super().wrap_model(model_wrapper_cfg, model)
 
 
 def close_device() -> None:

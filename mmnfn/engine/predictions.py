@@ -108,7 +108,7 @@ def enable_drawing(cfg: Config, show: bool, show_dir: str, wait_time: float) -> 
     Raises:
         ValueError: The config has no visualization hook.
     """
-    hook = cfg.get('default_hooks', {}).get('visualization')
+    hook = (cfg.get('default_hooks') or {}).get('visualization')
     if hook is None:
         raise ValueError(
             '--show/--show-dir: the config has no default_hooks.visualization. Add the visualization hook of '

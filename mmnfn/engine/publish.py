@@ -163,4 +163,4 @@ def _read_index(index: Path) -> Dict[str, Any]:
 
 def _write_text(path: Path, text: str) -> None:
     with whole_file(path) as temporary:
-        Path(temporary).write_text(text)
+        Path(temporary).write_text(text, encoding='utf-8')

@@ -11,6 +11,7 @@ import os
 import os.path as osp
 import platform
 import sys
+import tempfile
 import zipfile
 from typing import Any, Dict, Optional, Tuple
 
@@ -26,6 +27,8 @@ from .cfg_options import (
     walk,
     walk_dicts,
 )
+from .checkpoint_file import read_checkpoint
+from .hooks.resume_epoch_hook import compare_training
 from .last_checkpoint import last_checkpoint
 
 LIBRARIES = ('mmpretrain', 'mmdet', 'mmseg')
@@ -96,6 +99,24 @@ def set_work_dir(cfg: Config, config_path: str, work_dir: Optional[str] = None) 
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = osp.join('./work_dirs', osp.splitext(osp.basename(config_path))[0])
+    check_writable(osp.join(cfg.work_dir, 'log'), '--work-dir')
+
+
+def check_writable(path: str, argument: str) -> None:
+    """Raise ValueError for a file that could not be written when the run has ended; nothing is left."""
+    folder = osp.dirname(osp.abspath(path))
+    while not osp.exists(folder):
+        folder = osp.dirname(folder)
+    if osp.isdir(path):
+        raise ValueError(f'{argument}: {path} is a folder. Name a file in it.')
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f'{argument}: {path} cannot be written, for nothing can be in {folder} ({error.strerror}). Name another '
+            'place.'
+        ) from error
 
 
 def set_loader_defaults(cfg: Config) -> None:
@@ -137,7 +158,7 @@ def enable_auto_scale_lr(cfg: Config) -> None:
     Raises:
         ValueError: The config does not say for which batch size its learning rate is.
     """
-    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+    if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
         raise ValueError(
             '--auto-scale-lr: the config has no auto_scale_lr.base_batch_size. Add '
             'auto_scale_lr=dict(base_batch_size=…), the batch size its learning rate is meant for.'
@@ -196,6 +217,13 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
             raise ValueError(f'--resume: {path} is not a whole checkpoint. Give an earlier one.')
     cfg.resume = True
     cfg.load_from = path
+
+
+def check_resumed(cfg: Config) -> None:
+    """Raise ResumeError where ``--resume`` names a local checkpoint of another training, before anything is written."""
+    path = cfg.get('load_from')
+    if cfg.get('resume') and path and not _is_remote(path):
+        compare_training(read_checkpoint(path, '--resume').meta.get('cfg'), cfg, path)
 
 
 def refuse_activation_checkpointing(cfg: Config) -> None:

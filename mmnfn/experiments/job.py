@@ -131,7 +131,7 @@ class Record(NamedTuple):
         """Replace the record in a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         with whole_file(folder / RECORD) as temporary:
-            Path(temporary).write_text(json.dumps(self._asdict(), indent=1))
+            Path(temporary).write_text(json.dumps(self._asdict(), indent=1), encoding='utf-8')
 
 
 def run_job(job: Job, environment: Optional[Mapping[str, str]] = None, stop: Optional[Event] = None) -> Record:

@@ -86,7 +86,7 @@ def marked(folder: Path) -> List[psutil.Process]:
 def locked(folder: Path) -> Iterator[None]:
     """Hold a study's folder; the lock goes with the process, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / '.lock', 'w') as file:
+    with open(folder / '.lock', 'w', encoding='utf-8') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -57,7 +57,7 @@ def write_queue(work_dir: Path, jobs: Mapping[str, Queued]) -> None:
     """Keep number and fingerprint of jobs."""
     with whole_file(queue_file(work_dir)) as temporary:
         content = {name: [entry.number, entry.fingerprint] for name, entry in jobs.items()}
-        Path(temporary).write_text(json.dumps(content, indent=1))
+        Path(temporary).write_text(json.dumps(content, indent=1), encoding='utf-8')
 
 
 def refuse_queued(jobs: Sequence[Job], queue: Mapping[str, Queued], stale_only: bool = False) -> None:

@@ -80,7 +80,7 @@ class CocoWriter:
             content = dict(info=info, licenses=[], images=self.images, annotations=entries)
             if kind == 'instances':
                 content['categories'] = CATEGORIES
-            (self.folder / f'{kind}_{self.split}.json').write_text(json.dumps(content))
+            (self.folder / f'{kind}_{self.split}.json').write_text(json.dumps(content), encoding='utf-8')
 
 
 def write_coco_split(root: Path, split: str, scenes: Iterable[Scene], first_image_id: int) -> None:

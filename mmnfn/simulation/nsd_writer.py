@@ -48,7 +48,7 @@ def write_anatomy(layout: NSDLayout, subject: str, anatomy: Anatomy) -> None:
         path = layout.label_file(subject, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = ['0 Unknown'] + [f'{k} {label}\t' for k, label in enumerate(ROI_LABELS[name], 1)]
-        path.write_text('\n'.join(lines) + '\n')
+        path.write_text('\n'.join(lines) + '\n', encoding='utf-8')
 
 
 class SessionPlan(NamedTuple):

@@ -22,7 +22,7 @@ SEED_DEVIATION = dict(APbox=0.5, APsegm=0.4, mIoU=0.8)
 
 
 def _load(path: Path) -> dict:
-    return json.loads(path.read_text())
+    return json.loads(path.read_text('utf-8'))
 
 
 def summarize(out: Path, seconds: Dict[str, float]) -> dict:

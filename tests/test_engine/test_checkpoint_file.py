@@ -166,3 +166,16 @@ def test_schedulers_that_keep_a_method_are_no_strangers(tmp_path):
     torch.save(dict(state_dict=dict(a=torch.ones(1)), meta={}, param_schedulers=[scheduler.state_dict()]), path)
     checkpoint = read_checkpoint(str(path)).refuse_foreign()
     assert checkpoint.state_dict['a'].item() == 1
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, value):
+    """Whatever reads it: a mask of attention alone may be infinite."""
+    path = tmp_path / 'a.pth'
+    mask = torch.full((2, 2), -float('inf'))
+    torch.save(dict(state_dict={**WEIGHTS, 'text.attn_mask': mask}), path)
+    read_checkpoint(path)
+    spoiled = torch.tensor([1.0, value])
+    torch.save(dict(state_dict={**WEIGHTS, 'backbone.c': spoiled, 'text.attn_mask': mask}), path)
+    with pytest.raises(ValueError, match='CHECKPOINT: .*a.pth has NaN or infinite numbers in 1 of 4 tensors, backb'):
+        read_checkpoint(path)

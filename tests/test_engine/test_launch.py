@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
+from toy_training import CONFIG, load, train
 
 from mmnfn.engine import launch
 
@@ -218,3 +219,18 @@ def test_a_closed_gloo_group_is_not_destructed(tmp_path):
     assert not dist.is_initialized()
     assert group() is not None
     launch.close_device()  # nothing is left to close
+
+
+def test_stages_are_frozen_before_the_model_is_wrapped(tmp_path):
+    """MMPretrain's backbones freeze them in train() only; two processes then failed at the second iteration."""
+    toy = "backbone=dict(type='mmengine.ToyBackbone')"
+    assert toy in CONFIG
+    arch = 'arch=dict(embed_dims=2, depths=[1, 1], num_heads=[1, 1]), out_indices=(1,), pad_small_map=True'
+    config = CONFIG.replace(toy, f"backbone=dict(type='mmpretrain.SwinTransformer', {arch}, frozen_stages=0)")
+    codes, outputs = train(tmp_path / 'work', config=config, processes=2, CUDA_VISIBLE_DEVICES='')
+    assert codes == [0, 0], outputs
+    first, last = (load(tmp_path / f'work/iter_{iteration}.pth')['state_dict'] for iteration in (4, 9))
+    still = [key for key, value in first.items() if torch.equal(value, last[key])]
+    for part, frozen in (('patch_embed', True), ('stages.0', True), ('stages.1', False), ('norm1', False)):
+        keys = [key for key in first if key.startswith(f'backbone.{part}') and not key.endswith('index')]
+        assert keys and all((key in still) == frozen for key in keys), part

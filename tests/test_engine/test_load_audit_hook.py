@@ -245,3 +245,20 @@ def test_the_model_inside_test_time_augmentation_is_audited(tmp_path):
     runner.model.module.head.bias.data += 1
     with pytest.raises(LoadAuditError, match=r'other values \(head.bias\)'):
         hook.before_test(runner)
+
+
+def test_weights_that_are_no_numbers_are_neither_tested_nor_transferred_nor_resumed(tmp_path):
+    make(tmp_path, Toy()).train()
+    path = str(tmp_path / 'work/epoch_1.pth')
+    checkpoint = torch.load(path, weights_only=False)
+    checkpoint['state_dict']['backbone.first.bias'][2] = float('nan')
+    torch.save(checkpoint, path)
+    for model, settings in (
+        (Toy(), dict(train=False, load_from=path)),
+        (Toy(init_cfg=init_cfg(path, prefix='backbone.')), {}),
+        (Toy(), dict(load_from=path)),
+        (Toy(), dict(load_from=path, resume=True, epochs=2)),
+    ):
+        runner = make(tmp_path, model, **settings)
+        with pytest.raises(LoadAuditError, match='NaN or infinite numbers in 1 of 6 tensors, backbone.first.bias'):
+            runner.train() if settings.get('train', True) else runner.test()

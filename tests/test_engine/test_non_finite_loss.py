@@ -1,7 +1,9 @@
-"""Training stops at a loss that is NaN or infinite, on all ranks, and leaves what reproduces it."""
+"""Training stops at a loss or gradient that is NaN or infinite, on all ranks, and leaves what reproduces it."""
 
 import math
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from toy_training import CONFIG, load, train, without_gpu  # noqa: F401  a fixture
 
+from mmnfn.engine import NonFiniteLossHook
 from mmnfn.engine.random_state import random_state, set_random_state
 
 
@@ -92,3 +95,61 @@ def test_weights_that_were_spoiled_before_are_named(tmp_path):
     codes, (output,) = train(tmp_path / 'work', *step)
     assert codes == [2]
     assert re.search(r'\d+ parameters were not finite already, \S+ among them', output)
+
+
+@pytest.mark.parametrize('option', ['optim_wrapper.clip_grad=None', 'optim_wrapper.accumulative_counts=4'])
+def test_an_infinite_gradient_stops_before_it_is_in_the_weights(tmp_path, option):
+    """Iteration 6, of which the losses are finite, and not the innocent one after it; with and without clipping, and
+    also where its gradient is accumulated only."""
+    work = tmp_path / 'work'
+    codes, (output,) = train(work, option, 'default_hooks.checkpoint.interval=5', TOY_SPOIL_GRADIENT=5)
+    assert codes == [2]
+    state, iteration = the_file(work)
+    assert iteration == 6 and state['meta']['iter'] == 5
+    found = re.search(r'error: Gradient not finite at iteration 6 of epoch 2: rank 0: (.*) \(subj0\d\)\. ', output)[1]
+    assert found.count('loss_') == 3 and 'inf' not in found and 'nan' not in found
+    before = load(work / 'iter_5.pth')['state_dict']
+    assert (work / 'last_checkpoint').read_text() == str(work / 'iter_5.pth')
+    assert all(torch.equal(value, before[key]) for key, value in state['state_dict'].items())
+    assert all(torch.isfinite(value).all() for value in before.values())
+
+
+def test_spoiled_weights_are_not_written(tmp_path):
+    """After the last iteration, no loss would show them."""
+    step = ('optim_wrapper.optimizer.type=SGD', 'optim_wrapper.optimizer.lr=3e38', 'optim_wrapper.clip_grad=None')
+    codes, (output,) = train(tmp_path / 'work', *step, 'default_hooks.checkpoint.interval=1')
+    assert codes == [2] and re.search(r'error: iter_1.pth is not written: \d+ of its tensors are not finite', output)
+    assert not list((tmp_path / 'work').glob('*.pth')) and not (tmp_path / 'work/last_checkpoint').exists()
+
+
+@pytest.mark.parametrize('scale, stops', [(2.0**15, False), (2.0**-30, True)])
+def test_a_step_that_a_grad_scaler_leaves_out(tmp_path, scale, stops):
+    """Infinite gradients are how it finds its scale; not any more where that has come to nothing."""
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    wrapper = SimpleNamespace(
+        optimizer=optimizer,
+        loss_scaler=SimpleNamespace(get_scale=lambda: scale),
+        get_lr=lambda: dict(lr=[0.1]),
+        state_dict=optimizer.state_dict,
+    )
+    runner = SimpleNamespace(model=model, optim_wrapper=wrapper, iter=7, epoch=0, train_loop=None, param_schedulers=[])
+    runner.__dict__.update(work_dir=str(tmp_path), cfg=Config({}), logger=SimpleNamespace(error=print))
+    hook = NonFiniteLossHook()
+    hook.before_train(runner)
+    hook.before_train_iter(runner, 0, dict(inputs=torch.ones(1, 2)))
+    hook._losses = dict(loss=torch.ones(1))  # as of a forward pass
+    model.weight.grad = torch.full((1, 2), math.inf)
+    if stops:
+        with pytest.raises(FloatingPointError, match='Gradient not finite at iteration 8: rank 0: loss=1'):
+            hook.after_train_iter(runner, 0)
+    else:
+        hook.after_train_iter(runner, 0)
+    assert [path.name for path in tmp_path.iterdir()] == ['nonfinite_iter_8.pth'] * stops
+
+
+@pytest.mark.parametrize('library', ['mmpretrain', 'mmdet', 'mmseg'])
+def test_every_runtime_has_the_hook(library):
+    pytest.importorskip(library)
+    path = Path(__file__).resolve().parents[2] / f'configs/_base_/runtimes/{library}.py'
+    assert dict(type='mmnfn.NonFiniteLossHook') in Config.fromfile(path).custom_hooks

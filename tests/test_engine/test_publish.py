@@ -1,6 +1,7 @@
 """What is published loads by name, by MMPretrain's hub and by whoever has PyTorch, and says where it is from."""
 
 import hashlib
+import locale
 import re
 import subprocess
 from pathlib import Path
@@ -161,3 +162,17 @@ def test_revision_is_gits():
 def test_the_package_has_no_other_attributes():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         mmnfn.nothing  # noqa: B018
+
+
+def test_files_do_not_depend_on_the_locale(trained, tmp_path):
+    """A config with an umlaut, where the locale knows ASCII only."""
+    checkpoint = torch.load(trained[0], weights_only=False)
+    checkpoint['meta']['cfg'] += "author = 'Gr\u00fcn'\n"
+    torch.save(checkpoint, tmp_path / 'e.pth')
+    before = locale.setlocale(locale.LC_CTYPE)
+    try:
+        locale.setlocale(locale.LC_CTYPE, 'C')
+        published = publish(str(tmp_path / 'e.pth'), str(tmp_path / 'out'), 'a')
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
+    assert "author = 'Gr\u00fcn'" in published.config.read_text(encoding='utf-8')

@@ -1,18 +1,23 @@
 """A run that is killed and resumed ends with the weights of the unbroken run, bit for bit."""
 
+import math
 import random
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
 from same import assert_same
 from torch.utils.data import DataLoader
 from toy_training import CONFIG, load, train, without_gpu  # noqa: F401  a fixture
 
 from mmnfn.engine.hooks import ResumeEpochHook
+from mmnfn.engine.hooks.resume_epoch_hook import ResumeError, compare_training
 from mmnfn.engine.random_state import random_state, set_random_state
 
+PRETRAINING = Path(__file__).resolve().parents[2] / 'configs/nfn/pretrain_nsd.py'
 ITERATIONS = {1: 15, 2: 9}  # of 3 epochs, by number of processes
 
 
@@ -211,3 +216,111 @@ def test_state_can_be_read_without_trust(unbroken, tmp_path):
     state = torch.load(tmp_path / 'state.pth', weights_only=True)
     assert state['world_size'] == 1
     set_random_state(state['random_states'][0])
+
+
+DATASET = 'train_dataloader.dataset.'
+
+
+@pytest.mark.parametrize(
+    'key, here, there',
+    [
+        (DATASET + 'subjects', [1, 2], [1, 2, 3, 4, 5, 6, 7]),
+        (DATASET + 'shuffle_pairs', 0, None),
+        (DATASET + 'permute_positions', 0, None),
+        (DATASET + 'split', 'all', 'train'),
+        (DATASET + 'images', 'images_64.h5', 'images_224.h5'),
+        ('model.guidance.negatives', 'roi', 'roi+batch'),
+        ('model.loss_weight.bfg', 0.5, 1.0),
+        ('model.fmri_encoder.window_size', 32, 64),
+        ('optim_wrapper.optimizer.type', 'SGD', 'AdamW'),
+        ('optim_wrapper.paramwise_cfg.bias_decay_mult', 1.0, 0.0),
+        ('param_scheduler.1.type', 'LinearLR', 'CosineAnnealingLR'),
+        ('train_cfg.max_iters', 100, None),
+    ],
+)
+def test_another_training_is_not_resumed(key, here, there):
+    cfg = Config.fromfile(PRETRAINING)
+    text = cfg.pretty_text
+    cfg.merge_from_dict({key: here})
+    with pytest.raises(ResumeError) as error:
+        compare_training(text, cfg, 'epoch_5.pth')
+    assert str(error.value).startswith(
+        f'--resume: epoch_5.pth is of another training: {key} ({there!r} there, {here!r} here). Resume it with'
+    )
+
+
+def test_what_may_differ_between_the_starts_of_a_training():
+    """Other values of the optimizer's and the schedule's states stay as they were; the rest takes effect."""
+    cfg = Config.fromfile(PRETRAINING)
+    text = cfg.pretty_text
+    options = {'num_workers': 0, 'batch_size': 32, 'dataset.data_root': '/mnt/nsd'}
+    options = {f'train_dataloader.{key}': value for key, value in options.items()}
+    options.update({'optim_wrapper.optimizer.lr': 3e-4, 'param_scheduler.1.eta_min': 0.0})
+    options.update({'optim_wrapper.clip_grad': None, 'optim_wrapper.type': 'AmpOptimWrapper'})
+    options.update({'val_dataloader.dataset.subjects': [1], 'val_evaluator': None, 'model.backbone.with_cp': True})
+    options.update({'work_dir': 'elsewhere', 'default_hooks.logger.interval': 1, 'randomness.seed': 5})
+    cfg.merge_from_dict(options)
+    found = compare_training(text, cfg, 'epoch_5.pth')
+    assert found['kept'] == [
+        'optim_wrapper.optimizer.lr (0.0001 there, 0.0003 here)',
+        'param_scheduler.1.eta_min (1e-06 there, 0.0 here)',
+    ]
+    assert {entry.split(' ')[0] for entry in found['changed']} == {'optim_wrapper.type', 'optim_wrapper.clip_grad'}
+    assert found['moved'] == ["train_dataloader.dataset.data_root ('data/nsd_store' there, '/mnt/nsd' here)"]
+    assert found['length'] == found['refused'] == []
+
+
+@pytest.mark.parametrize(
+    'there, here, same',
+    [
+        ('work_dirs/pretrain_nsd/backbone_latest.pth', '/a/pretrain_nsd/backbone_latest.pth', True),
+        ('work_dirs/pretrain_nsd/backbone_latest.pth', 'work_dirs/pretrain_nsd_shuffled/backbone_latest.pth', False),
+    ],
+)
+def test_weights_that_a_training_began_with(there, here, same):
+    """Of a control, or the same in another place."""
+    cfg = Config(dict(model=dict(backbone=dict(init_cfg=dict(checkpoint=there)))))
+    text = cfg.pretty_text
+    cfg.model.backbone.init_cfg.checkpoint = here
+    if same:
+        assert len(compare_training(text, cfg, 'a.pth')['moved']) == 1
+    else:
+        with pytest.raises(ResumeError, match='model.backbone.init_cfg.checkpoint'):
+            compare_training(text, cfg, 'a.pth')
+
+
+def test_a_refused_resume_writes_nothing(unbroken, tmp_path):
+    options = ('model.guidance.negatives=roi', 'train_dataloader.dataset.trials=True')
+    codes, (output,) = train(tmp_path / 'work', *options, resume=[unbroken / 'iter_8.pth'])
+    assert codes == [2]
+    (message,) = [line for line in output.splitlines() if line.startswith('train.py: error: ')]
+    assert f'--resume: {unbroken}/iter_8.pth is of another training' in message
+    assert "model.guidance.negatives ('roi+batch' there, 'roi' here)" in message
+    assert 'train_dataloader.dataset.trials (None there, True here)' in message
+    assert [path.name for path in (tmp_path / 'work').iterdir()] == ['output0.txt']
+
+
+def learning_rate(path):
+    (rate,) = {group['lr'] for group in load(path)['optimizer']['param_groups']}
+    return rate
+
+
+def test_the_learning_rate_of_the_checkpoint_stays(unbroken, tmp_path):
+    """And its schedule: both are named."""
+    options = ('optim_wrapper.optimizer.lr=0.5', 'param_scheduler.0.eta_min=0.3')
+    output = trained(tmp_path / 'work', *options, resume=[unbroken / 'iter_8.pth'])
+    assert 'optim_wrapper.optimizer.lr (0.01 there, 0.5 here); param_scheduler.0.eta_min (None there, 0.3' in output
+    assert_same_end(unbroken, tmp_path / 'work')
+
+
+def test_a_longer_training_follows_its_own_schedule(unbroken, tmp_path):
+    """A cosine over 30 iterations instead of 15, from the ninth on: as 30 iterations from the beginning have it."""
+    options = ('train_cfg.max_epochs=6', 'param_scheduler.0.end=6', 'optim_wrapper.optimizer.lr=0.5')
+    output = trained(tmp_path / 'work', *options, resume=[unbroken / 'iter_8.pth'])
+    assert 'train_cfg.max_epochs (3 there, 6 here)' in output and 'ends before the training' not in output
+    assert learning_rate(unbroken / 'iter_8.pth') == pytest.approx(0.005 * (1 + math.cos(math.pi * 8 / 15)))
+    for iteration in (12, 20, 28):
+        right = 0.005 * (1 + math.cos(math.pi * iteration / 30))
+        assert learning_rate(tmp_path / f'work/iter_{iteration}.pth') == pytest.approx(right)
+    output = trained(tmp_path / 'short', 'train_cfg.max_epochs=4', resume=[unbroken / 'iter_12.pth'])
+    assert 'param_scheduler ends before the training' in output

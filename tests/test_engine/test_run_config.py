@@ -14,6 +14,8 @@ from mmengine.runner.activation_checkpointing import turn_on_activation_checkpoi
 from mmnfn.engine import run_config
 from mmnfn.engine.cfg_options import CfgOptions
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def write(path, text):
     path.write_text(text)
@@ -44,8 +46,9 @@ def test_library_that_cannot_be_imported(tmp_path, monkeypatch):
 
 
 def test_options_are_merged(tmp_path):
-    cfg = run_config.load_config(write(tmp_path / 'a.py', 'a = dict(b=1, c=2)'), {'a.b': 5, 'd': None})
-    assert cfg.a == dict(b=5, c=2) and cfg.d is None
+    path = write(tmp_path / 'a.py', 'model = dict(b=1, c=2)')
+    cfg = run_config.load_config(path, {'model.b': 5, 'resume': None})
+    assert cfg.model == dict(b=5, c=2) and cfg.resume is None
 
 
 def test_data_root_option_moves_every_path(tmp_path):
@@ -107,8 +110,9 @@ def test_auto_scale_lr_needs_a_base_batch_size():
     cfg = Config(dict(auto_scale_lr=dict(base_batch_size=16), optim_wrapper=dict(accumulative_counts=2)))
     run_config.enable_auto_scale_lr(cfg)
     assert cfg.auto_scale_lr.base_batch_size == 8, 'of one iteration, as MMEngine counts'
-    with pytest.raises(ValueError, match='--auto-scale-lr.*base_batch_size'):
-        run_config.enable_auto_scale_lr(Config({}))
+    for settings in ({}, dict(auto_scale_lr=None), dict(auto_scale_lr=dict(enable=False))):
+        with pytest.raises(ValueError, match='--auto-scale-lr.*base_batch_size'):
+            run_config.enable_auto_scale_lr(Config(settings))
 
 
 def test_data_root_of_the_data_sets_where_the_config_has_none(tmp_path):
@@ -138,17 +142,27 @@ def test_weights_replace_an_initialisation_at_random(tmp_path):
     assert run_config.load_config(str(tmp_path / 'a.py')).model.backbone.init_cfg.std == 0.02
 
 
-def test_an_option_that_changes_nothing_is_named(tmp_path, capsys):
-    path = write(tmp_path / 'a.py', 'epochs = 3\ndataset = dict(a=1)\ntrain_cfg = dict(max_epochs=epochs)\n')
+def test_an_option_that_changes_nothing_is_refused(tmp_path):
+    path = write(tmp_path / 'a.py', 'max_epochs = 3\ndataset = dict(a=1)\ntrain_cfg = dict(max_epochs=max_epochs)\n')
     options = dict(find_unused_parameters=True, sync_bn='torch', efficient_conv_bn_eval=['backbone'])
     options.update({'train_cfg.max_epochs': 4, 'auto_scale_lr.enable': True, 'randomness.seed': 1})
-    run_config.load_config(path, options)
-    assert capsys.readouterr().err == ''
-    run_config.load_config(path, {'epochs': 4, 'dataset.a': 2})
-    assert [line.split(',')[0] for line in capsys.readouterr().err.splitlines()] == [
-        '--cfg-options epochs: nothing but the config file reads epochs',
-        '--cfg-options dataset.a: nothing but the config file reads dataset',
-    ]
+    assert run_config.load_config(path, options).train_cfg.max_epochs == 4
+    for key, end in (('max_epochs', 'the settings themselves: train_cfg.max_epochs.'), ('dataset.a', 'themselves.')):
+        with pytest.raises(ValueError, match=f'--cfg-options {key}: nothing but the config file reads .*{end}$'):
+            run_config.load_config(path, {key: 4})
+
+
+def test_options_of_paths_move_them():
+    """Variables of the shipped caption config that its transforms were made with, and one that nothing uses."""
+    path = str(ROOT / 'configs/nfn/pretrain_nsd_clip.py')
+    moved = dict(stim_info='/mnt/stim info.csv', annotation_dir='/mnt/coco', data_root='/mnt/store')
+    cfg = run_config.load_config(path, moved)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        caption = loader.dataset.pipeline[0]
+        found = dict(stim_info=caption.stim_info, annotation_dir=caption.annotation_dir)
+        assert dict(found, data_root=loader.dataset.data_root) == moved
+    with pytest.raises(ValueError, match='--cfg-options stim_info: nothing but the config file reads stim_info'):
+        run_config.load_config(str(ROOT / 'configs/nfn/pretrain_nsd.py'), dict(stim_info='/mnt/a.csv'))
 
 
 def test_resume(tmp_path, monkeypatch, capsys):
@@ -304,3 +318,27 @@ def test_option_without_value_is_an_error_of_the_command_line(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(['--cfg-options', 'a=1', 'config.py'])
     assert "'config.py' is not KEY=VALUE" in capsys.readouterr().err
+
+
+def test_blanks_in_values_are_kept():
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions)
+    values = ['a=/my data/two  blanks (1)/x.csv', 'b=[1, 2]', 'c=[ my dog, (a cat , 3) ]', 'd=1 2', "e='new folder'"]
+    assert parser.parse_args(['--cfg-options', *values]).cfg_options == dict(
+        a='/my data/two  blanks (1)/x.csv', b=[1, 2], c=['my dog', ('a cat', 3)], d='1 2', e='new folder'
+    )
+
+
+def test_a_file_that_could_not_be_written_is_named(tmp_path):
+    """Before the run, and nothing is made."""
+    (tmp_path / 'file').touch()
+    run_config.check_writable(str(tmp_path / 'new/folder/metrics.json'), '--out')
+    with pytest.raises(ValueError, match=f'--dump: .*predictions.pkl cannot be written.* {tmp_path}/file .*another pl'):
+        run_config.check_writable(str(tmp_path / 'file/folder/predictions.pkl'), '--dump')
+    with pytest.raises(ValueError, match='--out: .* is a folder'):
+        run_config.check_writable(str(tmp_path), '--out')
+    with pytest.raises(ValueError, match='--out: /proc/metrics.json cannot be written'):
+        run_config.check_writable('/proc/metrics.json', '--out')
+    with pytest.raises(ValueError, match='--work-dir: '):
+        run_config.set_work_dir(Config({}), 'a.py', str(tmp_path / 'file/work'))
+    assert [path.name for path in tmp_path.iterdir()] == ['file']

@@ -127,7 +127,8 @@ class ToyHook(Hook):
     """Writes what each rank trained on, and does mischief when told so.
 
     Environment: TOY_KILL, iteration before which the process kills itself; TOY_DIE_SAVING, iteration after which it is
-    killed in the middle of writing a checkpoint; TOY_SPOIL, iteration whose loss_fus is infinite on rank 1.
+    killed in the middle of writing a checkpoint; TOY_SPOIL, iteration whose loss_fus is infinite on rank 1;
+    TOY_SPOIL_GRADIENT, iteration in which a gradient is infinite, and the losses are not.
     """
 
     priority = 'HIGHEST'
@@ -140,6 +141,11 @@ class ToyHook(Hook):
             if str(runner.iter) == os.environ['TOY_SPOIL'] and isinstance(losses, dict):
                 return dict(losses, loss_fus=losses['loss_fus'] / 0)
 
+        def spoil_gradient(gradient):
+            return gradient / 0 if str(runner.iter) == os.environ['TOY_SPOIL_GRADIENT'] else gradient
+
+        if 'TOY_SPOIL_GRADIENT' in os.environ:
+            runner.model.backbone[0].bias.register_hook(spoil_gradient)
         if get_rank() == 1 and 'TOY_SPOIL' in os.environ:
             runner.model.module.register_forward_hook(spoil)
 

@@ -80,6 +80,9 @@ def test_test_errors_are_one_line(config, checkpoint, capsys):
     assert_one_line(capsys, test.main([checkpoint, config]), 'CONFIG CHECKPOINT')
     assert_one_line(capsys, test.main([config, checkpoint, '--out', 'a.txt']), "--out: 'a.txt'", '.json')
     assert_one_line(capsys, test.main([config, checkpoint, '--dump', 'a.json']), "--dump: 'a.json'", '.pkl')
+    for flag in ('--out', '--dump'):  # a folder that is a file
+        unwritable = [flag, f'{checkpoint}/a.pkl']
+        assert_one_line(capsys, test.main([config, checkpoint, *unwritable]), f'{flag}: {checkpoint}/a.pkl cannot be')
     assert_one_line(capsys, test.main([config, checkpoint, '--show-dir', 'a']), 'default_hooks.visualization')
     assert_one_line(capsys, test.main([config, checkpoint, '--tta']), '--tta', 'tta_model')
 

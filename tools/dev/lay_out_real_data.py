@@ -13,7 +13,7 @@ from pathlib import Path
 
 def split_coco(source: Path, out: Path) -> None:
     """Write two annotation files: every fourth image, by id, is for testing."""
-    content = json.loads((source / 'annotations' / 'instances_train2017.json').read_text())
+    content = json.loads((source / 'annotations' / 'instances_train2017.json').read_text('utf-8'))
     images = sorted(content['images'], key=lambda image: image['id'])
     splits = dict(train2017=[image for index, image in enumerate(images) if index % 4], val2017=images[::4])
     (out / 'annotations').mkdir(parents=True)
@@ -22,7 +22,7 @@ def split_coco(source: Path, out: Path) -> None:
         ids = {image['id'] for image in chosen}
         annotations = [annotation for annotation in content['annotations'] if annotation['image_id'] in ids]
         (out / 'annotations' / f'instances_{name}.json').write_text(
-            json.dumps(dict(content, images=chosen, annotations=annotations))
+            json.dumps(dict(content, images=chosen, annotations=annotations)), encoding='utf-8'
         )
         crowds = sum(annotation.get('iscrowd', 0) for annotation in annotations)
         empty = len(ids - {annotation['image_id'] for annotation in annotations})

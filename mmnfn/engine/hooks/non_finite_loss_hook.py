@@ -1,30 +1,39 @@
-"""A hook that stops training at the first loss that is NaN or infinite."""
+"""A hook that stops training before a step with a loss or a gradient that is NaN or infinite."""
 
 from __future__ import annotations
 
 import os.path as osp
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 import torch
 from mmengine.dist import all_gather_object, all_reduce, barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.runner import EpochBasedTrainLoop
 from torch import Tensor, nn
 
 from mmnfn.registry import HOOKS
 
+from ..checkpoint_file import non_finite
 from ..random_state import random_state
 from ..whole_file import save_whole
+
+# A GradScaler halves its scale, 65536 at first, with every gradient that is not finite, and leaves the step out. Below
+# this the scale is not the reason any more, and no step would ever be made again.
+SMALLEST_SCALE = 1e-6
 
 
 @HOOKS.register_module()
 class NonFiniteLossHook(Hook):
-    """Stop all ranks at the first loss that is not finite, and keep what is needed to see it again.
+    """Stop all ranks at the first loss or gradient that is not finite, and keep what is needed to see it again.
 
-    The losses are looked at between the forward and the backward pass, so nothing has been done with them yet. Rank 0
-    then writes ``nonfinite_iter_N.pth`` to the work folder, N being the iteration, counted from 1 since the beginning
-    of training, and every rank raises a FloatingPointError that names the iteration, the loss terms, the subject, the
-    learning rate and what else is not finite. ``last_checkpoint`` is left as it is.
+    Losses and gradients are looked at together before the optimizer's step, so the weights are still those that gave
+    them; on an accelerator this waits for it once. Gradients that a GradScaler (``--amp``) leaves out are not looked
+    at, until its scale has come to nothing.
+
+    Rank 0 then writes ``nonfinite_iter_N.pth`` to the work folder, N being the iteration, counted from 1 since the
+    beginning of training, and every rank raises a FloatingPointError that names the iteration, the loss terms, the
+    subject or the images, the learning rate and what else is not finite. ``last_checkpoint`` is left as it is.
 
     The file (``torch.load(path, weights_only=False)``) holds ``state_dict``, ``optimizer`` and ``param_schedulers`` as
     a checkpoint has them, ``meta`` (``epoch`` and ``iter`` as they are before this iteration, ``cfg``, ``message``),
@@ -33,6 +42,7 @@ class NonFiniteLossHook(Hook):
 
         set_random_state(rank['random_state'])
         losses = model(**model.data_preprocessor(rank['batch'], training=True), mode='loss')
+        model.parse_losses(losses)[0].backward()
     """
 
     # Last before the forward pass, so that the random numbers are those of the forward pass.
@@ -41,34 +51,53 @@ class NonFiniteLossHook(Hook):
     def __init__(self) -> None:
         self._batch: Any = None
         self._random_state: Optional[Dict[str, Any]] = None
-        self._handle: Any = None
+        self._losses: Dict[str, Tensor] = {}
+        self._looked = False
+        self._handles: List[Any] = []
 
     def before_train(self, runner) -> None:
-        """Look at whatever the model returns while a training iteration is under way."""
+        """Keep the losses that the model returns in a training iteration, and look at them before the step."""
 
-        def look(model: nn.Module, inputs: Any, losses: Any) -> None:
+        def keep(model: nn.Module, inputs: Any, losses: Any) -> None:
             if self._random_state is not None and isinstance(losses, dict):
-                self._check(runner, losses)
+                self._losses.update({name: _detached(value) for name, value in losses.items() if 'loss' in name})
 
-        self._handle = _unwrapped(runner.model).register_forward_hook(look)
+        def look(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            scaled = getattr(optimizer, 'found_inf', None) is not None  # a fused one, which leaves the step out itself
+            self._check(runner, [] if scaled else _gradients(optimizer))
+
+        model, optimizer = _unwrapped(runner.model), runner.optim_wrapper.optimizer
+        self._handles = [model.register_forward_hook(keep), optimizer.register_step_pre_hook(look)]
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Keep the batch and the random numbers of this iteration."""
         self._batch, self._random_state = data_batch, random_state()
+        self._losses, self._looked = {}, False
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Let go of them."""
+        """Look now where there was no step, because gradients are accumulated or a GradScaler left it out."""
+        if not self._looked:
+            scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+            if scaler is None:
+                self._check(runner, _gradients(runner.optim_wrapper.optimizer))
+            else:
+                self._check(runner, [], stuck=scaler.get_scale() < SMALLEST_SCALE)
         self._batch = self._random_state = None
 
     def after_train(self, runner) -> None:
-        """Leave the model as it was."""
-        self._handle.remove()
+        """Leave model and optimizer as they were."""
+        for handle in self._handles:
+            handle.remove()
 
-    def _check(self, runner, losses: Dict[str, Any]) -> None:
-        terms = {name: _detached(value) for name, value in losses.items() if 'loss' in name}
-        if not terms:
+    def _check(self, runner, gradients: Sequence[Tensor], stuck: bool = False) -> None:
+        self._looked = True
+        values = [*self._losses.values()]
+        if gradients:
+            values.append(torch.stack(torch._foreach_norm(gradients)))
+        if not values:
             return
-        bad = torch.stack([~torch.isfinite(value).all() for value in terms.values()]).any().to(torch.int32)
+        bad = torch.stack([~torch.isfinite(value).all() for value in values]).any() | stuck
+        bad = bad.to(torch.int32)
         all_reduce(bad, op='max')
         if not bad.item():
             return
@@ -76,7 +105,7 @@ class NonFiniteLossHook(Hook):
             dict(
                 batch=_on_cpu(self._batch),
                 random_state=self._random_state,
-                losses={name: value.sum().item() for name, value in terms.items()},
+                losses={name: value.sum().item() for name, value in self._losses.items()},
                 not_finite=_not_finite_entries(self._batch),
             )
         )
@@ -97,15 +126,18 @@ class NonFiniteLossHook(Hook):
         parts = []
         for number, rank in enumerate(ranks):
             losses = ', '.join(f'{name}={value:.4g}' for name, value in rank['losses'].items())
-            subject = getattr(_entry(rank['batch'], 'geometry'), 'subject', None)
-            parts.append(f'rank {number}: {losses}' + (f' ({subject})' if subject else ''))
+            source = _source(rank['batch'])
+            parts.append(f'rank {number}: {losses}' + (f' ({source})' if source else ''))
             if rank['not_finite']:
                 parts[-1] += f', batch not finite in {", ".join(rank["not_finite"])}'
-        message = f'Loss not finite at iteration {runner.iter + 1} of epoch {runner.epoch + 1}: {"; ".join(parts)}.'
+        model = _unwrapped(runner.model)
+        losses = torch.tensor([value for rank in ranks for value in rank['losses'].values()])
+        what = 'Gradient' if torch.isfinite(losses).all() else 'Loss'
+        epoch = f' of epoch {runner.epoch + 1}' if isinstance(runner.train_loop, EpochBasedTrainLoop) else ''
+        message = f'{what} not finite at iteration {runner.iter + 1}{epoch}: {"; ".join(parts)}.'
         rates = {name: max(values) for name, values in runner.optim_wrapper.get_lr().items()}
         message += ' Learning rate ' + ', '.join(f'{rate:.4g}' for rate in rates.values()) + '.'
-        model = _unwrapped(runner.model)
-        spoiled = [name for name, value in model.named_parameters() if not torch.isfinite(value).all()]
+        spoiled = non_finite(dict(model.named_parameters()))
         if spoiled:
             message += f' {len(spoiled)} parameters were not finite already, {spoiled[0]} among them.'
         return message
@@ -121,8 +153,17 @@ def _detached(value: Any) -> Tensor:
     return torch.cat([v.detach().float().flatten() for v in values])
 
 
-def _entry(batch: Any, name: str) -> Any:
-    return batch.get(name) if isinstance(batch, dict) else None
+def _gradients(optimizer: torch.optim.Optimizer) -> List[Tensor]:
+    return [p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
+
+
+def _source(batch: Any) -> str:
+    """The subject or the image files of a batch."""
+    if not isinstance(batch, dict):
+        return ''
+    samples = batch.get('data_samples') or []
+    paths = [str(sample.img_path) for sample in samples if hasattr(sample, 'img_path')]
+    return ', '.join(paths) or getattr(batch.get('geometry'), 'subject', '')
 
 
 def _not_finite_entries(batch: Any) -> List[str]:

@@ -8,9 +8,11 @@ from typing import Any, Dict, Optional
 
 from mmengine.dist import all_gather_object, get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook
+from mmengine.model import is_model_wrapper
 
 from mmnfn.registry import HOOKS
 
+from ..checkpoint_file import non_finite
 from ..random_state import random_state
 from ..whole_file import whole_file
 
@@ -66,7 +68,18 @@ class ResumableCheckpointHook(CheckpointHook):
             checkpoint[RESUME_KEY] = self._resume_state
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
-        """Write the checkpoint, then ``last_checkpoint``, then remove what is too old; called on all ranks."""
+        """Write the checkpoint, then ``last_checkpoint``, then remove what is too old; called on all ranks.
+
+        Raises:
+            FloatingPointError: Weights are NaN or infinite; nothing is written.
+        """
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        spoiled = sum(all_gather_object(non_finite(model.state_dict())), [])
+        if spoiled:
+            raise FloatingPointError(
+                f'{self.filename_tmpl.format(step)} is not written: {len(spoiled)} of its tensors are not finite, '
+                f'{spoiled[0]} among them. Start a new run with a lower learning rate, or with optim_wrapper.clip_grad.'
+            )
         kept = list(self.keep_ckpt_ids) if self.max_keep_ckpts > 0 else []
         if step not in kept:
             kept.append(step)
@@ -90,7 +103,10 @@ class ResumableCheckpointHook(CheckpointHook):
         )
         self._resume_state = None
         if is_main_process():
-            with whole_file(osp.join(runner.work_dir, 'last_checkpoint')) as temporary, open(temporary, 'w') as file:
+            with (
+                whole_file(osp.join(runner.work_dir, 'last_checkpoint')) as temporary,
+                open(temporary, 'w', encoding='utf-8') as file,
+            ):
                 file.write(self.last_ckpt)
             for old in surplus:
                 path = self._path(old)

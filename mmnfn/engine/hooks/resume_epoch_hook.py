@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+from copy import deepcopy
 from itertools import repeat
-from typing import Any, Callable, Dict, Iterator, Optional
+from pathlib import PurePath
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import torch
+from mmengine.config import Config
 from mmengine.dataset import worker_init_fn
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
@@ -14,12 +19,100 @@ from torch.utils.data import DataLoader
 
 from mmnfn.registry import HOOKS
 
+from ..config_nodes import literal_config
 from ..random_state import random_state, set_random_state
 from .resumable_checkpoint_hook import RESUME_KEY
+
+# Where the config of a checkpoint and that of the run that resumes it are compared, and what becomes of a difference.
+# The first pattern that fits counts; what fits none is refused.
+COMPARED = (
+    *('default_scope', 'data_preprocessor', 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper'),
+    *('param_scheduler', 'auto_scale_lr'),
+)
+DIFFERENCES = dict(
+    # of no consequence, or found by the number of batches of an epoch
+    free=r'.*\.(num_workers|persistent_workers|pin_memory|prefetch_factor|backend_args|with_cp)(\..*)?'
+    r'|train_dataloader\.batch_size|train_cfg\.(val_.*|dynamic_intervals.*)|model\.test_cfg.*',
+    length=r'train_cfg\.max_(epochs|iters)',
+    # in the state of the optimizer or of the schedules
+    kept=r'optim_wrapper\.optimizer\.(?!type$).*|param_scheduler\..*(?<!\.type)|auto_scale_lr.*',
+    changed=r'optim_wrapper\.(type|loss_scale|dtype|clip_grad|accumulative_counts)(\..*)?',
+)
 
 
 class ResumeError(ValueError):
     """A run cannot be the continuation of the one that is resumed."""
+
+
+def compare_training(text: Optional[str], cfg: Config, path: str) -> Dict[str, List[str]]:
+    """Compare the config of a checkpoint with that of the run that resumes it.
+
+    Args:
+        text: The checkpoint's, as MMEngine writes it into the metadata; None or '' where it has none.
+        cfg: The run's.
+        path: The checkpoint, for the error.
+
+    Returns:
+        The differences, each as 'key (value there, value here)', by what becomes of them: ``'length'``, another number
+        of epochs or iterations, with which the schedule of ``cfg`` is followed; ``'kept'``, where the checkpoint's
+        value stays; ``'changed'``, where that of ``cfg`` takes effect; ``'moved'``, paths that are taken to be the same
+        data in another place.
+
+    Raises:
+        ResumeError: They differ in the data, the controls, the model, the loss or the optimizer's groups.
+    """
+    found: Dict[str, List[str]] = {name: [] for name in (*DIFFERENCES, 'moved', 'refused')}
+    there, here = literal_config(text or ''), literal_config(cfg.pretty_text)
+    for part in COMPARED if there else ():
+        for key, old, new in _differences(there.get(part), here.get(part), part):
+            fate = next((name for name, keys in DIFFERENCES.items() if re.fullmatch(keys, key)), 'refused')
+            if fate == 'length' and None in (old, new):  # epochs there and iterations here
+                fate = 'refused'
+            if fate == 'refused' and _is_moved(key, old, new):
+                fate = 'moved'
+            found[fate].append(f'{key} ({_short(old)} there, {_short(new)} here)')
+    if found['length']:
+        for fate in ('kept', 'refused'):
+            found[fate] = [entry for entry in found[fate] if not entry.startswith('param_scheduler')]
+    refused = found['refused']
+    if refused:
+        more = f' and {len(refused) - 3} more' if len(refused) > 3 else ''
+        raise ResumeError(
+            f'--resume: {path} is of another training: {"; ".join(refused[:3])}{more}. Resume it with its own config, '
+            'or start a new run in another --work-dir (from its weights with --cfg-options load_from=CHECKPOINT).'
+        )
+    return found
+
+
+def _differences(old: Any, new: Any, key: str) -> Iterator[Tuple[str, Any, Any]]:
+    """Dotted keys below a node, with both values, where they differ; what is missing is None."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in dict.fromkeys([*old, *new]):
+            yield from _differences(old.get(name), new.get(name), f'{key}.{name}')
+    elif isinstance(old, (list, tuple)) and isinstance(new, (list, tuple)):
+        if len(old) != len(new) or not any(isinstance(child, (dict, list, tuple)) for child in old):
+            if list(old) != list(new):
+                yield key, old, new
+            return
+        for number, pair in enumerate(zip(old, new)):
+            yield from _differences(*pair, f'{key}.{number}')
+    elif old != new and (old, new) not in (('SyncBN', 'BN'), ('BN', 'SyncBN')):  # the latter on CPUs
+        yield key, old, new
+
+
+def _is_moved(key: str, old: Any, new: Any) -> bool:
+    """Whether two values are paths that the same data or weights can have on two machines."""
+    if not (isinstance(old, str) and isinstance(new, str)):
+        return False
+    old_parts, new_parts = PurePath(old).parts, PurePath(new).parts
+    if key.endswith('.checkpoint'):  # pretrain_nsd/backbone_latest.pth, pretrain_nsd_shuffled/backbone_latest.pth
+        return old_parts[-2:] == new_parts[-2:]
+    return key.endswith(('_root', '_dir')) or old_parts[-1:] == new_parts[-1:]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f'{text[:77]}...'
 
 
 @HOOKS.register_module()
@@ -38,21 +131,30 @@ class ResumeEpochHook(Hook):
     In the middle of an epoch, the batches that were used are left out without being read where the batch sampler is a
     :class:`mmnfn.datasets.SubjectBatchSampler` and there are no workers; else they are read and thrown away, which
     brings the workers' random numbers to where they were. With an IterBasedTrainLoop MMEngine itself does the latter.
+
+    The config of the checkpoint is compared with that of this run (:func:`compare_training`). With another
+    ``max_epochs`` or ``max_iters`` the learning rate goes on as if this run's ``param_scheduler`` had been followed
+    from the beginning, with the initial learning rate of the checkpoint.
     """
 
     def __init__(self) -> None:
         self._resumed: Optional[Dict[str, Any]] = None
         self._random_state: Optional[Dict[str, Any]] = None
         self._loader: Optional[DataLoader] = None
+        self._follow_config = False
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Remember what the checkpoint says of the run that wrote it.
 
         Raises:
-            ResumeError: Training is to go on, and the checkpoint has no state of the optimizer or of the schedules.
+            ResumeError: Training is to go on, and the checkpoint has no state of the optimizer or of the schedules, or
+                is of another training.
         """
         self._resumed = checkpoint.get(RESUME_KEY)
-        done = checkpoint.get('meta', {}).get('iter')
+        meta = checkpoint.get('meta', {})
+        if runner._resume:
+            self._compare(runner, meta.get('cfg'))
+        done = meta.get('iter')
         parts = ('message_hub', 'optimizer', *(('param_schedulers',) if runner.param_schedulers else ()))
         missing = [part for part in parts if part not in checkpoint]
         if not runner._resume or not missing or (missing != ['message_hub'] and done and done >= runner.max_iters):
@@ -63,8 +165,21 @@ class ResumeEpochHook(Hook):
             'training checkpoint (epoch_N.pth, iter_N.pth), or start a new run with --cfg-options load_from=CHECKPOINT.'
         )
 
+    def _compare(self, runner, text: Optional[str]) -> None:
+        """Say what differs from the training that is resumed."""
+        found = compare_training(text, runner.cfg, runner._load_from)
+        self._follow_config = bool(found['length'])
+        for fate, meaning in (
+            ('length', 'the learning rate follows the param_scheduler of this config from here on'),
+            ('kept', "the checkpoint's value stays, for it is in the state of the optimizer or of the schedules"),
+            ('changed', "this config's value takes effect from here on"),
+            ('moved', 'this is taken to be the same in another place'),
+        ):
+            if found[fate]:
+                runner.logger.warning(f'Not as in the training that is resumed: {"; ".join(found[fate])}: {meaning}.')
+
     def before_train(self, runner) -> None:
-        """Compare this run with the one that is resumed.
+        """Compare this run with the one that is resumed, and follow the schedule of a longer one.
 
         Raises:
             ResumeError: The epochs of this run have another number of batches.
@@ -73,6 +188,8 @@ class ResumeEpochHook(Hook):
         resumed, self._resumed = self._resumed, None
         if runner.iter == 0:  # started from weights, or from nothing
             return
+        if self._follow_config and isinstance(runner.param_schedulers, list):
+            _follow_schedule(runner)
         if resumed is None:
             runner.logger.warning(
                 'The checkpoint was not written by ResumableCheckpointHook: it holds no state of the random numbers, '
@@ -173,6 +290,29 @@ class ResumeEpochHook(Hook):
         if self._random_state is not None:
             set_random_state(self._random_state)
             self._random_state = None
+
+
+def _follow_schedule(runner) -> None:
+    """Put the config's schedules in place of the checkpoint's, and bring them to its iteration."""
+    for scheduler in runner.param_schedulers:
+        for group in runner.optim_wrapper.param_groups:
+            group[scheduler.param_name] = group[f'initial_{scheduler.param_name}']
+    schedulers = runner.build_param_scheduler(deepcopy(runner.cfg.param_scheduler))
+    runner.param_schedulers = schedulers
+    by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', '.*optimizer.step')
+        for iteration in range(1, runner.iter + 1):  # as ParamSchedulerHook does
+            epoch_ends = by_epoch and iteration % len(runner.train_dataloader) == 0
+            for ends in (False, True) if epoch_ends else (False,):
+                for scheduler in schedulers:
+                    if scheduler.by_epoch == ends:
+                        scheduler.step()
+    if all(scheduler.end < (runner.max_epochs if scheduler.by_epoch else runner.max_iters) for scheduler in schedulers):
+        runner.logger.warning(
+            'param_scheduler ends before the training, and the learning rate stays there. Set its end, too, if it is '
+            f'not meant to: --cfg-options param_scheduler.{len(schedulers) - 1}.end=…'
+        )
 
 
 class _Rest:
