@@ -27,8 +27,7 @@ def batch_of(store, split, shuffle_pairs=None):
     return images, data['responses'], data['image_id'], data['geometry']
 
 
-def train(store, shuffle_pairs=None):
-    """A small model after a short training, and its predictions for the test images."""
+def small_model():
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 32, 5, 2, 2), nn.BatchNorm2d(32), nn.GELU(), nn.Conv2d(32, 64, 3, 2, 1), nn.BatchNorm2d(64)]
     model = NeuroFusionNet(
@@ -38,6 +37,13 @@ def train(store, shuffle_pairs=None):
         contrastive={},
         guidance=dict(negatives='roi+batch'),
     )
+    model.init_weights()
+    return model
+
+
+def train(store, shuffle_pairs=None):
+    """A small model after a short training, and its predictions for the test images."""
+    model = small_model()
     images, responses, image_id, geometry = batch_of(store, 'train', shuffle_pairs)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=ITERATIONS)
@@ -49,6 +55,23 @@ def train(store, shuffle_pairs=None):
         optimizer.step()
         schedule.step()
     return model.eval()(*batch_of(store, 'test'), mode='predict')
+
+
+def test_all_weights_of_the_fmri_tower_are_learned_alike(store):
+    """Adam moves each number by about the learning rate, so weights that start large stay what they were drawn as."""
+    model, (images, responses, image_id, geometry) = small_model(), batch_of(store, 'train')
+    start = {name: weight.detach().clone() for name, weight in model.fmri_encoder.named_parameters() if weight.dim() > 1}
+    start.pop('embedding.bias')  # of zeros
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for chosen in torch.randperm(len(images)).split(len(images) // 10)[:10]:  # an epoch
+        losses = model(images[chosen], responses[chosen], image_id[chosen], geometry, mode='loss')
+        optimizer.zero_grad()
+        (losses['loss_con'] + losses['loss_bfg']).backward()
+        optimizer.step()
+    weights = dict(model.fmri_encoder.named_parameters())
+    moved = {name: float((weights[name].detach() - old).norm() / old.norm()) for name, old in start.items()}
+    assert {'embedding.adapter.maps', 'embedding.response_weight', 'readout.queries'} <= set(moved)
+    assert min(moved.values()) > 0.05 and max(moved.values()) < 8 * min(moved.values()), moved
 
 
 def hits(predictions):

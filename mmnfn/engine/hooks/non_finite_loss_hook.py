@@ -158,12 +158,14 @@ def _gradients(optimizer: torch.optim.Optimizer) -> List[Tensor]:
 
 
 def _source(batch: Any) -> str:
-    """The subject or the image files of a batch."""
+    """Name the subjects or the image files of a batch."""
     if not isinstance(batch, dict):
         return ''
     samples = batch.get('data_samples') or []
     paths = [str(sample.img_path) for sample in samples if hasattr(sample, 'img_path')]
-    return ', '.join(paths) or getattr(batch.get('geometry'), 'subject', '')
+    geometries = batch.get('geometry')
+    geometries = geometries if isinstance(geometries, list) else [geometries]
+    return ', '.join(paths or [geometry.subject for geometry in geometries if geometry is not None])
 
 
 def _not_finite_entries(batch: Any) -> List[str]:
@@ -172,7 +174,8 @@ def _not_finite_entries(batch: Any) -> List[str]:
     return [
         name
         for name, value in items
-        if isinstance(value, Tensor) and value.is_floating_point() and not torch.isfinite(value).all()
+        for part in (value if isinstance(value, list) else [value])
+        if isinstance(part, Tensor) and part.is_floating_point() and not torch.isfinite(part).all()
     ]
 
 
