@@ -18,8 +18,8 @@ class SubjectBatchSampler(Sampler):
     In training (``shuffle``) a step of all processes together holds ``subjects_per_step`` groups of fixed size, each of
     one subject, one after another; the processes get equal shares of it in the order of their ranks. What a step holds
     thus depends on the number of its images, and not on the number of processes among which they are divided. Subjects
-    take turns, those with more samples more often; a subject stands twice in a step only where the others have no samples
-    left. Every sample is used in an epoch, and some a second time, to fill the last groups.
+    take turns, those with more samples more often; a subject stands twice in a step only where the others have no
+    samples left. Every sample is used in an epoch, and some a second time, to fill the last groups.
 
     In testing every batch holds samples of one subject, at most ``batch_size`` and nearly equally many, each sample
     once; batches are dealt out to the ranks, which all get the same number: the first are dealt again where the last

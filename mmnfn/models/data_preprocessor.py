@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Any, Dict, Sequence, Tuple
 
 import torch
 from mmengine.model import BaseDataPreprocessor
 
 from mmnfn.registry import MODELS
+from mmnfn.structures import SubjectGeometry
 
 
 @MODELS.register_module()
 class NFNDataPreprocessor(BaseDataPreprocessor):
     """Data preprocessor of :class:`NeuroFusionNet`.
 
-    The batch is a dict; every tensor in it, those of ``geometry`` included, goes to the model's device. ``inputs``
-    becomes float and is normalised; the rest is left as it is.
+    The batch is a dict; every tensor in it goes to the model's device, those of ``geometry``, which are constants of a
+    subject, only once. ``inputs`` becomes float and is normalised; the rest is left as it is.
 
     Args:
         mean: Mean of the three channels in the order of the model's input, in units of 0…255.
@@ -32,7 +33,7 @@ class NFNDataPreprocessor(BaseDataPreprocessor):
         mean: Sequence[float] = (123.675, 116.28, 103.53),
         std: Sequence[float] = (58.395, 57.12, 57.375),
         to_rgb: bool = False,
-        non_blocking: bool = False,
+        non_blocking: bool = True,
     ):
         super().__init__(non_blocking)
         for name, values in (('mean', mean), ('std', std)):
@@ -43,6 +44,17 @@ class NFNDataPreprocessor(BaseDataPreprocessor):
         self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.to_rgb = to_rgb
+        self._geometries: Dict[str, Tuple[SubjectGeometry, SubjectGeometry]] = {}  # by subject: as given, as moved
+
+    def cast_data(self, data: Any) -> Any:
+        """Move a batch, or a part of one, to the device."""
+        if not isinstance(data, SubjectGeometry):
+            return super().cast_data(data)
+        given, moved = self._geometries.get(data.subject, (None, None))
+        if given is None or moved.coordinates.device != self.device or not _same(given, data):
+            moved = data._replace(coordinates=data.coordinates.to(self.device))
+            self._geometries[data.subject] = data, moved
+        return moved
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Prepare a batch.
@@ -70,3 +82,8 @@ class NFNDataPreprocessor(BaseDataPreprocessor):
             inputs = inputs.flip(1)
         data['inputs'] = (inputs.float() - self.mean) / self.std
         return data
+
+
+def _same(one: SubjectGeometry, other: SubjectGeometry) -> bool:
+    """Compare two geometries, which data workers give a copy of in each batch."""
+    return one is other or (one[:3] == other[:3] and torch.equal(one.coordinates, other.coordinates))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmnfn.registry import MODELS
 from mmnfn.structures import SubjectGeometry
 
-from .roi_readout import ROIReadout
+from .roi_readout import ROIReadout, presence
 from .subject_adapter import INIT_STD
 from .timeformer import MultiScaleFMRITimeformer
 from .transformer import TransformerBlock
@@ -220,7 +220,6 @@ class FMRIEncoder(BaseModule):
             tokens = self.embedding(own.to(self.embedding.bias.dtype), subject)
             scales = self.timeformer(tokens, self.embedding.lengths(subject))
             rois.append(self.readout(scales if self.multi_scale else scales[-1:]))
-            has = torch.tensor([size > 0 for size in subject.roi_sizes], device=tokens.device)
-            present.append(has.expand(len(own), -1))
+            present.append(presence(tuple(subject.roi_sizes), tokens.device).expand(len(own), -1))
         features, there = torch.cat(rois), torch.cat(present)
         return FMRIFeatures(features, self.interaction(features, there), there)

@@ -48,7 +48,7 @@ def random_roi_mask(present: Tensor, ratio: float, sizes: Optional[Sequence[int]
         (B, K) bool on the device of ``present``, True where hidden; never True at an absent ROI.
     """
     sizes = sizes or (len(present),)
-    order = torch.rand(sum(sizes), present.shape[1]).split(list(sizes))[rank].to(present.device)
+    order = torch.rand(sum(sizes), present.shape[1]).split(list(sizes))[rank].to(present.device, non_blocking=True)
     hidden = (present.sum(dim=1, keepdim=True) * ratio).round().clamp(min=1)
     rank = order.masked_fill(~present, 2.0).argsort(dim=1).argsort(dim=1)
     return (rank < hidden) & present

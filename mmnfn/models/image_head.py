@@ -58,7 +58,7 @@ def last_feature_map(feats: Union[Tensor, Sequence[Tensor]], in_channels: int) -
             f'in_channels of the neck is {in_channels}, but the last feature map of the backbone '
             f'has {feat.shape[1]} channels; set neck.in_channels={feat.shape[1]}'
         )
-    if feat.requires_grad:
+    if feat.requires_grad and feat.device.type == 'cpu':
         # PyTorch 2.1's GELU for CPUs computes wrong gradients where the incoming one has other strides than its
         # output, which matters for a backbone that ends in a GELU.
         feat.register_hook(lambda grad: grad.contiguous())

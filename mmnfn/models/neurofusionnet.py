@@ -187,7 +187,7 @@ class NeuroFusionNet(BaseSelfSupervisor):
         ids = gather_features(ids, rank, world_size, sizes=sizes)
         image_ids, present = ids[:, 0], ids[:, 2:].bool()
         if self.training and adapter is not None:
-            adapter.trained_subjects[ids[:, 1]] = 1
+            adapter.trained_subjects.index_fill_(0, ids[:, 1], 1)
         # one tensor for all: one round of communication, and without guidance ROI features still get (zero) gradients
         features = torch.cat([image.context, fmri.context, image.rois.flatten(1), fmri.rois.flatten(1)], dim=1)
         features = gather_features(features, rank, world_size, sizes=sizes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import List, Sequence, Tuple
 
 import torch
@@ -9,6 +10,13 @@ from torch import Tensor, nn
 
 from .roi_linear import ROILinear
 from .subject_adapter import INIT_STD
+
+
+@lru_cache(maxsize=128)
+@torch.inference_mode(False)
+def presence(sizes: Tuple[int, ...], device: torch.device) -> Tensor:
+    """Tell which of K ROIs are there, by their numbers of voxels or tokens: (K,) bool, kept on the device."""
+    return torch.tensor([size > 0 for size in sizes], device=device)
 
 
 class ROIReadout(nn.Module):
@@ -56,5 +64,5 @@ class ROIReadout(nn.Module):
                 weights = torch.softmax(roi @ query.t(), dim=1)  # (B, L_k, queries)
                 rois.append((weights.transpose(1, 2) @ roi).flatten(1))
             pooled.append(torch.stack(rois, dim=1))
-        present = torch.tensor([length > 0 for length in scales[0][1]], device=pooled[0].device)
+        present = presence(scales[0][1], pooled[0].device)
         return self.linear(torch.cat(pooled, dim=2)).masked_fill(~present[:, None], 0.0)

@@ -139,7 +139,9 @@ def test_the_last_groups_are_filled_up_with_samples_of_the_same_subject(store):
 
 
 def test_more_groups_than_images_are_refused(store):
-    with pytest.raises(ValueError, match=r'subjects_per_step is 9; .* the 8 images of a step \(2 process\(es\) x batch'):
+    with pytest.raises(
+        ValueError, match=r'subjects_per_step is 9; .* the 8 images of a step \(2 process\(es\) x batch'
+    ):
         SubjectBatchSampler(Ranked(make_dataset(store), 0, 2), 4, subjects_per_step=9)
 
 
@@ -147,7 +149,9 @@ def test_more_groups_than_images_are_refused(store):
 def test_batches_of_testing_are_subject_pure_and_cover_everything(store, world_size):
     dataset = make_dataset(store)
     subject_of = subjects_of(dataset)
-    ranks = [list(SubjectBatchSampler(Ranked(dataset, rank, world_size, shuffle=False), 64)) for rank in range(world_size)]
+    ranks = [
+        list(SubjectBatchSampler(Ranked(dataset, rank, world_size, shuffle=False), 64)) for rank in range(world_size)
+    ]
     assert len({len(batches) for batches in ranks}) == 1  # the ranks take equally many steps
     batches = [batch for batches in zip(*ranks) for batch in batches]
     assert all(len({subject_of[i] for i in batch}) == 1 and 32 <= len(batch) <= 64 for batch in batches)

@@ -10,9 +10,7 @@ from mmnfn.losses import FMRIGuidedLoss, fmri_guided_loss
 N, K, D = 5, 4, 3
 
 
-def loop_guidance(
-    p, q, present, negatives='roi', ids=None, temperature=1.0, normalise=False, rois=range(K), mean=True
-):
+def loop_guidance(p, q, present, negatives='roi', ids=None, temperature=1.0, normalise=False, rois=range(K), mean=True):
     """L_bfg = -1/N sum_i sum_k log exp(p_i^k.q_i^k) / sum_g exp(p_i^k.q_i^g), over the ROIs that are there."""
 
     def similarity(i, k, j, g):

@@ -180,9 +180,7 @@ def test_one_process_with_all_groups_in_its_batch_takes_the_same_step(folder, wo
         torch.testing.assert_close(loss.detach(), ranks[-1]['losses'][name], rtol=1e-9, atol=0)
     for name, parameter in model.named_parameters():
         scale = float(parameter.grad.abs().max())
-        torch.testing.assert_close(
-            ranks[-1]['gradients'][name], parameter.grad, rtol=1e-9, atol=1e-9 * scale, msg=name
-        )
+        torch.testing.assert_close(ranks[-1]['gradients'][name], parameter.grad, rtol=1e-9, atol=1e-9 * scale, msg=name)
     assert torch.equal(model.fmri_encoder.embedding.adapter.trained_subjects, ranks[0]['trained'])
 
 

@@ -60,7 +60,9 @@ def train(store, shuffle_pairs=None):
 def test_all_weights_of_the_fmri_tower_are_learned_alike(store):
     """Adam moves each number by about the learning rate, so weights that start large stay what they were drawn as."""
     model, (images, responses, image_id, geometry) = small_model(), batch_of(store, 'train')
-    start = {name: weight.detach().clone() for name, weight in model.fmri_encoder.named_parameters() if weight.dim() > 1}
+    start = {
+        name: weight.detach().clone() for name, weight in model.fmri_encoder.named_parameters() if weight.dim() > 1
+    }
     start.pop('embedding.bias')  # of zeros
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for chosen in torch.randperm(len(images)).split(len(images) // 10)[:10]:  # an epoch

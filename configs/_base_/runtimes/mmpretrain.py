@@ -1,5 +1,7 @@
 default_scope = 'mmpretrain'
 default_hooks = dict(
+    # Hands losses to the log at its interval: reading them in each step would wait for the GPU as often.
+    runtime_info=dict(type='mmnfn.IntervalInfoHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os.path as osp
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional
 
 import torch
 from mmengine.dist import all_gather_object, all_reduce, barrier, is_main_process
@@ -21,15 +22,18 @@ from ..whole_file import save_whole
 # A GradScaler halves its scale, 65536 at first, with every gradient that is not finite, and leaves the step out. Below
 # this the scale is not the reason any more, and no step would ever be made again.
 SMALLEST_SCALE = 1e-6
+INTERVAL = 50
 
 
 @HOOKS.register_module()
 class NonFiniteLossHook(Hook):
     """Stop all ranks at the first loss or gradient that is not finite, and keep what is needed to see it again.
 
-    Losses and gradients are looked at together before the optimizer's step, so the weights are still those that gave
-    them; on an accelerator this waits for it once. Gradients that a GradScaler (``--amp``) leaves out are not looked
-    at, until its scale has come to nothing.
+    Gradients, which a loss that is not finite spoils, are looked at before the optimizer's step, so the weights are
+    still those that gave them. They are the same on all ranks; on an accelerator this waits for it once where gradients
+    are not clipped, and where they are MMEngine has waited for their norm already. Losses whose gradients are finite
+    all the same are looked at in every 50th iteration. Gradients that a GradScaler (``--amp``) leaves out are not
+    looked at, until its scale has come to nothing.
 
     Rank 0 then writes ``nonfinite_iter_N.pth`` to the work folder, N being the iteration, counted from 1 since the
     beginning of training, and every rank raises a FloatingPointError that names the iteration, the loss terms, the
@@ -63,10 +67,18 @@ class NonFiniteLossHook(Hook):
                 self._losses.update({name: _detached(value) for name, value in losses.items() if 'loss' in name})
 
         def look(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            scaled = getattr(optimizer, 'found_inf', None) is not None  # a fused one, which leaves the step out itself
-            self._check(runner, [] if scaled else _gradients(optimizer))
+            self._looked = True
+            if getattr(optimizer, 'found_inf', None) is not None:  # a fused one, which leaves the step out itself
+                return
+            if wrapper.clip_grad_kwargs:
+                norm = runner.message_hub.get_scalar(f'train/{wrapper.grad_name}').current()
+            else:
+                norm = _norm(optimizer)
+            if not math.isfinite(norm):
+                self._stop(runner)
 
-        model, optimizer = _unwrapped(runner.model), runner.optim_wrapper.optimizer
+        wrapper = runner.optim_wrapper
+        model, optimizer = _unwrapped(runner.model), wrapper.optimizer
         self._handles = [model.register_forward_hook(keep), optimizer.register_step_pre_hook(look)]
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
@@ -75,13 +87,23 @@ class NonFiniteLossHook(Hook):
         self._losses, self._looked = {}, False
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Look now where there was no step, because gradients are accumulated or a GradScaler left it out."""
+        """Look at the losses from time to time, and where there was no step.
+
+        There is none where gradients are accumulated or a GradScaler left it out.
+        """
+        bad = False
         if not self._looked:
             scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
             if scaler is None:
-                self._check(runner, _gradients(runner.optim_wrapper.optimizer))
+                bad = not math.isfinite(_norm(runner.optim_wrapper.optimizer))
             else:
-                self._check(runner, [], stuck=scaler.get_scale() < SMALLEST_SCALE)
+                bad = scaler.get_scale() < SMALLEST_SCALE
+        if not self._looked or self.every_n_train_iters(runner, INTERVAL):
+            bad |= any(not torch.isfinite(value).all() for value in self._losses.values())
+            flag = torch.tensor(int(bad), device=next(runner.model.parameters()).device)
+            all_reduce(flag, op='max')
+            if flag.item():
+                self._stop(runner)
         self._batch = self._random_state = None
 
     def after_train(self, runner) -> None:
@@ -89,18 +111,8 @@ class NonFiniteLossHook(Hook):
         for handle in self._handles:
             handle.remove()
 
-    def _check(self, runner, gradients: Sequence[Tensor], stuck: bool = False) -> None:
-        self._looked = True
-        values = [*self._losses.values()]
-        if gradients:
-            values.append(torch.stack(torch._foreach_norm(gradients)))
-        if not values:
-            return
-        bad = torch.stack([~torch.isfinite(value).all() for value in values]).any() | stuck
-        bad = bad.to(torch.int32)
-        all_reduce(bad, op='max')
-        if not bad.item():
-            return
+    def _stop(self, runner) -> None:
+        """Write the file and raise, on all ranks."""
         ranks = all_gather_object(
             dict(
                 batch=_on_cpu(self._batch),
@@ -153,8 +165,9 @@ def _detached(value: Any) -> Tensor:
     return torch.cat([v.detach().float().flatten() for v in values])
 
 
-def _gradients(optimizer: torch.optim.Optimizer) -> List[Tensor]:
-    return [p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
+def _norm(optimizer: torch.optim.Optimizer) -> float:
+    gradients = [p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
+    return float(torch.stack(torch._foreach_norm(gradients)).norm()) if gradients else 0.0
 
 
 def _source(batch: Any) -> str:
