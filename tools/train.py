@@ -36,6 +36,12 @@ def parse_args(argv=None):
     )
     parser.add_argument('--amp', action='store_true', help='mixed precision (GPUs only)')
     parser.add_argument(
+        '--amp-dtype',
+        choices=('bfloat16', 'float16'),
+        help='of --amp; default bfloat16 where the GPU has it, else float16 with a scaled loss',
+    )
+    parser.add_argument('--compile', action='store_true', help='compile the backbone')
+    parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
         help='scale the learning rate by (batch size of all processes) / auto_scale_lr.base_batch_size',
@@ -63,8 +69,11 @@ def build_config(args):
     run_config.refuse_activation_checkpointing(cfg)
     if args.no_validate:
         run_config.disable_validation(cfg)
-    if args.amp:
-        run_config.enable_amp(cfg)
+    if args.amp or args.amp_dtype:
+        run_config.enable_amp(cfg, args.amp_dtype)
+    if args.compile:
+        run_config.enable_compile(cfg)
+    run_config.use_accelerator(cfg)
     if args.auto_scale_lr:
         run_config.enable_auto_scale_lr(cfg)
     run_config.set_loader_defaults(cfg)

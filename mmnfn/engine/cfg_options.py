@@ -16,7 +16,14 @@ EVALUATORS = ('val_evaluator', 'test_evaluator')
 # option comes.
 SETTINGS = {
     *inspect.signature(Runner.__init__).parameters,
-    *('activation_checkpointing', 'auto_scale_lr', 'compile', 'data_root', 'efficient_conv_bn_eval'),
+    *(
+        'activation_checkpointing',
+        'auto_scale_lr',
+        'compile',
+        'compile_backbone',
+        'data_root',
+        'efficient_conv_bn_eval',
+    ),
     *('find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model', 'tta_pipeline'),
 }
 # Where a variable of the file may have been used for a path.

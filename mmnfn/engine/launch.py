@@ -248,6 +248,8 @@ def prepare_device(cfg: Config, launcher: str) -> Ranks:
                 f'{ranks.local_world_size} processes were started here and this machine shows {gpus} GPU(s): '
                 'start at most one process per GPU, or set CUDA_VISIBLE_DEVICES= (empty) to run on the CPU.'
             )
+        torch.set_float32_matmul_precision('high')  # TF32
+        torch.backends.cudnn.allow_tf32 = True
         return ranks
     limit_threads(ranks.local_world_size)
     adapt_to_cpu(cfg, launcher != 'none')
@@ -257,15 +259,22 @@ def prepare_device(cfg: Config, launcher: str) -> Ranks:
 
 
 class Runner(MMEngineRunner):
-    """MMEngine's Runner for backbones of MMPretrain, which freeze their ``frozen_stages`` in ``train()`` only.
+    """MMEngine's Runner, which makes the backbone ready before it wraps the model for several processes.
 
-    MMEngine calls that after it has wrapped the model for several processes, and the wrapper would wait for gradients
-    of weights that have none.
+    Backbones of MMPretrain freeze their ``frozen_stages`` in ``train()`` only. MMEngine calls that after it has wrapped
+    the model, and the wrapper would wait for gradients of weights that have none. On accelerators a ConvNeXt works with
+    its channels last. With ``compile_backbone`` in the config the backbone is compiled, and its weights keep their
+    names.
     """
 
     def wrap_model(self, model_wrapper_cfg: Optional[Dict], model: nn.Module) -> nn.Module:
-        """Wrap a model whose stages are frozen."""
+        """Wrap a model whose backbone is ready."""
         model.train()
+        backbone = getattr(model, 'backbone', None)
+        if get_device() != 'cpu' and type(backbone).__name__ == 'ConvNeXt':
+            backbone.to(memory_format=torch.channels_last)
+        if self.cfg.get('compile_backbone'):
+            backbone.forward = torch.compile(backbone.forward)
         return super().wrap_model(model_wrapper_cfg, model)
 
 

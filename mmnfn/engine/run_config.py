@@ -15,6 +15,7 @@ import tempfile
 import zipfile
 from typing import Any, Dict, Optional, Tuple
 
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 
@@ -132,8 +133,13 @@ def set_loader_defaults(cfg: Config) -> None:
         loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)
 
 
-def enable_amp(cfg: Config) -> None:
-    """``--amp``: mixed precision on an accelerator.
+def enable_amp(cfg: Config, dtype: Optional[str] = None) -> None:
+    """Follow ``--amp`` and ``--amp-dtype``: mixed precision on an accelerator.
+
+    Args:
+        cfg: The run's config.
+        dtype: ``'bfloat16'``, whose range needs no scaled loss, or ``'float16'``; by default what the config says, else
+            bfloat16 where the card has it.
 
     Raises:
         ValueError: There is no accelerator, or the optimizer wrapper is neither OptimWrapper nor AmpOptimWrapper.
@@ -148,8 +154,32 @@ def enable_amp(cfg: Config) -> None:
             f'--amp: the config has optim_wrapper.type={wrapper!r}; only OptimWrapper can be turned into '
             'AmpOptimWrapper. Leave the flag out.'
         )
-    cfg.optim_wrapper.type = 'AmpOptimWrapper'
-    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    dtype = dtype or cfg.optim_wrapper.get('dtype') or ('bfloat16' if _has_bfloat16() else 'float16')
+    scale = dict(enabled=False) if dtype == 'bfloat16' else cfg.optim_wrapper.get('loss_scale', 'dynamic')
+    cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype=dtype, loss_scale=scale)
+
+
+def _has_bfloat16() -> bool:
+    """Tell whether the card computes in bfloat16; torch also counts those that only emulate it."""
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+
+
+def use_accelerator(cfg: Config) -> None:
+    """Choose what is faster on an accelerator and the same elsewhere: the optimizer's fused kernel."""
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
+    if get_device() == 'cuda' and optimizer.get('type') in ('Adam', 'AdamW', 'SGD'):
+        optimizer.setdefault('fused', True)
+
+
+def enable_compile(cfg: Config) -> None:
+    """Follow ``--compile``: torch.compile for the backbone alone, whose inputs have one size.
+
+    Raises:
+        ValueError: The model has no backbone.
+    """
+    if 'backbone' not in (cfg.get('model') or {}):
+        raise ValueError('--compile: the config has no model.backbone. Leave the flag out.')
+    cfg.compile_backbone = True
 
 
 def enable_auto_scale_lr(cfg: Config) -> None:

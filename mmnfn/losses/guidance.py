@@ -29,10 +29,10 @@ def fmri_guided_loss(
 ) -> Tensor:
     """Equation 7: L_bfg = −1/N Σ_i Σ_k log [ exp(p_i^k·q_i^k) / Σ_g exp(p_i^k·q_i^g) ].
 
-    The literal form has ``temperature=1.0, normalize=False, negatives='roi', reduction='sum'``: the negatives are
-    the other ROIs g of the same sample. Constant codes, one for each ROI, minimise it without any knowledge of the stimulus;
-    ``'roi+batch'`` adds the same ROI k of the other samples j to the denominator (except where they show the same
-    image), which they cannot. ROIs that a subject does not have take no part, neither as k nor as g.
+    The literal form has ``temperature=1.0, normalize=False, negatives='roi', reduction='sum'``: the negatives are the
+    other ROIs g of the same sample. Constant codes, one for each ROI, minimise it without any knowledge of the
+    stimulus; ``'roi+batch'`` adds the same ROI k of the other samples j to the denominator (except where they show the
+    same image), which they cannot. ROIs that a subject does not have take no part, neither as k nor as g.
 
     Args:
         image_rois: (N, K, D) local image features p^k.

@@ -12,7 +12,8 @@ import torch.distributed as dist
 from mmengine.config import Config
 from toy_training import CONFIG, load, train
 
-from mmnfn.engine import launch
+from mmnfn.engine import launch, run_config
+from mmnfn.engine.launch import Runner
 
 LAUNCH_VARIABLES = (
     'RANK',
@@ -234,3 +235,20 @@ def test_stages_are_frozen_before_the_model_is_wrapped(tmp_path):
     for part, frozen in (('patch_embed', True), ('stages.0', True), ('stages.1', False), ('norm1', False)):
         keys = [key for key in first if key.startswith(f'backbone.{part}') and not key.endswith('index')]
         assert keys and all((key in still) == frozen for key in keys), part
+
+
+def test_compile_is_for_the_backbone_and_leaves_names_as_they_are(tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, 'compile', lambda function: compiled.append(function) or function)
+    (tmp_path / 'toy.py').write_text(CONFIG)
+    cfg = Config.fromfile(tmp_path / 'toy.py')
+    cfg.work_dir = str(tmp_path)
+    plain = Runner.from_cfg(cfg).model
+    assert compiled == []
+    run_config.enable_compile(cfg)
+    cfg.experiment_name = 'compiled'
+    model = Runner.from_cfg(cfg).model
+    assert [function.__self__ for function in compiled] == [model.backbone]
+    assert list(model.state_dict()) == list(plain.state_dict())
+    with pytest.raises(ValueError, match='--compile: the config has no model.backbone'):
+        run_config.enable_compile(Config(dict(model=dict(type='Wrapper'))))

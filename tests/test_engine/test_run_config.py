@@ -97,10 +97,29 @@ def test_amp_needs_an_accelerator(monkeypatch):
     with pytest.raises(ValueError, match='--amp.*GPU'):
         run_config.enable_amp(cfg)
     monkeypatch.setattr(run_config, 'get_device', lambda: 'cuda')
-    run_config.enable_amp(cfg)
-    assert cfg.optim_wrapper == dict(type='AmpOptimWrapper', loss_scale='dynamic')
     with pytest.raises(ValueError, match="--amp.*'ApexOptimWrapper'"):
         run_config.enable_amp(Config(dict(optim_wrapper=dict(type='ApexOptimWrapper'))))
+
+
+@pytest.mark.parametrize(
+    'card, asked, chosen', [(True, None, 'bfloat16'), (False, None, 'float16'), (True, 'float16', 'float16')]
+)
+def test_amp_takes_bfloat16_where_the_card_has_it(monkeypatch, card, asked, chosen):
+    monkeypatch.setattr(run_config, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(run_config, '_has_bfloat16', lambda: card)
+    cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper')))
+    run_config.enable_amp(cfg, asked)
+    scale = dict(enabled=False) if chosen == 'bfloat16' else 'dynamic'
+    assert cfg.optim_wrapper == dict(type='AmpOptimWrapper', dtype=chosen, loss_scale=scale)
+
+
+def test_optimizers_are_fused_on_gpus_only(monkeypatch):
+    cfg = Config(dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1.0))))
+    run_config.use_accelerator(cfg)
+    assert 'fused' not in cfg.optim_wrapper.optimizer
+    monkeypatch.setattr(run_config, 'get_device', lambda: 'cuda')
+    run_config.use_accelerator(cfg)
+    assert cfg.optim_wrapper.optimizer.fused is True
 
 
 def test_auto_scale_lr_needs_a_base_batch_size():
