@@ -93,7 +93,7 @@ class FMRIEncoder(BaseModule):
         window_size: w, in tokens.
         window_stride: s, in tokens.
         num_layers: h.
-        merge: ``'overlap'``, ``'concat'`` or ``'pool'``, see :class:`MultiScaleFMRITimeformer`.
+        merge: ``'overlap'`` or ``'concat'``, see :class:`MultiScaleFMRITimeformer`.
         multi_scale: Read the tokens of every layer, or those of the last one only.
         num_queries: Pooling queries per ROI class and layer.
         interaction_layers: Layers of the region interaction; 0 averages the ROI features.

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .transformer import TransformerBlock
-from .windows import pair_plan, slice_plan, sliding_plan
+from .windows import laid_slices, sliding_plan
 
-MERGES = ('overlap', 'concat', 'pool')
+MERGES = ('overlap', 'concat')
 
 
 class MultiScaleFMRITimeformer(nn.Module):
@@ -24,11 +24,9 @@ class MultiScaleFMRITimeformer(nn.Module):
       stays, and projections and MLP run once per token.
     - ``merge='concat'``: the literal form. Each slice goes through the whole block by itself, and the slices one after
       another are the next layer's sequence, which nearly doubles its length (w = 2s).
-    - ``merge='pool'``: as ``'overlap'``, and between two layers neighbouring tokens of a ROI are averaged in pairs, so
-      that a window of the next layer reaches twice as far for half the work.
 
-    All ROIs of a batch go through a layer at once, packed one after another without padding; attention runs once for
-    the full slices of all ROIs and samples, and once for each length that a short last one has.
+    All ROIs of a batch go through a layer at once, packed one after another without padding; attention runs w / s times
+    for the full slices of all ROIs and samples, and once for each length that a short last one has.
 
     Args:
         embed_dims: D, width of the tokens.
@@ -36,15 +34,15 @@ class MultiScaleFMRITimeformer(nn.Module):
         num_layers: h.
         window_size: w, in tokens.
         window_stride: s, in tokens.
-        merge: ``'overlap'``, ``'concat'`` or ``'pool'``.
+        merge: ``'overlap'`` or ``'concat'``.
         mlp_ratio: Hidden width of the MLPs in multiples of D.
         drop_rate: Dropout.
         drop_path_rate: Stochastic depth of the last layer; it grows linearly from 0 at the first.
         with_cp: Whether to compute the layers again in the backward pass, for less memory.
 
     Raises:
-        ValueError: If ``merge`` is unknown, a size is below 1, the stride exceeds the window (tokens would be skipped),
-            or D is no multiple of ``num_heads``.
+        ValueError: If ``merge`` is unknown, a size is below 1, the window is no multiple of the stride, or D none of
+            ``num_heads``.
     """
 
     def __init__(
@@ -65,10 +63,10 @@ class MultiScaleFMRITimeformer(nn.Module):
             raise ValueError(f'merge must be one of {MERGES}, but got {merge!r}')
         if num_layers < 1:
             raise ValueError(f'num_layers must be at least 1, but got {num_layers}')
-        if not 1 <= window_stride <= window_size:
+        if not 1 <= window_stride <= window_size or window_size % window_stride:
             raise ValueError(
-                'window_stride must be at least 1 and at most window_size, else tokens are skipped, but '
-                f'got window_stride={window_stride} and window_size={window_size}'
+                'window_stride must be at least 1, and window_size a multiple of it, but got '
+                f'window_stride={window_stride} and window_size={window_size}'
             )
         self.window_size = window_size
         self.window_stride = window_stride
@@ -87,8 +85,7 @@ class MultiScaleFMRITimeformer(nn.Module):
             lengths: (L_1, …, L_K); 0 for an absent ROI.
 
         Returns:
-            For each layer its output (B, T', D) and the K lengths in it; T' = T with ``'overlap'``, and about T/2, T/4,
-            … from the second layer on with ``'pool'``.
+            For each layer its output (B, T', D) and the K lengths in it; T' = T with ``'overlap'``.
 
         Raises:
             ValueError: If ``lengths`` does not add up to T.
@@ -99,16 +96,12 @@ class MultiScaleFMRITimeformer(nn.Module):
                 f'lengths must add up to the {x.shape[1]} tokens of x, and to at least 1, but got {lengths}'
             )
         outputs = []
-        for number, layer in enumerate(self.layers):
+        stride = self.window_stride
+        for layer in self.layers:
             if self.merge == 'concat':
-                tokens, lengths, plan = slice_plan(lengths, self.window_size, self.window_stride, x.device)
-                x = x.index_select(1, tokens)
-            else:
-                if self.merge == 'pool' and number > 0:
-                    target, share, lengths = pair_plan(lengths, x.device)
-                    pooled = x.new_zeros(len(x), sum(lengths), x.shape[2])
-                    x = pooled.index_add(1, target, x * share[:, None].to(x.dtype))
-                plan = sliding_plan(lengths, self.window_size, self.window_stride, x.device)
+                tokens, lengths = laid_slices(lengths, self.window_size, self.window_stride, x.device)
+                x, stride = x.index_select(1, tokens), self.window_size  # each slice attends to itself alone
+            plan = sliding_plan(lengths, self.window_size, stride, x.device)
             if self.with_cp and x.requires_grad:
                 x = checkpoint(layer, x, plan, use_reentrant=False)
             else:

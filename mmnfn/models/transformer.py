@@ -53,19 +53,33 @@ class SelfAttention(nn.Module):
         Returns:
             (B, T, D).
         """
-        qkv = self.qkv(x)
         if windows is None:
-            return self.out(self._attend(qkv, mask))
+            return self.out(self._attend(self.qkv(x), mask))
+        if windows.places is not None:
+            x = x.index_select(1, windows.places)
         batch, length, dims = x.shape
-        merged = qkv.new_zeros(batch, length, dims)
-        for index, share, shapes in windows:
+        qkv = self.qkv(x)
+        samples = qkv.flatten(0, 1)  # one after another, so that the pieces of a partition are a view
+        merged = None
+        for start, share in windows.partitions:
+            stop = len(samples) - (len(samples) - start) % windows.size
+            attended = self._attend(samples[start:stop].unflatten(0, (-1, windows.size))).flatten(0, 1)
+            if stop - start < len(samples):
+                attended = F.pad(attended, (0, 0, start, len(samples) - stop))
+            attended, share = attended.view(batch, length, dims), share.to(attended.dtype)
+            merged = attended * share if merged is None else torch.addcmul(merged, attended, share)
+        if merged is None:
+            merged = qkv.new_zeros(batch, length, dims)
+        if windows.short is not None:
+            index, share, shapes = windows.short
             parts = qkv.index_select(1, index).split([count * size for count, size in shapes], dim=1)
             attended = [
                 self._attend(part.reshape(-1, size, 3 * dims)).view(batch, -1, dims)
                 for part, (_, size) in zip(parts, shapes)
             ]
-            attended = torch.cat(attended, dim=1) if len(attended) > 1 else attended[0]
-            merged = merged.index_add(1, index, attended * share.to(attended.dtype))
+            merged = merged.index_add(1, index, torch.cat(attended, dim=1) * share.to(merged.dtype))
+        if windows.restore is not None:
+            merged = merged.index_select(1, windows.restore)
         return self.out(merged)
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import List, NamedTuple, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
 
 
 class Windows(NamedTuple):
-    """Windows over a sequence, one after another, those of the same length together.
+    """Windows that are gathered, one after another, those of the same length together.
 
     Attributes:
-        index: (N,) int64, the token at each place of the windows.
-        share: (N, 1) float32, one over the number of windows of the whole sequence that hold the token.
+        index: (N,) int64, the place of the layout at each place of the windows.
+        share: (N, 1) float32, one over the number of windows that hold the token.
         shapes: (W, w) for each length w: that many windows have it; N is the sum of W·w.
     """
 
@@ -23,8 +23,29 @@ class Windows(NamedTuple):
     shapes: Tuple[Tuple[int, int], ...]
 
 
-# All windows over a sequence: the longest ones, and all others if there are any.
-WindowPlan = Tuple[Windows, ...]
+class WindowPlan(NamedTuple):
+    """Windows over a sequence of ROIs, most of them without a copy.
+
+    In a layout in which each ROI begins at a multiple of the stride, the full windows are w / s partitions of the
+    sequence into pieces of w places, each partition beginning s places after the one before: views of it, and of the
+    samples of a batch one after another, if the layout's length is a multiple of w. Pieces that are no windows, because
+    they reach over the end of an ROI or a sample, are computed and count nothing.
+
+    Attributes:
+        size: w.
+        places: (T',) int64, the token at each place of the layout, any token at places that are none; None if the
+            layout is the sequence itself.
+        restore: (T,) int64, the place of each token in the layout; None likewise.
+        partitions: Pairs of the first place of a partition and (T', 1) float32, one over the number of windows that
+            hold the token where the partition's piece is a window, else 0.
+        short: The windows that have fewer than w tokens, if there are any.
+    """
+
+    size: int
+    places: Optional[Tensor]
+    restore: Optional[Tensor]
+    partitions: Tuple[Tuple[int, Tensor], ...]
+    short: Optional[Windows]
 
 
 def window_spans(length: int, size: int, stride: int) -> List[Tuple[int, int]]:
@@ -46,94 +67,76 @@ def window_spans(length: int, size: int, stride: int) -> List[Tuple[int, int]]:
     return [(start, min(start + size, length)) for start in range(0, count * stride, stride)]
 
 
-@torch.inference_mode(False)  # plans are cached, and an inference tensor could not serve a later training step
-def plan_from_spans(spans: List[Tuple[int, int]], device: torch.device) -> WindowPlan:
-    """Plan of windows given as slices (start, end) of the packed sequence.
-
-    Attention in windows of one length needs neither padding nor a mask, which takes less time, and on GPUs the fastest
-    kernel; only the last window of an ROI can be short, so that there are few lengths. Most windows are of the longest,
-    and are kept apart because the others have to be copied.
-    """
-    starts, ends = torch.tensor(spans, device=device).t()
-    sizes = ends - starts
-    lengths = sizes.unique().tolist()[::-1]
-    indices = [starts[sizes == length, None] + torch.arange(length, device=device) for length in lengths]
-    holders = torch.bincount(torch.cat([index.flatten() for index in indices]))
-    plan = []
-    for part in (indices[:1], indices[1:]):
-        if part:
-            index = torch.cat([index.flatten() for index in part])
-            shapes = tuple(tuple(index.shape) for index in part)
-            plan.append(Windows(index, 1 / holders[index, None].to(torch.float32), shapes))
-    return tuple(plan)
-
-
 @lru_cache(maxsize=128)
+@torch.inference_mode(False)  # plans are cached, and an inference tensor could not serve a later training step
 def sliding_plan(lengths: Tuple[int, ...], size: int, stride: int, device: torch.device) -> WindowPlan:
-    """Windows of all ROIs of a packed sequence; no window holds tokens of two ROIs.
+    """Plan the windows of all ROIs of a packed sequence; no window holds tokens of two ROIs.
 
     Args:
         lengths: (L_1, …, L_K), the ROIs lie one after another in the sequence.
-        size: w.
+        size: w, a multiple of ``stride``.
         stride: s.
         device: Where the plan is needed.
 
     Returns:
         The plan, cached.
     """
-    spans, offset = [], 0
-    for length in lengths:
-        spans += [(offset + start, offset + end) for start, end in window_spans(length, size, stride)]
-        offset += length
-    return plan_from_spans(spans, device)
+    offsets = [sum(lengths[:k]) for k in range(len(lengths))]
+    places: List[int] = []
+    starts: Dict[int, int] = {}  # of each ROI in the layout; ROIs without a full window come last
+    for k in sorted(range(len(lengths)), key=lambda k: lengths[k] < size):
+        if lengths[k] >= size:
+            places += [0] * (-len(places) % stride)
+        starts[k] = len(places)
+        places += range(offsets[k], offsets[k] + lengths[k])
+    if max(lengths, default=0) >= size:
+        places += [0] * (-len(places) % size)
+    restore = [starts[k] + i for k, length in enumerate(lengths) for i in range(length)]
+
+    masks = torch.zeros(size // stride, len(places))
+    short: Dict[int, List[int]] = {}
+    for k, length in enumerate(lengths):
+        for start, end in window_spans(length, size, stride):
+            first = starts[k] + start
+            if end - start == size:
+                masks[first % size // stride, first : first + size] = 1
+            else:
+                short.setdefault(end - start, []).append(first)
+    groups = [torch.tensor(first)[:, None] + torch.arange(length) for length, first in sorted(short.items())[::-1]]
+    index = torch.cat([group.flatten() for group in groups]) if groups else torch.zeros(0, dtype=torch.int64)
+    share = 1 / (masks.sum(dim=0) + torch.bincount(index, minlength=len(places))).clamp(min=1)
+    shapes = tuple(tuple(group.shape) for group in groups)
+    same = places == list(range(sum(lengths)))
+    return WindowPlan(
+        size,
+        None if same else torch.tensor(places, device=device),
+        None if same else torch.tensor(restore, device=device),
+        tuple((number * stride, (mask * share)[:, None].to(device)) for number, mask in enumerate(masks) if mask.any()),
+        Windows(index.to(device), share[index, None].to(device), shapes) if groups else None,
+    )
 
 
 @lru_cache(maxsize=128)
 @torch.inference_mode(False)
-def slice_plan(
+def laid_slices(
     lengths: Tuple[int, ...], size: int, stride: int, device: torch.device
-) -> Tuple[Tensor, Tuple[int, ...], WindowPlan]:
-    """Literal equation 5: the slices of each ROI, laid one after another, are the next sequence.
+) -> Tuple[Tensor, Tuple[int, ...]]:
+    """Lay the slices of each ROI one after another, as the next sequence: literal equation 5.
 
     Args:
         lengths: (L_1, …, L_K).
         size: w.
         stride: s.
-        device: Where the plan is needed.
+        device: Where the result is needed.
 
     Returns:
-        The token of the old sequence at each place of the new one, the K lengths of the new one, and the plan by which
-        each slice of the new sequence attends to itself alone.
+        The token of the old sequence at each place of the new one, and the K lengths of the new one, of which all
+        slices but the last of an ROI have w tokens.
     """
-    tokens, new_lengths, spans, offset = [], [], [], 0
+    tokens, new_lengths, offset = [torch.zeros(0, dtype=torch.int64)], [], 0
     for length in lengths:
-        start_of_roi = spans[-1][1] if spans else 0
-        for start, end in window_spans(length, size, stride):
-            begin = spans[-1][1] if spans else 0
-            spans.append((begin, begin + end - start))
-            tokens.append(torch.arange(offset + start, offset + end, device=device))
-        new_lengths.append((spans[-1][1] if spans else 0) - start_of_roi)
+        spans = window_spans(length, size, stride)
+        tokens += [torch.arange(offset + start, offset + end) for start, end in spans]
+        new_lengths.append(sum(end - start for start, end in spans))
         offset += length
-    return torch.cat(tokens), tuple(new_lengths), plan_from_spans(spans, device)
-
-
-@lru_cache(maxsize=128)
-@torch.inference_mode(False)
-def pair_plan(lengths: Tuple[int, ...], device: torch.device) -> Tuple[Tensor, Tensor, Tuple[int, ...]]:
-    """Averaging neighbouring tokens of a ROI in pairs; an odd last token stays alone.
-
-    Args:
-        lengths: (L_1, …, L_K).
-        device: Where the plan is needed.
-
-    Returns:
-        (T,) int64 place of each token in the new sequence, (T,) float32 weight of the token there, and the K new
-        lengths ⌈L_k / 2⌉.
-    """
-    targets, offset, new_lengths = [], 0, []
-    for length in lengths:
-        targets.append(offset + torch.arange(length, device=device) // 2)
-        new_lengths.append((length + 1) // 2)
-        offset += new_lengths[-1]
-    target = torch.cat(targets)
-    return target, 1 / torch.bincount(target)[target].to(torch.float32), tuple(new_lengths)
+    return torch.cat(tokens).to(device), tuple(new_lengths)

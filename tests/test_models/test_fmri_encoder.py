@@ -39,7 +39,6 @@ def data(sizes=(90, 31, 50), batch=4, seed=1):
     [
         dict(),
         dict(merge='concat'),
-        dict(merge='pool'),
         dict(with_cp=True),
         dict(adapter=dict(num_features=6)),
         dict(adapter=dict(kind='table', max_voxels=200)),
@@ -137,7 +136,7 @@ def test_evaluation_is_deterministic_and_training_is_not():
 
 def test_gradcheck():
     """Analytic gradients against differences, of responses and parameters, with adapter and every scale."""
-    sizes = dict(embed_dims=4, out_dims=4, mlp_ratio=1.0, kernel_size=4, stride=2, window_size=3, window_stride=2)
+    sizes = dict(embed_dims=4, out_dims=4, mlp_ratio=1.0, kernel_size=4, stride=2, window_size=4, window_stride=2)
     module = encoder(**sizes, num_queries=1, position_dims=2, adapter=dict(num_features=4))
     responses, geometry = data((9, 0, 5), batch=2)
     parameters = [

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmnfn.models import MultiScaleFMRITimeformer
-from mmnfn.models.windows import slice_plan, sliding_plan, window_spans
+from mmnfn.models.windows import laid_slices, sliding_plan, window_spans
 
 CPU = torch.device('cpu')
 DIMS, HEADS, W, S = 8, 2, 6, 3
@@ -73,19 +73,6 @@ def loop_concat(module, x):
     return outputs
 
 
-def loop_pool(module, x):
-    """As loop_overlap; from the second layer on, tokens 2i and 2i + 1 are averaged first."""
-    outputs = []
-    for number, block in enumerate(module.layers):
-        if number:
-            x = torch.stack([x[i : i + 2].mean(dim=0) for i in range(0, len(x), 2)])
-        single = timeformer(num_layers=1)
-        single.layers[0] = block
-        x = loop_overlap(single, x)[0]
-        outputs.append(x)
-    return outputs
-
-
 @pytest.mark.parametrize('length', [0, 1, 63, 64, 65, 96, 97, 128, 1723])
 def test_windows_cover_every_token_once_or_twice(length):
     spans = window_spans(length, 64, 32)
@@ -97,32 +84,53 @@ def test_windows_cover_every_token_once_or_twice(length):
     assert len(spans) < 2 or spans[-2][1] < length
 
 
-def test_plan_holds_each_token_and_no_window_crosses_rois():
-    lengths = (130, 0, 5, 64, 97)
-    plan = sliding_plan(lengths, 64, 32, CPU)
-    roi_of = torch.cat([torch.full((length,), k) for k, length in enumerate(lengths)])
-    assert [windows.shapes for windows in plan] == [((6, 64),), ((1, 34), (1, 33), (1, 5))]
-    share = torch.zeros(sum(lengths), 1)
-    for windows in plan:
-        parts = windows.index.split([count * size for count, size in windows.shapes])
-        for part, (_, size) in zip(parts, windows.shapes):
-            for index in part.split(size):
-                assert len(set(roi_of[index].tolist())) == 1
-                assert torch.equal(index, torch.arange(index[0], index[0] + size))
-        share.index_add_(0, windows.index, windows.share)
-    torch.testing.assert_close(share, torch.ones(sum(lengths), 1))
+def held_by(plan, length):
+    """Of each token of a sequence: the windows that hold it, as lists of tokens, and the sum of its shares."""
+    places = range(length) if plan.places is None else plan.places.tolist()
+    windows, shares = [], torch.zeros(length)
+    for start, share in plan.partitions:
+        assert len(share) % plan.size == 0 and len(share) == len(places)
+        for first in range(start, len(places) - plan.size + 1, plan.size):
+            piece = slice(first, first + plan.size)
+            assert (share[piece] > 0).all() or (share[piece] == 0).all()
+            if share[first] > 0:
+                windows.append([places[i] for i in range(len(places))[piece]])
+                shares[windows[-1]] += share[piece, 0]
+    if plan.short is not None:
+        parts = plan.short.index.split([count * size for count, size in plan.short.shapes])
+        for part, (_, size) in zip(parts, plan.short.shapes):
+            windows += [[places[i] for i in window.tolist()] for window in part.split(size)]
+        shares.index_add_(0, torch.tensor([places[i] for i in plan.short.index.tolist()]), plan.short.share[:, 0])
+    return windows, shares
 
 
-def test_literal_plan_lays_slices_one_after_another():
-    tokens, lengths, plan = slice_plan((7, 0, 2), W, S, CPU)
+@pytest.mark.parametrize('size, stride', [(64, 32), (48, 16), (32, 32)])
+@pytest.mark.parametrize('lengths', [(130, 0, 5, 64, 97), (128,), (64, 192), (7, 3), (5, 200, 9, 31, 300)])
+def test_plan_has_the_windows_of_equation_4_and_no_others(lengths, size, stride):
+    plan = sliding_plan(lengths, size, stride, CPU)
+    windows, shares = held_by(plan, sum(lengths))
+    expected, offset = [], 0
+    for length in lengths:
+        expected += [list(range(offset + a, offset + b)) for a, b in window_spans(length, size, stride)]
+        offset += length
+    assert sorted(windows) == sorted(expected)
+    torch.testing.assert_close(shares, torch.ones(sum(lengths)))
+    if plan.places is not None:
+        assert torch.equal(plan.places[plan.restore], torch.arange(sum(lengths)))
+
+
+def test_whole_windows_need_no_copy():
+    plan = sliding_plan((128,), 64, 32, CPU)
+    assert plan.places is None and plan.short is None and [start for start, _ in plan.partitions] == [0, 32]
+
+
+def test_literal_form_lays_slices_one_after_another():
+    tokens, lengths = laid_slices((7, 0, 2), W, S, CPU)
     assert tokens.tolist() == [0, 1, 2, 3, 4, 5, 3, 4, 5, 6, 7, 8]
     assert lengths == (10, 0, 2)
-    assert [windows.index.tolist() for windows in plan] == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
-    assert [windows.shapes for windows in plan] == [((1, 6),), ((1, 4), (1, 2))]
-    assert all((windows.share == 1).all() for windows in plan)
 
 
-@pytest.mark.parametrize('merge, loop', [('overlap', loop_overlap), ('concat', loop_concat), ('pool', loop_pool)])
+@pytest.mark.parametrize('merge, loop', [('overlap', loop_overlap), ('concat', loop_concat)])
 def test_equals_loop(merge, loop):
     module = timeformer(merge=merge)
     lengths = (14, 0, 5, 6, 10)
@@ -149,7 +157,7 @@ def test_one_window_is_full_attention():
     torch.testing.assert_close(module(x, (W,))[0][0], module.layers[0](x), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize('merge', ['overlap', 'concat', 'pool'])
+@pytest.mark.parametrize('merge', ['overlap', 'concat'])
 def test_tokens_of_one_roi_do_not_reach_another(merge):
     module = timeformer(merge=merge)
     x = torch.randn(1, 19, DIMS, dtype=torch.float64)
@@ -174,9 +182,9 @@ def test_receptive_field_grows_by_layer():
 
 
 def test_plan_made_in_inference_serves_training():
-    module = timeformer(window_size=5, window_stride=2)  # sizes that no other test caches
+    module = timeformer(window_size=10, window_stride=5)  # sizes that no other test caches
     x = torch.randn(1, 11, DIMS, dtype=torch.float64)
-    for merge in ('overlap', 'concat', 'pool'):
+    for merge in ('overlap', 'concat'):
         module.merge = merge
         with torch.inference_mode():
             module(x, (11,))
@@ -191,6 +199,7 @@ def test_plan_made_in_inference_serves_training():
         (dict(merge='sum'), 'merge'),
         (dict(num_layers=0), 'num_layers'),
         (dict(window_size=4, window_stride=5), 'window_stride'),
+        (dict(window_size=6, window_stride=4), 'window_size a multiple'),
         (dict(window_stride=0), 'window_stride'),
     ],
 )
