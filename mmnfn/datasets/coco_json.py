@@ -63,7 +63,7 @@ def read_instances(path: Union[str, Path]) -> Dict[str, Any]:
     for name, fields in INSTANCE_FIELDS.items():
         ids = set()
         for number, entry in enumerate(_entries(content, name, path)):
-            missing = [field for field in fields if entry.get(field) is None]
+            missing = [field for field in fields if entry.get(field) in (None, [])]
             if missing:
                 named = f'id {entry["id"]!r}' if 'id' in entry else f'number {number}'
                 raise ValueError(f'{path}: {missing[0]!r} is missing in {name}, {named}. Add it.')
@@ -103,8 +103,10 @@ def require_masks(content: Dict[str, Any], path: Union[str, Path]) -> None:
 
 def _entries(content: Any, name: str, path: Union[str, Path]) -> List[dict]:
     entries = content.get(name) if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+    if not isinstance(entries, list):
         raise ValueError(f'{path} has no list {name!r}. Is it a COCO annotation file?')
+    if not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError(f"{path}: an entry of {name!r} has no 'id' or other field. Is it a COCO annotation file?")
     return entries
 
 

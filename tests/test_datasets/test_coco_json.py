@@ -23,6 +23,7 @@ def change(name, **fields):
         (drop('annotations', 'area'), "'area' is missing in annotations, id 8"),
         (drop('annotations', 'id'), "'id' is missing in annotations, number 1"),
         (drop('images', 'height'), "'height' is missing in images, id 2"),
+        (change('annotations', bbox=[]), "'bbox' is missing in annotations, id 8"),
         (change('annotations', id=7), 'two annotations have the id 7'),
         (change('images', id=1), 'two images have the id 1'),
         (change('annotations', image_id='2'), "annotation 8 has image_id '2', and images have ids like 1"),
