@@ -16,6 +16,7 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mmnfn.datasets.coco_json import read_instances, require_masks
 from mmnfn.datasets.coco_overlap import read_nsd_images
 from mmnfn.registry import METRICS
 
@@ -33,7 +34,8 @@ class CocoNSDMetric(BaseMetric):
     ``images`` (how many), and ``bbox_mAP``, ``bbox_mAP_50``, ``…_75``, ``…_s``, ``…_m``, ``…_l`` and the same of
     ``segm``, in 0 to 1, not rounded, −1 where there is nothing to find.
 
-    Only images that were tested count; where the annotation file has more, the log says so.
+    A label is a class as MMDetection's ``CocoDataset`` numbers them: those of the dataset in the order of the file's
+    ``categories``. Only images that were tested count; where the annotation file has more, the log says so.
 
     Args:
         ann_file: COCO instances file of the tested images.
@@ -45,7 +47,8 @@ class CocoNSDMetric(BaseMetric):
 
     Raises:
         FileNotFoundError: There is no annotation file.
-        ValueError: ``metric`` is unknown, or ``nsd_images`` is no such file.
+        ValueError: ``metric`` is unknown, ``nsd_images`` is no such file, or the annotation file is no instances file,
+            lacks what the metric needs or, with ``nsd_images``, names its images by other ids than COCO's.
     """
 
     def __init__(
@@ -56,19 +59,33 @@ class CocoNSDMetric(BaseMetric):
         outfile_prefix: Optional[str] = None,
         collect_device: str = 'cpu',
     ):
-        super().__init__(collect_device=collect_device)
+        super().__init__(collect_device=collect_device, prefix='coco')
+        self.prefix = None  # the keys have one of two, see above
         self.metrics = [metric] if isinstance(metric, str) else list(metric)
         if not self.metrics or set(self.metrics) - set(IOU_TYPES):
             raise ValueError(f'metric must be some of {IOU_TYPES}, but got {metric!r}')
         if not Path(ann_file).is_file():
             raise FileNotFoundError(f'ann_file: there is no file {ann_file!r}. Give the COCO instances file.')
+        content = read_instances(ann_file)
+        if 'segm' in self.metrics:
+            require_masks(content, ann_file)
+        for number, annotation in enumerate(content['annotations'], 1):  # COCOeval takes the id 0 for no match
+            annotation.update(id=number, iscrowd=annotation.get('iscrowd', 0))
         with contextlib.redirect_stdout(io.StringIO()):
-            self.coco = COCO(str(ann_file))
+            self.coco = COCO()
+            self.coco.dataset = content
+            self.coco.createIndex()
         self.ann_file = ann_file
         self.outfile_prefix = outfile_prefix
         self.nsd_images = None
         if nsd_images is not None and Path(nsd_images).is_file():
             self.nsd_images = {i for ids in read_nsd_images(nsd_images).values() for i in ids}
+            named = [image_id for image_id in self.coco.imgs if not str(image_id).isdigit()]
+            if named:
+                raise ValueError(
+                    f'nsd_images: {ann_file} has an image of id {named[0]!r}, which is none of COCO. Leave nsd_images '
+                    'out.'
+                )
         elif nsd_images is not None:
             print_log(
                 f'nsd_images: there is no file {nsd_images!r}, so only all images are reported. Make it with '
@@ -87,8 +104,15 @@ class CocoNSDMetric(BaseMetric):
         """
         for sample in data_samples:
             predicted = sample['pred_instances']
+            image = self.coco.imgs.get(sample['img_id'])
+            size = tuple(sample['ori_shape'][:2]) if 'ori_shape' in sample else None
+            if image and size and size != (image['height'], image['width']):
+                raise ValueError(
+                    f'{self.ann_file} says that image {image["id"]!r} has height and width '
+                    f'{(image["height"], image["width"])}, and it was loaded with {size}. Correct the file.'
+                )
             result = dict(
-                img_id=int(sample['img_id']),
+                img_id=sample['img_id'],
                 bboxes=predicted['bboxes'].cpu().numpy(),
                 scores=predicted['scores'].cpu().numpy(),
                 labels=predicted['labels'].cpu().numpy(),
@@ -118,7 +142,7 @@ class CocoNSDMetric(BaseMetric):
             print_log(f'Tested {len(tested)} of the {len(self.coco.imgs)} images of {self.ann_file}.', 'current')
         subsets = dict(coco=sorted(tested))
         if self.nsd_images is not None:
-            subsets['coco_without_nsd'] = sorted(tested - self.nsd_images)
+            subsets['coco_without_nsd'] = sorted(i for i in tested if int(i) not in self.nsd_images)
         metrics: Dict[str, float] = {f'{name}/images': len(image_ids) for name, image_ids in subsets.items()}
         for iou_type in self.metrics:
             entries = _coco_results(results, iou_type, category_ids)
@@ -130,16 +154,16 @@ class CocoNSDMetric(BaseMetric):
         return metrics
 
     def _category_ids(self) -> List[int]:
-        """COCO's id of each of the dataset's classes, by name."""
-        by_name = {category['name']: category['id'] for category in self.coco.cats.values()}
+        """COCO's id of each label."""
         classes = self.dataset_meta['classes']
-        missing = [name for name in classes if name not in by_name]
+        found = [category for category in self.coco.cats.values() if category['name'] in classes]
+        missing = sorted(set(classes) - {category['name'] for category in found})
         if missing:
             raise ValueError(
                 f'ann_file: {self.ann_file} has no class {missing[0]!r} ({len(missing)} of {len(classes)} missing). '
                 'Give the file that the tested dataset reads.'
             )
-        return [by_name[name] for name in classes]
+        return [category['id'] for category in found]
 
     def _evaluate(self, entries: List[dict], iou_type: str, image_ids: List[int], category_ids: List[int]) -> dict:
         if not image_ids:  # COCOeval fails without one

@@ -212,6 +212,16 @@ def test_a_test_needs_the_whole_model(tmp_path, export):
     assert 'model: 6 of 6 tensors loaded from' in log(tmp_path)
 
 
+def test_a_checkpoint_of_classes_in_another_order_is_not_tested(tmp_path, monkeypatch):
+    path = str(tmp_path / 'whole.pth')
+    torch.save(dict(state_dict=Toy().state_dict(), meta=dict(dataset_meta=dict(classes=('cat', 'dog')))), path)
+    monkeypatch.setattr(Numbers, 'metainfo', dict(classes=['cat', 'dog']), raising=False)
+    assert make(tmp_path, Toy(), train=False, load_from=path).test() == dict(count=2)
+    monkeypatch.setattr(Numbers, 'metainfo', dict(classes=['dog', 'cat']))
+    with pytest.raises(LoadAuditError, match="Label 0 is 'cat' by .*whole.pth.* and 'dog' by the dataset"):
+        make(tmp_path, Toy(), train=False, load_from=path).test()
+
+
 @pytest.mark.parametrize('library', ['mmengine', 'mmpretrain'])
 def test_averaged_weights_are_those_of_the_checkpoint(tmp_path, library):
     """MMPretrain's EMAHook has the other ones in the model until the test begins."""

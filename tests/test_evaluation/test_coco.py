@@ -60,9 +60,12 @@ def truth(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def samples(truth):
-    """Predictions for all images: annotations moved, sometimes lost, and false ones; image 12 has none at all."""
+    """Predictions for all images: annotations moved, sometimes lost, and false ones; image 12 has none at all.
+
+    Labels are MMDetection's, in the order of the file's categories and not of CLASSES.
+    """
     rng = np.random.default_rng(1)
-    label = {7: 0, 3: 1}
+    label = {3: 0, 7: 1}
     found = {i: [] for i in range(1, 13)}
     for a in truth[1]['annotations']:
         if rng.random() > 0.2:
@@ -131,7 +134,7 @@ def test_perfect_predictions_and_none(truth, samples):
         boxes = torch.tensor([a['bbox'] for a in entries]).view(-1, 4).float()
         boxes[:, 2:] += boxes[:, :2]
         predicted = dict(
-            labels=torch.tensor([{7: 0, 3: 1}[a['category_id']] for a in entries], dtype=torch.int64),
+            labels=torch.tensor([{3: 0, 7: 1}[a['category_id']] for a in entries], dtype=torch.int64),
             scores=torch.ones(len(entries)),
             bboxes=boxes,
             masks=[a['segmentation'] for a in entries],
@@ -177,6 +180,83 @@ def test_a_crowd_is_nothing_to_find(truth, samples, tmp_path):
         path = tmp_path / f'{crowd}.json'
         path.write_text(json.dumps(content))
         assert evaluate((path, content), empty)['coco/segm_mAP'] == expected
+
+
+@pytest.fixture()
+def pair(tmp_path):
+    """A file of one image with the categories (cat, dog), and perfect predictions by MMDetection's labels."""
+    annotations = [
+        dict(id=i, image_id=5, category_id=i, bbox=[x, 0, 10, 10], area=100, iscrowd=0)
+        | dict(segmentation=[[x, 0, x + 10, 0, x + 10, 10, x, 10]])
+        for i, x in ((1, 0), (2, 20))
+    ]
+    content = dict(
+        images=[dict(id=5, width=SIDE, height=40, file_name='5.jpg')],
+        categories=[dict(id=1, name='cat'), dict(id=2, name='dog')],
+        annotations=annotations,
+    )
+    found = dict(
+        labels=torch.tensor([0, 1]),
+        scores=torch.ones(2),
+        bboxes=torch.tensor([[0, 0, 10, 10], [20, 0, 30, 10]]),
+        masks=torch.zeros(2, 40, SIDE, dtype=torch.bool),
+    )
+    found['masks'][0, :10, :10] = found['masks'][1, :10, 20:30] = True
+    return content, [dict(img_id=5, ori_shape=(40, SIDE), pred_instances=found)], tmp_path / 'instances.json'
+
+
+@pytest.mark.parametrize('classes', [('cat', 'dog'), ('dog', 'cat')])
+def test_labels_are_those_of_mmdetections_dataset(pair, monkeypatch, classes):
+    content, samples, path = pair
+    path.write_text(json.dumps(content))
+    monkeypatch.setitem(globals(), 'CLASSES', classes)
+    CocoDataset = pytest.importorskip('mmdet.datasets').CocoDataset
+    dataset = CocoDataset(ann_file=str(path), data_prefix=dict(img=''), metainfo=dict(classes=classes))
+    labels = [instance['bbox_label'] for instance in dataset.get_data_info(0)['instances']]
+    assert labels == samples[0]['pred_instances']['labels'].tolist() == [0, 1]
+    metrics = evaluate((path, content), samples)
+    assert metrics['coco/bbox_mAP'] == metrics['coco/segm_mAP'] == pytest.approx(1)
+
+
+def test_what_a_file_says_in_its_own_way_is_made_right(pair, capsys):
+    """Annotation ids from 0, no iscrowd, and image ids as texts, which are NSD's numbers all the same."""
+    content, samples, path = pair
+    content['images'][0]['id'] = samples[0]['img_id'] = '0005'
+    for number, annotation in enumerate(content['annotations']):
+        annotation.update(id=number, image_id='0005')
+        del annotation['iscrowd']
+    path.write_text(json.dumps(content))
+    nsd = path.with_name('nsd.json')
+    nsd.write_text(json.dumps(dict(train2017=[], val2017=[5])))
+    metrics = evaluate((path, content), samples, nsd_images=str(nsd))
+    assert metrics['coco/bbox_mAP'] == metrics['coco/segm_mAP'] == pytest.approx(1)
+    assert metrics['coco_without_nsd/images'] == 0
+    content['images'][0]['id'] = samples[0]['img_id'] = 'five.jpg'
+    for annotation in content['annotations']:
+        annotation['image_id'] = 'five.jpg'
+    path.write_text(json.dumps(content))
+    assert evaluate((path, content), samples)['coco/segm_mAP'] == pytest.approx(1)
+    with pytest.raises(ValueError, match="image of id 'five.jpg', which is none of COCO. Leave nsd_images out"):
+        evaluate((path, content), samples, nsd_images=str(nsd))
+
+
+def test_sizes_of_the_file_are_those_of_the_tested_images(pair):
+    content, samples, path = pair
+    content['images'][0].update(width=40, height=SIDE)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r'image 5 has height and width \(60, 40\), and it was loaded with \(40, 60\)'):
+        evaluate((path, content), samples)
+
+
+def test_a_metric_without_words(pair, capsys):
+    """Neither pycocotools nor MMEngine's warning of a missing prefix."""
+    content, samples, path = pair
+    path.write_text(json.dumps(content))
+    logger = MMLogger.get_instance('test_coco_words')
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+    evaluate((path, content), samples)
+    assert capsys.readouterr() == ('', '')
 
 
 def test_only_tested_images_count(truth, samples):

@@ -7,6 +7,7 @@ figures are the same.
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,7 @@ def metrics_of(folder, config, processes=1):
     environment.update(PYTHON=sys.executable, PYTHONPATH=str(TOY_MODELS), OMP_NUM_THREADS='1')
     done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
+    assert 'creating index' not in done.stdout, 'which is what pycocotools says'
     return json.loads(out.read_text()), pickle.loads(dump.read_bytes())
 
 
@@ -117,6 +119,16 @@ def test_detection_on_simulated_images_with_one_and_two_processes(world, tmp_pat
     annotations = world / 'coco/annotations/instances_val2017.json'
     class_names = tuple(category['name'] for category in json.loads(annotations.read_text())['categories'])
     check_detection(tmp_path, annotations, world / 'coco/val2017', class_names, processes=(1, 2))
+
+
+def test_detection_with_classes_in_another_order_than_the_file_is_refused(world, tmp_path, run):
+    torch.save(dict(state_dict={}), tmp_path / 'any.pth')
+    config = ROOT / 'configs/demo/mask-rcnn_micro_fpn_demo.py'
+    turned = '[house,tree,ball,cup,chair,car,animal,word,body,face]'
+    options = [f'data_root={world / "coco"}', f'test_dataloader.dataset.metainfo.classes={turned}']
+    code, _, error = run('test', config, tmp_path / 'any.pth', '--cfg-options', *options)
+    assert code == 2 and error.count('\n') == 1
+    assert re.search("Label 0 is 'house' by test_dataloader.* and 'face' by .*instances_val2017.json", error)
 
 
 def test_detection_on_real_images(real_data, tmp_path):

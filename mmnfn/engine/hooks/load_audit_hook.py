@@ -13,6 +13,7 @@ from torch import nn
 
 from mmnfn.registry import HOOKS
 
+from ..annotation_check import check_labels
 from ..checkpoint_file import Checkpoint, local_copy, read_checkpoint
 from ..load_audit import LoadAudit, LoadAuditError, audit_load
 
@@ -34,7 +35,8 @@ class LoadAuditHook(Hook):
       running anything in it, and compares keys and shapes; after loading it compares values. A table goes to the log.
       Anything short of every weight ends the run, but for norms of stages that pretraining did not use.
     - ``load_from`` in training: the same for the model's backbone; other parts may differ.
-    - the checkpoint of a test or validation: the same for the whole model.
+    - the checkpoint of a test or validation: the same for the whole model; and the classes that it was trained on have
+      to be those of the dataset, in the same order.
     - ``resume``: the file is only looked at before it is opened.
 
     Args:
@@ -86,11 +88,13 @@ class LoadAuditHook(Hook):
             self.before_test(runner)
 
     def before_test(self, runner) -> None:
-        """Compare the whole model with its checkpoint."""
+        """Compare the whole model with its checkpoint, and the classes of both."""
         if runner._has_loaded:
-            self._audit(runner, [('model', _loaded_model(runner), dict(checkpoint=runner._load_from))])
+            loops = [loop for loop in (runner._test_loop, runner._val_loop) if isinstance(loop, BaseLoop)]
+            loads = [('model', _loaded_model(runner), dict(checkpoint=runner._load_from))]
+            self._audit(runner, loads, loops[0].dataloader.dataset if loops else None)
 
-    def _audit(self, runner, loads) -> None:
+    def _audit(self, runner, loads, dataset=None) -> None:
         audits: List[LoadAudit] = []
         for name, module, init_cfg in loads:
             checkpoint = self._read(init_cfg['checkpoint'], name)
@@ -98,6 +102,14 @@ class LoadAuditHook(Hook):
                 runner.logger.warning(f'{init_cfg["checkpoint"]} is not a local file: what it loaded is not audited.')
             else:
                 audits.append(audit_load(name, module, checkpoint, init_cfg.get('prefix')))
+                trained = (checkpoint.meta.get('dataset_meta') or {}).get('classes')
+                tested = getattr(dataset, 'metainfo', {}).get('classes')
+                # with return_classes the classes are words for the model, not labels
+                if trained and tested and not getattr(dataset, 'return_classes', False):
+                    try:
+                        check_labels(f'{checkpoint.path}, which was trained on them,', trained, 'the dataset', tested)
+                    except ValueError as error:
+                        raise LoadAuditError(str(error)) from error
         self._report(runner, audits)
 
     @staticmethod
