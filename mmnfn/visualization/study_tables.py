@@ -6,6 +6,8 @@ import csv
 import io
 from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
+from mmengine.config import Config
+
 from mmnfn.experiments.results import StudyResults, formatted, formatted_difference, paired_difference, summarise
 from mmnfn.experiments.study import Study
 
@@ -75,7 +77,7 @@ class Table(NamedTuple):
 
     Attributes:
         title: Its heading.
-        seeds: Number of seeds of the study.
+        caption: What its figures are: of how many seeds, and how many subjects a training step had.
         head: Column headings.
         rows: Texts, as many as headings each.
         papers: Which columns are the paper's.
@@ -85,7 +87,7 @@ class Table(NamedTuple):
     """
 
     title: str
-    seeds: int
+    caption: str
     head: Tuple[str, ...]
     rows: List[Tuple[str, ...]]
     papers: Tuple[int, ...]
@@ -171,7 +173,27 @@ def make_table(results: StudyResults, layout: Layout) -> Table:
                     clear.append((False, False, *(d.low > 0 or d.high < 0 for d in apart)))
     difference_head = ('backbone', 'difference', *(column.name for column in columns))
     papers = tuple(number for number, name in enumerate(head) if name.endswith(', paper'))
-    return Table(layout.title, len(study.seeds), tuple(head), body, papers, difference_head, differences, clear)
+    return Table(layout.title, _caption(study, layout), tuple(head), body, papers, difference_head, differences, clear)
+
+
+def _caption(study: Study, layout: Layout) -> str:
+    """Say what the figures of a table are."""
+    rows: Dict[int, List[str]] = {}
+    for job in study.jobs:
+        row = job.labels['row']
+        if job.labels['task'] != 'pretrain' or row not in layout.rows:
+            continue
+        node = study.content['backbones'][job.labels['backbone']]['pretrain'][row]
+        if 'config' in node:  # random weights have had no step
+            sampler = (Config.fromfile(job.config).get('train_dataloader') or {}).get('batch_sampler') or {}
+            option = (node.get('options') or {}).get('train_dataloader.batch_sampler.subjects_per_step')
+            rows.setdefault(int(option or sampler.get('subjects_per_step', 1)), []).append(row)
+    steps = [
+        f'{count} subject{"s" if count > 1 else ""} in a training step'
+        + (f' ({", ".join(dict.fromkeys(names))})' if len(rows) > 1 else '')
+        for count, names in sorted(rows.items())
+    ]
+    return '; '.join([f'Mean ± standard deviation over {len(study.seeds)} seeds', *steps]) + '.'
 
 
 def markdown(table: Table) -> str:
@@ -179,7 +201,7 @@ def markdown(table: Table) -> str:
     lines = [
         f'### {table.title}',
         '',
-        f'Mean ± standard deviation over {table.seeds} seeds.',
+        table.caption,
         '',
         *_grid(table.head, table.rows),
     ]

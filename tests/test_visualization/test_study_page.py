@@ -118,7 +118,7 @@ def test_page():
     rows = [('micro', 'nfn', '31.0 ± 4.4', '57.4'), ('micro', '<b>', 'missing', '')]
     differences = [('micro', 'a − b', '+6.0 [+1.0, +11.0]'), ('micro', 'a − c', '-0.5 [-1.5, +0.5]')]
     head = ('backbone', 'weights', 'PCC', 'PCC, paper')
-    table = Table('T', 3, head, rows, (3,), ('backbone', 'difference', 'PCC'), differences, CLEAR)
+    table = Table('T', 'Mean over 3 seeds.', head, rows, (3,), ('backbone', 'difference', 'PCC'), differences, CLEAR)
     text = study_page('A & B', [Part('one', '3 of 4 jobs are done.', [table], [])])
     page = Page(text)
     assert page.cells == [

@@ -161,3 +161,23 @@ def test_shipped_tables_can_be_made_before_anything_is_done(path, tmp_path):
     study = read_study(path, ROOT, tmp_path)
     tables = [make_table(StudyResults(study), layout) for layout in read_layouts(study)]
     assert tables and all(cell == 'missing' for table in tables for row in table.rows for cell in row[2:3])
+
+
+@pytest.mark.parametrize(
+    'option, caption', [(None, '4 subjects in a training step'), (2, '2 subjects in a training step')]
+)
+def test_tables_name_the_subjects_of_a_training_step(tmp_path, option, caption):
+    options = {} if option is None else {'train_dataloader.batch_sampler.subjects_per_step': option}
+    rows = dict(nfn=dict(config='configs/nfn/pretrain_nsd.py', options=options))
+    transfer = dict(encode=dict(config='configs/encoding/swin-s_nsd.py', train=False))
+    content = dict(
+        name='toy',
+        work_dir=str(tmp_path),
+        seeds=[0],
+        backbones=dict(swin=dict(pretrain=rows, transfer=transfer)),
+        tables=[dict(title='T', columns=dict(PCC=dict(task='encode', metric='encoding/pcc')))],
+    )
+    (tmp_path / 'study.yml').write_text(yaml.safe_dump(content, sort_keys=False))
+    study = read_study(tmp_path / 'study.yml', ROOT)
+    table = make_table(StudyResults(study), read_layouts(study)[0])
+    assert f'Mean ± standard deviation over 1 seeds; {caption}.' in markdown(table)
