@@ -270,7 +270,8 @@ class ROIStore:
         if not index.size:
             raise ValueError(f'{self.path} has no voxel in {", ".join(roi_names)}. Choose other ROIs.')
         coordinates = torch.from_numpy(self.coordinates[np.concatenate(positions)])
-        return SubjectGeometry(self.subject, tuple(roi_names), tuple(len(p) for p in parts), coordinates), index
+        sizes, voxels = tuple(len(p) for p in parts), torch.from_numpy(index.astype(np.int64))
+        return SubjectGeometry(self.subject, tuple(roi_names), sizes, coordinates, voxels), index
 
     def _rng(self, seed: int, control: str) -> np.random.Generator:
         """Source of randomness of a control; every subject has its own."""

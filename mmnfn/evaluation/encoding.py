@@ -22,7 +22,7 @@ class SubjectVoxels(NamedTuple):
     Attributes:
         place: (V,) where the voxel axis (N,) of a batch, which has the ROIs one after another, has them first.
         rois: Name of each ROI class that the subject has → indices into the V voxels.
-        coordinates: (V, 3) mm.
+        index: (V,) in the subject's ROI store, ascending.
         noise_ceiling: (V,) percent of variance of a test response.
         ncsnr: (V,).
         bands: Sizes of the groups of features.
@@ -30,23 +30,21 @@ class SubjectVoxels(NamedTuple):
 
     place: np.ndarray
     rois: Dict[str, np.ndarray]
-    coordinates: np.ndarray
+    index: np.ndarray
     noise_ceiling: np.ndarray
     ncsnr: np.ndarray
     bands: Tuple[int, ...]
 
     @classmethod
     def of(cls, batch: dict, bands: Sequence[int]) -> SubjectVoxels:
-        """The voxels of a batch; a voxel is known by where it is."""
+        """The voxels of a batch; a voxel is known by its index, for a control may say that it is elsewhere."""
         geometry = batch['geometry']
-        coordinates, place, number = np.unique(
-            geometry.coordinates.cpu().numpy(), axis=0, return_index=True, return_inverse=True
-        )
-        parts = np.split(number.reshape(-1), np.cumsum(geometry.roi_sizes)[:-1])
+        index, place, number = np.unique(geometry.voxels.cpu().numpy(), return_index=True, return_inverse=True)
+        parts = np.split(number, np.cumsum(geometry.roi_sizes)[:-1])
         return cls(
             place,
             {name: part for name, part in zip(geometry.roi_names, parts) if part.size},
-            coordinates,
+            index,
             batch['noise_ceiling'].cpu().numpy()[place],
             batch['ncsnr'].cpu().numpy()[place],
             tuple(bands),
@@ -156,7 +154,7 @@ class EncodingMetric(GatheredMetric):
             if self.map_dir is not None and is_main_process():
                 store = ROIStore(Path(self.data_root) / f'{subject}.h5')
                 path = Path(self.map_dir) / f'{subject}_pcc.nii.gz'
-                write_voxel_map(store, voxels.coordinates, outcome.r, path)
+                write_voxel_map(store, voxels.index, outcome.r, path)
             for name, values in self._figures(outcome, voxels).items():
                 own.setdefault(name, {})[subject] = values
             for group, members in voxels.groups().items():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmnfn.datasets import NSDDataset, ROIStore
+from mmnfn.datasets import ROI_CLASSES, NSDDataset, PackNSDInputs, ROIStore, collate_subject_batch
 from mmnfn.evaluation import EncodingMetric, encoding, fit_encoding_model, gathered_metric
 from mmnfn.structures import SubjectGeometry
 
@@ -19,7 +19,7 @@ NCSNR = torch.tensor([0.9, 0.9, 0.1, 0.9, 0.9])
 
 def add(metric, features, responses, splits, subject, batch=10, ceiling=CEILING, ncsnr=NCSNR):
     """Give the metric the samples of a subject in batches."""
-    geometry = SubjectGeometry(subject, ROIS, SIZES, torch.arange(15.0).reshape(5, 3))
+    geometry = SubjectGeometry(subject, ROIS, SIZES, torch.zeros(5, 3), torch.arange(5))
     for start in range(0, len(features), batch):
         part = slice(start, start + batch)
         samples = [
@@ -86,8 +86,8 @@ def test_a_voxel_in_two_rois_counts_in_both_and_once_among_all(known):
     """As NSD's streams hold nearly all of the other classes."""
     features, responses, splits = known
     twice = [3, 0, 1, 3, 2, 4]  # faces: voxels 3 and 0; streams: 1, 3, 2, 4
-    places = torch.arange(15.0).reshape(5, 3)[torch.tensor([4, 0, 1, 4, 2, 3])]
-    geometry = SubjectGeometry('subj04', ('floc-faces', 'streams'), (2, 4), places)
+    index = torch.tensor([4, 0, 1, 4, 2, 3])
+    geometry = SubjectGeometry('subj04', ('floc-faces', 'streams'), (2, 4), torch.zeros(6, 3), index)
     metric = EncodingMetric(bootstraps=200)
     batch = dict(geometry=geometry, responses=torch.tensor(responses[:, twice]), split=splits)
     batch.update(noise_ceiling=CEILING[twice], ncsnr=NCSNR[twice])
@@ -100,6 +100,22 @@ def test_a_voxel_in_two_rois_counts_in_both_and_once_among_all(known):
     once = evaluate(*known, bootstraps=200)
     overall = [key for key in once if '_roi_' not in key]
     assert {key: figures[key] for key in overall} == pytest.approx({key: once[key] for key in overall})
+
+
+def test_voxels_that_are_said_to_be_elsewhere_are_still_the_same_voxels(store):
+    """permute_positions gives voxels of different ROIs the same place, and one voxel in two ROIs different ones."""
+    figures = []
+    for seed in (None, 0):
+        dataset = NSDDataset(store, [1], 'images_32.h5', split='all', permute_positions=seed)
+        batch = collate_subject_batch([PackNSDInputs().transform(dataset[i]) for i in range(0, len(dataset), 4)])
+        metric = EncodingMetric(bootstraps=5)
+        images = batch['inputs'].flatten(1)[:, ::96].float()
+        metric.process(batch, [dict(features=f, image_id=int(i)) for f, i in zip(images, batch['image_id'])])
+        figures.append(metric.evaluate(len(images)))
+    np.testing.assert_equal(*figures)
+    own = ROIStore(store / 'subj01.h5')
+    assert figures[0]['encoding/voxels'] == len(np.unique(np.concatenate([own.roi(name) for name in ROI_CLASSES])))
+    assert figures[0]['encoding/pcc'] > 0.1
 
 
 def test_figures_of_unlike_subjects_are_their_means(known):
