@@ -13,7 +13,7 @@ from mmnfn.registry import METRICS
 
 from .encoding_maps import write_voxel_map
 from .encoding_model import EncodingResult, draw_images, fit_encoding_model
-from .gathered_metric import GatheredMetric, response_digests
+from .gathered_metric import GatheredMetric, photo_ids, response_digests
 
 
 class SubjectVoxels(NamedTuple):
@@ -74,11 +74,12 @@ class EncodingMetric(GatheredMetric):
     - ``ceiling``: square root of the noise ceiling, mean over voxels: the ``pcc`` of a model that knows all.
 
     Behind each but the last, ``_low`` and ``_high``: 95% interval by percentile bootstrap over test images, the same
-    ones for all subjects, and with all of an image's trials where the data set gives single ones. It says how much the
-    figure depends on which images were shown, and nothing of other subjects or training runs. ``pcc_se`` is the
-    standard error of ``pcc`` from the same bootstrap. Counts of voxels, summed over subjects: ``voxels``,
-    ``voxels_constant`` (no variance in responses or predictions: r is NaN and counts nowhere), ``voxels_normalized``
-    and ``voxels_reliable`` (those that the two figures are of). A voxel in two ROIs counts in both, and once among all.
+    ones for all subjects, and with all of an image's trials where the data set gives single ones, and all crops of a
+    photograph. It says how much the figure depends on which images were shown, and nothing of other subjects or
+    training runs. ``pcc_se`` is the standard error of ``pcc`` from the same bootstrap. Counts of voxels, summed over
+    subjects: ``voxels``, ``voxels_constant`` (no variance in responses or predictions: r is NaN and counts nowhere),
+    ``voxels_normalized`` and ``voxels_reliable`` (those that the two figures are of). A voxel in two ROIs counts in
+    both, and once among all.
 
     Args:
         min_ceiling: In percent of variance.
@@ -122,12 +123,14 @@ class EncodingMetric(GatheredMetric):
         geometry = data_batch['geometry']
         if geometry.subject not in self._voxels and len(data_samples):
             self._voxels[geometry.subject] = SubjectVoxels.of(data_batch, data_samples[0].get('bands', ()))
-        batch = zip(data_samples, data_batch['responses'], data_batch['split'], response_digests(data_batch))
-        for sample, responses, split, digest in batch:
+        photos, digests = photo_ids(data_batch, data_samples), response_digests(data_batch)
+        batch = zip(data_samples, data_batch['responses'], data_batch['split'], photos, digests)
+        for sample, responses, split, photo, digest in batch:
             self.results.append(
                 dict(
                     subject=geometry.subject,
                     image_id=int(sample['image_id']),
+                    photo_id=photo,
                     response=digest,
                     split=split,
                     features=sample['features'].float().cpu().numpy(),
@@ -144,12 +147,12 @@ class EncodingMetric(GatheredMetric):
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
         """Fit and score each subject."""
         own, counts, resampled, ceilings = {}, {}, {}, {}
-        images = np.unique([r['image_id'] for r in results if r['split'] == 'test'])
-        draws = draw_images(max(len(images), 1), self.bootstraps, seed=0)
+        photos = np.unique([r['photo_id'] for r in results if r['split'] == 'test'])
+        draws = draw_images(max(len(photos), 1), self.bootstraps, seed=0)
         for subject in sorted({r['subject'] for r in results}):
             voxels = self._voxels[subject]
             own_results = [r for r in results if r['subject'] == subject]
-            shown = np.searchsorted(images, [r['image_id'] for r in own_results if r['split'] == 'test'])
+            shown = np.searchsorted(photos, [r['photo_id'] for r in own_results if r['split'] == 'test'])
             outcome = self._fit(own_results, voxels, draws[:, shown])
             if self.map_dir is not None and is_main_process():
                 store = ROIStore(Path(self.data_root) / f'{subject}.h5')

@@ -102,7 +102,7 @@ def _write_stimuli(
     if photographs is None:
         crops = [(1_000_001 + i, (0.0, 0.0, 0.0, 0.0)) for i in range(count)]
     else:
-        crops = [photographs.crop(i, rng) for i in range(count)]
+        crops = photographs.crops(np.isin(np.arange(count), design.sharedix - 1), rng)
     split = np.where(rng.random(count) < 0.05, 'val2017', 'train2017')
     if photographs is not None:  # all are of the split that their annotations are of
         split[:] = 'val2017' if 'val2017' in Path(config.annotations).name else 'train2017'

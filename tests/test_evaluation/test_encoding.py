@@ -17,7 +17,7 @@ CEILING = torch.tensor([64.0, 64.0, 64.0, 36.0, 1.0])
 NCSNR = torch.tensor([0.9, 0.9, 0.1, 0.9, 0.9])
 
 
-def add(metric, features, responses, splits, subject, batch=10, ceiling=CEILING, ncsnr=NCSNR):
+def add(metric, features, responses, splits, subject, batch=10, ceiling=CEILING, ncsnr=NCSNR, photo_id=None):
     """Give the metric the samples of a subject in batches."""
     geometry = SubjectGeometry(subject, ROIS, SIZES, torch.zeros(5, 3), torch.arange(5))
     for start in range(0, len(features), batch):
@@ -32,6 +32,7 @@ def add(metric, features, responses, splits, subject, batch=10, ceiling=CEILING,
                 split=splits[part],
                 noise_ceiling=ceiling,
                 ncsnr=ncsnr,
+                **({} if photo_id is None else dict(photo_id=photo_id[part])),
             ),
             samples,
         )
@@ -168,6 +169,20 @@ def test_single_trials_are_drawn_with_their_images(known):
     add(single, features, responses, splits, 'subj01')
     for trial in noise:
         add(triple, features, responses + trial, splits, 'subj01')
+    one, three = single.evaluate(90), triple.evaluate(270)
+    for key in ('pcc', 'pcc_se', 'pcc_low', 'pcc_high'):
+        assert three[f'encoding/{key}'] == pytest.approx(one[f'encoding/{key}'], rel=0.05)
+
+
+def test_crops_are_drawn_with_their_photographs(known):
+    """Each test image three times, as three images of one photograph: the interval is that of one of each."""
+    features, responses, splits = known
+    noise = 1e-4 * np.random.default_rng(0).normal(size=(3, *responses.shape)).astype(np.float32)
+    noise[..., 4] = 0
+    single, triple = EncodingMetric(bootstraps=400), EncodingMetric(bootstraps=400)
+    add(single, features, responses, splits, 'subj01')
+    tripled = np.concatenate([features] * 3), (responses + noise).reshape(-1, 5), splits * 3
+    add(triple, *tripled, 'subj01', photo_id=torch.arange(270) % 90)
     one, three = single.evaluate(90), triple.evaluate(270)
     for key in ('pcc', 'pcc_se', 'pcc_low', 'pcc_high'):
         assert three[f'encoding/{key}'] == pytest.approx(one[f'encoding/{key}'], rel=0.05)
