@@ -10,6 +10,7 @@ import torch
 from mmengine.dataset import BaseDataset
 
 from mmnfn.registry import DATASETS
+from mmnfn.structures import listed
 
 from .images import StimulusImages
 from .noise_ceiling import mixed_noise_ceiling
@@ -30,12 +31,12 @@ class NSDDataset(BaseDataset):
 
     Args:
         data_root: Folder of the ROI stores.
-        subjects: Subjects, as numbers or names.
+        subjects: Subjects, as numbers or names, or a single one.
         images: File of pictures, relative to ``data_root`` unless absolute: ``images_<size>.h5`` or
             ``nsd_stimuli.hdf5``.
         split: ``'train'`` (images of one subject only), ``'test'`` (shared images), ``'special515'`` (those of them
             that every subject of the experiment saw three times; 515 in NSD) or ``'all'``.
-        roi_names: ROI classes, in the order of the model's ROIs.
+        roi_names: ROI classes, in the order of the model's ROIs, or a single one.
         voxel_order: Order of the voxels within each ROI, ``'stored'`` or ``'hilbert'`` (neighbours in space follow each
             other), see :func:`.voxel_order.order_voxels`.
         average: Average the repeats of an image; else each trial is a sample. Single trials need a store made with
@@ -59,10 +60,10 @@ class NSDDataset(BaseDataset):
     def __init__(
         self,
         data_root: str,
-        subjects: Sequence[Union[int, str]],
+        subjects: Union[int, str, Sequence[Union[int, str]]],
         images: str,
         split: str = 'train',
-        roi_names: Sequence[str] = ROI_CLASSES,
+        roi_names: Union[str, Sequence[str]] = ROI_CLASSES,
         voxel_order: str = 'stored',
         average: bool = True,
         max_sessions: Optional[int] = None,
@@ -79,7 +80,7 @@ class NSDDataset(BaseDataset):
         self.split = split
         if max_sessions is not None and max_sessions < 1:
             raise ValueError(f'max_sessions is {max_sessions}; it must be at least 1, or None for all.')
-        self.roi_names = tuple(roi_names)
+        self.roi_names = tuple(listed(roi_names))
         self.average, self.max_sessions = average, max_sessions
         self.shuffle_pairs = shuffle_pairs
         self.stores: Dict[str, ROIStore] = {

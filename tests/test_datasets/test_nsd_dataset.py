@@ -68,6 +68,17 @@ def test_roi_subset_and_order(store):
     assert (geometry.coordinates[: sizes[0]].numpy() == file.coordinates[file.roi('floc-words')]).all()
 
 
+@pytest.mark.parametrize('subject', [2, '2', 'subj02'])
+def test_a_single_name_is_a_list_of_one(store, subject):
+    """As --cfg-options give it: subjects=2, subjects=subj02, roi_names=floc-words."""
+    dataset, listed = (
+        make_dataset(store, subjects=subjects, roi_names=rois)
+        for subjects, rois in ((subject, 'floc-words'), (['subj02'], ['floc-words']))
+    )
+    assert dataset[0]['geometry'].roi_names == ('floc-words',) and list(dataset.stores) == ['subj02']
+    assert len(dataset) == len(listed) and (dataset[3]['responses'] == listed[3]['responses']).all()
+
+
 def responses_by_image(dataset, subject, split):
     samples = [dataset[k] for k in range(len(dataset))]
     return {

@@ -22,7 +22,6 @@ from mmnfn.simulation.downstream import write_picture
 from mmnfn.simulation.scenes import THING_CLASSES
 from mmnfn.simulation.world import WorldConfig, simulate
 
-
 BOX = [9, 9, 29, 9, 29, 29, 9, 29]
 """Polygon of an annotation."""
 
@@ -229,7 +228,7 @@ def write_photographs(folder, count):
 
 
 def test_crops_of_one_photograph_stay_in_one_split(tmp_path):
-    config = WorldConfig(1, (1,), voxel_mm=8.0, stimulus_size=32, workers=1, **write_photographs(tmp_path, 20))
+    config = WorldConfig(1, 1, voxel_mm=8.0, stimulus_size=32, workers=1, **write_photographs(tmp_path, 20))
     simulate(tmp_path / 'out', config)
     info = pd.read_csv(NSDLayout(tmp_path / 'out/nsd').stim_info_file)
     shared, other = (info[info.shared1000 == value] for value in (True, False))
