@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from mmengine.dist import all_gather_object, is_main_process
+from mmengine.logging import print_log
 
+from mmnfn.datasets.nsd_layout import subject_names
 from mmnfn.datasets.roi_store import ROIStore
 from mmnfn.registry import METRICS
 
@@ -81,6 +84,11 @@ class EncodingMetric(GatheredMetric):
     ``voxels_normalized`` and ``voxels_reliable`` (those that the two figures are of). A voxel in two ROIs counts in
     both, and once among all.
 
+    Where the metadata of the tested checkpoint tell of its training (:class:`~mmnfn.engine.LoadAuditHook` hands them
+    over), ``subj0N_trained_on`` is 1 for each subject of the training data, whose figures are then not of a held-out
+    person, and 0 for others; ``test_images_trained_on`` is 1 if the training data held the test images. Either is said
+    in the log, too.
+
     Args:
         min_ceiling: In percent of variance.
         min_ncsnr: Ratio of the deviations of signal and noise in a single trial.
@@ -117,6 +125,11 @@ class EncodingMetric(GatheredMetric):
         self.banded, self.per_subject, self.bootstraps = banded, per_subject, bootstraps
         self.map_dir, self.data_root = map_dir, data_root
         self._voxels: Dict[str, SubjectVoxels] = {}
+        self._training: Dict[str, Any] = {}
+
+    def note_training(self, meta: Dict[str, Any]) -> None:
+        """Note what the metadata of the checkpoint say of its training data: ``subjects`` and ``split``."""
+        self._training = {**meta, **meta.get('mmnfn', {})}
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep features and responses of a batch."""
@@ -149,7 +162,8 @@ class EncodingMetric(GatheredMetric):
         own, counts, resampled, ceilings = {}, {}, {}, {}
         photos = np.unique([r['photo_id'] for r in results if r['split'] == 'test'])
         draws = draw_images(max(len(photos), 1), self.bootstraps, seed=0)
-        for subject in sorted({r['subject'] for r in results}):
+        subjects = sorted({r['subject'] for r in results})
+        for subject in subjects:
             voxels = self._voxels[subject]
             own_results = [r for r in results if r['subject'] == subject]
             shown = np.searchsorted(photos, [r['photo_id'] for r in own_results if r['split'] == 'test'])
@@ -179,7 +193,22 @@ class EncodingMetric(GatheredMetric):
             for name, by_subject in own.items():
                 for subject, (value, values) in by_subject.items():
                     figures.update(_interval(f'{subject}_{name}', value, values))
-        return {**figures, **counts}
+        return {**figures, **counts, **self._trained_on(subjects)}
+
+    def _trained_on(self, subjects: List[str]) -> Dict[str, int]:
+        """Which of the subjects, and whether the test images, were trained on; {} if nobody says."""
+        if 'subjects' not in self._training:
+            return {}
+        trained = subject_names(self._training['subjects'])
+        known = [subject for subject in subjects if subject in trained]
+        split = self._training.get('split') or 'train'
+        said = [f'data of {", ".join(known)}'] if known else []
+        said += [f'the test images (split {split!r})'] if split != 'train' else []
+        if said:
+            text = f'The backbone was trained on {" and on ".join(said)}, say its metadata: they are not held out.'
+            print_log(text, 'current', logging.WARNING)
+        flags = {f'{subject}_trained_on': int(subject in known) for subject in subjects}
+        return dict(flags, test_images_trained_on=int(split != 'train'))
 
     def _fit(self, results: List[dict], voxels: SubjectVoxels, draws: np.ndarray) -> EncodingResult:
         """Encoding model of one subject; takes the arrays out of the results, which are large."""

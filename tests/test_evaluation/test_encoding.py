@@ -188,6 +188,29 @@ def test_crops_are_drawn_with_their_photographs(known):
         assert three[f'encoding/{key}'] == pytest.approx(one[f'encoding/{key}'], rel=0.05)
 
 
+@pytest.mark.parametrize(
+    'meta, flags, said',
+    [
+        (dict(subjects=[1, 4], split='train'), dict(subj04=1, subj07=0, images=0), 'data of subj04, say'),
+        (dict(mmnfn=dict(subjects='subj07')), dict(subj04=0, subj07=1, images=0), 'data of subj07, say'),
+        (dict(subjects=[1], split='all'), dict(subj04=0, subj07=0, images=1), "the test images (split 'all'), say"),
+        (dict(subjects=[1, 2]), dict(subj04=0, subj07=0, images=0), ''),
+        (dict(epoch=3), {}, ''),
+    ],
+)
+def test_figures_of_what_was_trained_on_say_so(known, monkeypatch, meta, flags, said):
+    lines = []
+    monkeypatch.setattr(encoding, 'print_log', lambda text, *_: lines.append(text))
+    metric = EncodingMetric(bootstraps=20)
+    for subject in ('subj04', 'subj07'):
+        add(metric, *known, subject)
+    metric.note_training(meta)
+    figures = {key.partition('/')[2]: value for key, value in metric.evaluate(180).items()}
+    found = {key.replace('_trained_on', '').replace('test_', ''): figures[key] for key in figures if 'trained' in key}
+    assert found == flags
+    assert [f'The backbone was trained on {said}' in line for line in lines] == [True] * bool(said)
+
+
 def test_limits_belong_to_what_they_let_in(known):
     """ "At least": voxel 1 has exactly the limit of either."""
     ceiling, ncsnr = torch.tensor([64.0, 25.0, 24.9, 1.0, 64.0]), torch.tensor([0.9, 0.5, 0.49, 0.1, 0.9])
