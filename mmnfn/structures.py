@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Tuple
+from typing import Any, List, NamedTuple, Optional, Tuple
 
 from torch import Tensor
 
@@ -17,10 +17,18 @@ class SubjectGeometry(NamedTuple):
         subject: NSD subject name, ``'subj01'`` … ``'subj08'``.
         roi_names: The K ROI classes, the same tuple for every subject of a dataset.
         roi_sizes: Number of voxels of each ROI; 0 where the subject does not have the ROI.
-        coordinates: (N, 3) float32, voxel centres in millimetres.
+        coordinates: (N, 3) float32, voxel centres in millimetres; a control may move them.
+        voxels: (N,) int64, index of each voxel in the subject's ROI store, by which it is known; None where no store
+            is behind it.
     """
 
     subject: str
     roi_names: Tuple[str, ...]
     roi_sizes: Tuple[int, ...]
     coordinates: Tensor
+    voxels: Optional[Tensor] = None
+
+
+def listed(values: Any) -> List[Any]:
+    """Turn a single text or number into a list of one, as ``--cfg-options subjects=1`` gives it; others into a list."""
+    return [values] if isinstance(values, (str, int)) else list(values)

@@ -68,6 +68,7 @@ def build_config(args):
     run_config.set_loader_defaults(cfg)
     run_config.check_data(cfg, ('test_dataloader',))
     check_annotations(cfg, ('test_dataloader',))
+    run_config.check_controls(cfg, ('test_dataloader',))
     return cfg
 
 

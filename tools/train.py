@@ -80,6 +80,7 @@ def build_config(args):
     run_config.check_pretrained(cfg)
     run_config.check_data(cfg, ('train_dataloader', 'val_dataloader'))
     check_annotations(cfg, ('train_dataloader', 'val_dataloader'))
+    run_config.check_controls(cfg, ('val_dataloader',))
     run_config.note_subjects(cfg)
     return cfg
 

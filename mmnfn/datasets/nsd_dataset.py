@@ -10,6 +10,7 @@ import torch
 from mmengine.dataset import BaseDataset
 
 from mmnfn.registry import DATASETS
+from mmnfn.structures import listed
 
 from .images import StimulusImages
 from .noise_ceiling import mixed_noise_ceiling
@@ -25,23 +26,25 @@ class NSDDataset(BaseDataset):
 
     A sample, before the pipeline, is a dict with ``img`` (H, W, 3) uint8 RGB, ``responses`` (N,) float32 in the voxel
     order of ``geometry``, ``geometry`` (:class:`mmnfn.structures.SubjectGeometry`), ``noise_ceiling`` (N,) in percent
-    of variance, ``image_id`` (0-based 73k id), ``subject`` and ``split``.
+    of variance, ``image_id`` (0-based 73k id), ``photo_id`` (the same for crops of one photograph, else ``image_id``),
+    ``subject`` and ``split``.
 
     Args:
         data_root: Folder of the ROI stores.
-        subjects: Subjects, as numbers or names.
+        subjects: Subjects, as numbers or names, or a single one.
         images: File of pictures, relative to ``data_root`` unless absolute: ``images_<size>.h5`` or
             ``nsd_stimuli.hdf5``.
         split: ``'train'`` (images of one subject only), ``'test'`` (shared images), ``'special515'`` (those of them
             that every subject of the experiment saw three times; 515 in NSD) or ``'all'``.
-        roi_names: ROI classes, in the order of the model's ROIs.
+        roi_names: ROI classes, in the order of the model's ROIs, or a single one.
         voxel_order: Order of the voxels within each ROI, ``'stored'`` or ``'hilbert'`` (neighbours in space follow each
             other), see :func:`.voxel_order.order_voxels`.
         average: Average the repeats of an image; else each trial is a sample. Single trials need a store made with
             ``tools/prepare_nsd.py --trials``.
         max_sessions: Use only the trials of the first sessions; needs such a store too.
         shuffle_pairs: Seed of the shuffled-brain control: responses are permuted among the images of a split within
-            each subject, so that no picture keeps its own response; None leaves the pairs as they are.
+            each subject, so that no picture keeps its own response, or one to its photograph; None leaves the pairs
+            as they are.
         permute_rois, permute_positions: Seeds of the controls without ROIs and without places, see
             :meth:`ROIStore.geometry`; None leaves them as they are.
         pipeline: Transforms, ending with ``mmnfn.PackNSDInputs``. ``prepare()`` of those that have one is called here,
@@ -57,10 +60,10 @@ class NSDDataset(BaseDataset):
     def __init__(
         self,
         data_root: str,
-        subjects: Sequence[Union[int, str]],
+        subjects: Union[int, str, Sequence[Union[int, str]]],
         images: str,
         split: str = 'train',
-        roi_names: Sequence[str] = ROI_CLASSES,
+        roi_names: Union[str, Sequence[str]] = ROI_CLASSES,
         voxel_order: str = 'stored',
         average: bool = True,
         max_sessions: Optional[int] = None,
@@ -77,7 +80,7 @@ class NSDDataset(BaseDataset):
         self.split = split
         if max_sessions is not None and max_sessions < 1:
             raise ValueError(f'max_sessions is {max_sessions}; it must be at least 1, or None for all.')
-        self.roi_names = tuple(roi_names)
+        self.roi_names = tuple(listed(roi_names))
         self.average, self.max_sessions = average, max_sessions
         self.shuffle_pairs = shuffle_pairs
         self.stores: Dict[str, ROIStore] = {
@@ -166,7 +169,7 @@ class NSDDataset(BaseDataset):
             source = dict(zip(rows, rows))
             if self.shuffle_pairs is not None:
                 rng = np.random.default_rng([self.shuffle_pairs, number])
-                source = dict(zip(rows, _derangement_within(rows, store.split[rows], rng)))
+                source = dict(zip(rows, _derangement_within(rows, store.split[rows], store.photo_id[rows], rng)))
             groups = [(row, None) for row in rows]
             if self._from_trials:
                 trials = self._trials(store)
@@ -179,7 +182,8 @@ class NSDDataset(BaseDataset):
                 groups = [(store.trial_row[trial[0]], trial.tolist()) for trial in repeats]
             for row, trial in groups:  # of the response; the image is another one in the shuffled-brain control
                 image = source[row]
-                info = dict(subject=name, image_id=int(store.image_id[image]), split=str(store.split[image]))
+                ids = dict(image_id=int(store.image_id[image]), photo_id=int(store.photo_id[image]))
+                info = dict(ids, subject=name, split=str(store.split[image]))
                 entries.append(dict(info, row=int(row)) if trial is None else dict(info, trials=trial))
         return entries
 
@@ -214,10 +218,18 @@ class NSDDataset(BaseDataset):
         return {name: np.flatnonzero(names == name) for name in self.stores}
 
 
-def _derangement_within(rows: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Permute ``rows`` within each group so that none stays where it was (a random cycle)."""
+def _derangement_within(
+    rows: np.ndarray, groups: np.ndarray, photo_id: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Permute ``rows`` at random within each group, so that none stays where it was.
+
+    Nor does it go to one of the same photograph: of images in the order of their photographs, the partner is as far
+    away as the most frequent photograph has images.
+    """
     out = rows.copy()
     for group in np.unique(groups):
         members = rng.permutation(np.flatnonzero(groups == group))
-        out[members] = rows[np.roll(members, 1)]
+        _, first, photo, count = np.unique(photo_id[members], True, True, True)
+        members = members[np.argsort(first[photo], kind='stable')]
+        out[members] = rows[np.roll(members, min(count.max(), len(members) // 2))]
     return out

@@ -12,6 +12,8 @@ from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from mmnfn.structures import listed
+
 from .files import existing
 from .volumes import read_volume
 
@@ -244,9 +246,14 @@ class NSDLayout:
         return table
 
 
-def parse_subjects(subjects: Sequence[Union[int, str]]) -> List[str]:
-    """``[1, '2', 'subj03']`` → ``['subj01', 'subj02', 'subj03']``; ValueError for anything else or a repetition."""
-    names = [f'subj{int(s):02d}' if str(s).isdigit() else str(s) for s in subjects]
+def subject_names(subjects: Union[int, str, Sequence[Union[int, str]]]) -> List[str]:
+    """``[1, '2', 'subj03']`` → ``['subj01', 'subj02', 'subj03']``, and a single one to a list of one."""
+    return [f'subj{int(s):02d}' if str(s).isdigit() else str(s) for s in listed(subjects)]
+
+
+def parse_subjects(subjects: Union[int, str, Sequence[Union[int, str]]]) -> List[str]:
+    """:func:`subject_names`; ValueError for a name that is none of NSD, or a repetition."""
+    names = subject_names(subjects)
     for name in names:
         NSDLayout.check_subject(name)
     if len(set(names)) != len(names):

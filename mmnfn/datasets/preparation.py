@@ -78,6 +78,8 @@ def prepare_subject(
     sources = [layout.design_file, *(layout.roi_file(subject, name) for name in roi_classes)]
     sources += [layout.session_file(subject, session) for session in shown.sessions]
     way = dict(rois=list(roi_classes), normalization=normalization, dtype=dtype, trials=trials)
+    if (shown.photo_id != shown.image_id).any():
+        way['photo_id'] = shown.photo_id.tolist()
     recipe = _recipe(layout, [*sources, layout.beta_dir(subject) / 'ncsnr.nii.gz'], way)
     path, count = Path(store) / f'{subject}.h5', len(voxels.index)
     refuse_other_space(path, 'func1pt8mm')
@@ -140,6 +142,7 @@ def prepare_subject(
                     recipe=recipe,
                     sources=[f'{source.relative_to(layout.root)} {source.stat().st_size}' for source in sources],
                 ),
+                photo_id=shown.photo_id,
             ).write(file)
     return path
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from .design import check_responses, read_design
 from .nsd_layout import TRIALS_PER_SESSION, NSDLayout
+from .stim_info import photographs
 
 NORMALIZATIONS = ('train', 'all', 'none')
 
@@ -19,6 +20,7 @@ class Presentations(NamedTuple):
         sessions: Sessions (1-based).
         rows: (trials,) row of each trial's image.
         image_id: (images,) 0-based 73k ids, ascending.
+        photo_id: (images,) photograph of each, see :func:`.stim_info.photographs`.
         is_test: (images,) bool, the shared images.
         seen_by_all: (images,) bool, seen three times by every subject of the experiment, by this one in these sessions
             and by the others in all of theirs: NSD's 515.
@@ -28,6 +30,7 @@ class Presentations(NamedTuple):
     sessions: List[int]
     rows: np.ndarray
     image_id: np.ndarray
+    photo_id: np.ndarray
     is_test: np.ndarray
     seen_by_all: np.ndarray
     reference: Optional[np.ndarray]
@@ -67,4 +70,5 @@ def read_presentations(
     reference = {'train': ~is_test[rows], 'all': np.ones(len(rows), bool), 'none': None}[normalization]
     # Of the others all sessions count, whether or not they are on this disk: else every subject had another set.
     thrice = np.isin(image_id, design.seen_by_all({subject: len(sessions)}))
-    return Presentations(sessions, rows, image_id, is_test, thrice, reference)
+    photo_id = photographs(layout.stim_info_file, image_id, design.own[0, : design.shared])
+    return Presentations(sessions, rows, image_id, photo_id, is_test, thrice, reference)

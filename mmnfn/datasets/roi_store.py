@@ -39,6 +39,8 @@ class StoreTables(NamedTuple):
         location: Data sets that say where the voxels are: ``voxel`` (V, 3) x, y, z and ``affine`` for a volume,
             ``vertex`` (V,) and ``hemisphere`` (V,) for a surface.
         attributes: Where it all comes from, and how it was processed.
+        photo_id: (images,) photograph of each image, see :func:`.stim_info.photographs`; None if all are their own,
+            as in NSD. Written only where several images are of one.
     """
 
     subject: str
@@ -52,6 +54,7 @@ class StoreTables(NamedTuple):
     noise_ceiling: np.ndarray
     location: Dict[str, np.ndarray]
     attributes: Dict
+    photo_id: Optional[np.ndarray] = None
 
     def write(self, file: h5py.File) -> None:
         """Write the data sets and attributes."""
@@ -66,6 +69,8 @@ class StoreTables(NamedTuple):
         file['noise_ceiling'] = np.asarray(self.noise_ceiling, np.float32)
         for name, values in self.location.items():
             file[name] = values
+        if self.photo_id is not None and (self.photo_id != self.image_id).any():
+            file['photo_id'] = np.asarray(self.photo_id, np.int64)
         write_attributes(file, subject=self.subject, noise_ceiling_unit=NOISE_CEILING_UNIT, **self.attributes)
 
 
@@ -143,6 +148,7 @@ class ROIStore:
         subject: ``'subj0N'``.
         space: ``'func1pt8mm'`` or ``'fsaverage'``.
         image_id: (images,) 0-based 73k ids, ascending.
+        photo_id: (images,) photograph that each was cut from; ``image_id`` where each is the only one of its.
         split: (images,) ``'train'`` or ``'test'``.
         seen_by_all: (images,) bool, seen three times by every subject of the experiment.
         repeats: (images,) presentations that were averaged; 0 where that is not known.
@@ -174,6 +180,7 @@ class ROIStore:
         self.subject, self.space = str(self.attributes['subject']), str(self.attributes['space'])
         self.image_id = read_table(file, 'image_id', 'iu', None)
         images = len(self.image_id)
+        self.photo_id = read_table(file, 'photo_id', 'iu', images) if 'photo_id' in file else self.image_id
         self.split = read_table(file, 'split', 'S', images).astype(str)
         self.seen_by_all = read_table(file, 'seen_by_all', 'b', images)
         self.repeats = read_table(file, 'repeats', 'iu', images)
@@ -270,7 +277,8 @@ class ROIStore:
         if not index.size:
             raise ValueError(f'{self.path} has no voxel in {", ".join(roi_names)}. Choose other ROIs.')
         coordinates = torch.from_numpy(self.coordinates[np.concatenate(positions)])
-        return SubjectGeometry(self.subject, tuple(roi_names), tuple(len(p) for p in parts), coordinates), index
+        sizes, voxels = tuple(len(p) for p in parts), torch.from_numpy(index.astype(np.int64))
+        return SubjectGeometry(self.subject, tuple(roi_names), sizes, coordinates, voxels), index
 
     def _rng(self, seed: int, control: str) -> np.random.Generator:
         """Source of randomness of a control; every subject has its own."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Sequence, Union
 
+import numpy as np
 import pandas as pd
 
 from .files import existing
@@ -70,3 +71,33 @@ def read_stim_info(path: Union[str, Path], columns: Sequence[str]) -> pd.DataFra
         if unknown:
             raise ValueError(f'{path}: cocoSplit is {unknown[0]!r} in some row; expected {" or ".join(COCO_SPLITS)}.')
     return table
+
+
+def photographs(path: Path, image_id: np.ndarray, shared: np.ndarray) -> np.ndarray:
+    """Photograph that each stimulus was cut from: the 73k id of the first stimulus that was.
+
+    In NSD every stimulus is the only one of its COCO image; simulated worlds may have several crops of one. A missing
+    table is legal: then each is its own.
+
+    Args:
+        path: ``nsd_stim_info_merged.csv``.
+        image_id: (images,) 0-based 73k ids.
+        shared: 0-based 73k ids of the shared stimuli.
+
+    Returns:
+        (images,) 0-based 73k ids.
+
+    Raises:
+        ValueError: If the table is damaged, or a shared stimulus and another one are of the same photograph.
+    """
+    if not path.exists():
+        return image_id
+    table = read_stim_info(path, ('nsdId', 'cocoId')).set_index('nsdId').sort_index()
+    first = pd.Series(table.index, table.index).groupby(table.cocoId).transform('min')
+    both = np.intersect1d(first[first.index.isin(shared)], first[~first.index.isin(shared)])
+    if both.size:
+        raise ValueError(
+            f'{path}: {both.size} photograph(s), e.g. COCO id {table.cocoId[both[0]]}, were cut into shared stimuli '
+            '(test images) and into others (training images). Simulate the world again.'
+        )
+    return first.reindex(image_id).fillna(pd.Series(image_id, image_id)).to_numpy(np.int64)

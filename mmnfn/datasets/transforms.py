@@ -95,8 +95,8 @@ def _captions(stim_info: str, annotation_dir: str) -> Dict[int, List[str]]:
 class PackNSDInputs(BaseTransform):
     """Turn a sample of ``NSDDataset`` into tensors.
 
-    Adds ``inputs`` (3, H, W) uint8 and keeps ``responses`` (N,) float32, ``image_id``, ``split``, ``geometry``,
-    ``noise_ceiling``, ``ncsnr`` and, where there is one, ``caption``.
+    Adds ``inputs`` (3, H, W) uint8 and keeps ``responses`` (N,) float32, ``image_id``, ``photo_id``, ``split``,
+    ``geometry``, ``noise_ceiling``, ``ncsnr`` and, where there is one, ``caption``.
     """
 
     def transform(self, results: dict) -> dict:
@@ -106,6 +106,7 @@ class PackNSDInputs(BaseTransform):
             inputs=torch.from_numpy(image),
             responses=torch.from_numpy(results['responses']),
             image_id=results['image_id'],
+            photo_id=results['photo_id'],
             split=results['split'],
             geometry=results['geometry'],
             noise_ceiling=results['noise_ceiling'],
@@ -119,10 +120,10 @@ def collate_subject_batch(samples: Sequence[dict]) -> Dict:
     """Join samples: images are stacked, responses are stacked by subject, whose geometry is one object.
 
     Returns:
-        dict with ``inputs`` (B, 3, H, W) uint8, ``image_id`` (B,) int64, ``split`` (list of str) and, with captions,
-        ``caption`` (list of str) of the batch; and of its subject ``responses`` (B, N) float32, ``geometry``,
-        ``noise_ceiling`` (N,) in percent and ``ncsnr`` (N,). With several subjects the latter four are lists with one
-        entry for each, in the order of the batch.
+        dict with ``inputs`` (B, 3, H, W) uint8, ``image_id`` (B,) int64, ``split`` (list of str) and, where samples
+        have them, ``photo_id`` (B,) int64 and ``caption`` (list of str) of the batch; and of its subject ``responses``
+        (B, N) float32, ``geometry``, ``noise_ceiling`` (N,) in percent and ``ncsnr`` (N,). With several subjects the
+        latter four are lists with one entry for each, in the order of the batch.
 
     Raises:
         ValueError: If the samples of a subject do not follow each other.
@@ -143,6 +144,8 @@ def collate_subject_batch(samples: Sequence[dict]) -> Dict:
     )
     if len(groups) == 1:
         batch.update({key: batch[key][0] for key in ('responses', 'geometry', 'noise_ceiling', 'ncsnr')})
+    if 'photo_id' in samples[0]:
+        batch['photo_id'] = torch.tensor([sample['photo_id'] for sample in samples])
     if 'caption' in samples[0]:
         batch['caption'] = [sample['caption'] for sample in samples]
     return batch

@@ -147,6 +147,6 @@ def export_random(cfg: Config, out: str, seed: int = 0) -> Dict[str, Any]:
         torch.manual_seed(seed)
         model = MODELS.build(backbone)
         model.init_weights()
-    meta = backbone_meta(cfg, epoch=0, iter=0, seed=seed)
+    meta = backbone_meta(cfg, epoch=0, iter=0, seed=seed, subjects=[], split=None)
     save_export({PREFIX + key: value.detach().cpu().clone() for key, value in model.state_dict().items()}, meta, out)
     return meta

@@ -8,6 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional
 
+from mmnfn.structures import listed
+
 from .config_nodes import dicts
 
 LIBRARIES = ('torch', 'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg', 'mmnfn')
@@ -20,14 +22,15 @@ def provenance(cfg: Optional[Mapping]) -> Dict[str, Any]:
         cfg: The run's config.
 
     Returns:
-        ``subjects`` (of the training data, [] where it has none), ``versions`` of the libraries in use, and
-        ``revision`` (:func:`source_revision`).
+        ``subjects`` and ``split`` of the training data ([] and None where it has none), ``versions`` of the libraries
+        in use, and ``revision`` (:func:`source_revision`).
     """
-    subjects = next((node['subjects'] for node in dicts((cfg or {}).get('train_dataloader')) if 'subjects' in node), [])
+    dataset = next((node for node in dicts((cfg or {}).get('train_dataloader')) if 'subjects' in node), {})
     versions = {
         name: str(sys.modules[name].__version__) for name in LIBRARIES if hasattr(sys.modules.get(name), '__version__')
     }
-    return dict(subjects=list(subjects), versions=versions, revision=source_revision())
+    subjects = listed(dataset.get('subjects', []))
+    return dict(subjects=subjects, split=dataset.get('split'), versions=versions, revision=source_revision())
 
 
 @lru_cache(maxsize=1)

@@ -13,11 +13,13 @@ import platform
 import sys
 import tempfile
 import zipfile
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
+
+from mmnfn.datasets.nsd_layout import subject_names
 
 from .cfg_options import (
     LOADERS,
@@ -314,9 +316,47 @@ def note_subjects(cfg: Config) -> None:
 
 
 def _subjects(cfg: Config, loader: str) -> set:
-    nodes = [node for _, node in walk_dicts(cfg.get(loader), loader)]
-    named = [node.subjects for node in nodes if isinstance(node.get('subjects'), (list, tuple))]
-    return {f'subj{int(s):02d}' if str(s).isdigit() else str(s) for subjects in named for s in subjects}
+    return {name for _, node in _brain_data(cfg, loader) for name in subject_names(node['subjects'])}
+
+
+def _brain_data(cfg: Mapping, loader: str) -> List[Tuple[str, dict]]:
+    """The datasets of a dataloader that have subjects, with their keys."""
+    return [(key, node) for key, node in walk_dicts(cfg.get(loader), loader) if node.get('subjects') is not None]
+
+
+def check_controls(cfg: Mapping, loaders: Tuple[str, ...], trained: Optional[Mapping] = None) -> None:
+    """Raise a ValueError where a test would be of other pairs, voxels or images than what it is taken for.
+
+    Args:
+        cfg: The run's config.
+        loaders: The dataloaders to look at, of validation and test.
+        trained: The config of the training, if that is another one.
+    """
+    training = _brain_data(cfg if trained is None else trained, 'train_dataloader')
+    for key, dataset in (found for loader in loaders for found in _brain_data(cfg, loader)):
+        if dataset.get('shuffle_pairs') is not None:
+            raise ValueError(
+                f'{key}.shuffle_pairs={dataset["shuffle_pairs"]}: pairs that do not belong together score at chance, '
+                'whatever the model has learned. The control is for train_dataloader.dataset alone.'
+            )
+        if not training and dataset.get('permute_rois') is not None:
+            raise ValueError(
+                f'{key}.permute_rois={dataset["permute_rois"]}: figures would have the names of ROIs that they are not '
+                'of. The control is for pretraining.'
+            )
+        for source, node in training:
+            for name, default in (('voxel_order', 'stored'), ('permute_rois', None), ('permute_positions', None)):
+                if dataset.get(name, default) != node.get(name, default):
+                    raise ValueError(
+                        f'{key}.{name} is {dataset.get(name, default)!r}, and the model was trained with '
+                        f'{source}.{name}={node.get(name, default)!r}: it knows nothing of another arrangement of the '
+                        'voxels. Give both the same.'
+                    )
+            if node.get('split', 'train') != 'train' and dataset.get('split', 'train') != 'train':
+                raise ValueError(
+                    f'{source}.split is {node["split"]!r}, which holds images that {key} tests on. Train on split '
+                    "'train', or without validation and test (tools/train.py --no-validate)."
+                )
 
 
 def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:

@@ -14,18 +14,18 @@ from mmengine.evaluator.metric import _to_cpu
 from mmnfn.engine.tensor_file import PlainTensorUnpickler
 from mmnfn.engine.whole_file import whole_file
 
-from .gathered_metric import GatheredMetric, response_digests
+from .gathered_metric import GatheredMetric, photo_ids, response_digests
 
 
 class DumpSubjectResults(GatheredMetric):
     """``--dump`` for models that are tested on :class:`mmnfn.datasets.NSDDataset`.
 
     The pickle file holds a list with a dict for each sample, sorted by subject, then by image, each sample once
-    whatever the number of processes. A dict has ``subject`` (str), ``image_id`` (int, 0-based 73k id) and what the
-    model predicts, as tensors on the CPU: for :class:`~mmnfn.models.NeuroFusionNet` ``image_embedding`` and
-    ``fmri_embedding`` (D,), ``image_roi_embeddings`` and ``fmri_roi_embeddings`` (K, D), all L2-normalised,
-    ``roi_present`` (K,) bool and, with fusion, ``fused_embedding`` (E,); for
-    :class:`~mmnfn.models.BackboneFeatures` ``features``.
+    whatever the number of processes. A dict has ``subject`` (str), ``image_id`` (int, 0-based 73k id), ``photo_id``
+    (int, the same for crops of one photograph) and what the model predicts, as tensors on the CPU: for
+    :class:`~mmnfn.models.NeuroFusionNet` ``image_embedding`` and ``fmri_embedding`` (D,), ``image_roi_embeddings`` and
+    ``fmri_roi_embeddings`` (K, D), all L2-normalised, ``roi_present`` (K,) bool and, with fusion, ``fused_embedding``
+    (E,); for :class:`~mmnfn.models.BackboneFeatures` ``features``.
 
     Args:
         out_file_path: The file.
@@ -41,10 +41,11 @@ class DumpSubjectResults(GatheredMetric):
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep the predictions of a batch."""
         subject = data_batch['geometry'].subject
-        for sample, response in zip(data_samples, response_digests(data_batch)):
+        photos = photo_ids(data_batch, data_samples)
+        for sample, photo, response in zip(data_samples, photos, response_digests(data_batch)):
             # a sample's tensors are views of the batch's, and pickle would write the whole batch for each
             own = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in _to_cpu(sample).items()}
-            prediction = dict(own, subject=subject)
+            prediction = dict(own, subject=subject, photo_id=photo)
             self.results.append(
                 dict(subject=subject, image_id=int(sample['image_id']), response=response, prediction=prediction)
             )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from mmengine.dist import all_gather_object, is_main_process
+from mmengine.logging import print_log
 
+from mmnfn.datasets.nsd_layout import subject_names
 from mmnfn.datasets.roi_store import ROIStore
 from mmnfn.registry import METRICS
 
 from .encoding_maps import write_voxel_map
 from .encoding_model import EncodingResult, draw_images, fit_encoding_model
-from .gathered_metric import GatheredMetric, response_digests
+from .gathered_metric import GatheredMetric, photo_ids, response_digests
 
 
 class SubjectVoxels(NamedTuple):
@@ -22,7 +25,7 @@ class SubjectVoxels(NamedTuple):
     Attributes:
         place: (V,) where the voxel axis (N,) of a batch, which has the ROIs one after another, has them first.
         rois: Name of each ROI class that the subject has → indices into the V voxels.
-        coordinates: (V, 3) mm.
+        index: (V,) in the subject's ROI store, ascending.
         noise_ceiling: (V,) percent of variance of a test response.
         ncsnr: (V,).
         bands: Sizes of the groups of features.
@@ -30,23 +33,21 @@ class SubjectVoxels(NamedTuple):
 
     place: np.ndarray
     rois: Dict[str, np.ndarray]
-    coordinates: np.ndarray
+    index: np.ndarray
     noise_ceiling: np.ndarray
     ncsnr: np.ndarray
     bands: Tuple[int, ...]
 
     @classmethod
     def of(cls, batch: dict, bands: Sequence[int]) -> SubjectVoxels:
-        """The voxels of a batch; a voxel is known by where it is."""
+        """The voxels of a batch; a voxel is known by its index, for a control may say that it is elsewhere."""
         geometry = batch['geometry']
-        coordinates, place, number = np.unique(
-            geometry.coordinates.cpu().numpy(), axis=0, return_index=True, return_inverse=True
-        )
-        parts = np.split(number.reshape(-1), np.cumsum(geometry.roi_sizes)[:-1])
+        index, place, number = np.unique(geometry.voxels.cpu().numpy(), return_index=True, return_inverse=True)
+        parts = np.split(number, np.cumsum(geometry.roi_sizes)[:-1])
         return cls(
             place,
             {name: part for name, part in zip(geometry.roi_names, parts) if part.size},
-            coordinates,
+            index,
             batch['noise_ceiling'].cpu().numpy()[place],
             batch['ncsnr'].cpu().numpy()[place],
             tuple(bands),
@@ -76,11 +77,17 @@ class EncodingMetric(GatheredMetric):
     - ``ceiling``: square root of the noise ceiling, mean over voxels: the ``pcc`` of a model that knows all.
 
     Behind each but the last, ``_low`` and ``_high``: 95% interval by percentile bootstrap over test images, the same
-    ones for all subjects, and with all of an image's trials where the data set gives single ones. It says how much the
-    figure depends on which images were shown, and nothing of other subjects or training runs. ``pcc_se`` is the
-    standard error of ``pcc`` from the same bootstrap. Counts of voxels, summed over subjects: ``voxels``,
-    ``voxels_constant`` (no variance in responses or predictions: r is NaN and counts nowhere), ``voxels_normalized``
-    and ``voxels_reliable`` (those that the two figures are of). A voxel in two ROIs counts in both, and once among all.
+    ones for all subjects, and with all of an image's trials where the data set gives single ones, and all crops of a
+    photograph. It says how much the figure depends on which images were shown, and nothing of other subjects or
+    training runs. ``pcc_se`` is the standard error of ``pcc`` from the same bootstrap. Counts of voxels, summed over
+    subjects: ``voxels``, ``voxels_constant`` (no variance in responses or predictions: r is NaN and counts nowhere),
+    ``voxels_normalized`` and ``voxels_reliable`` (those that the two figures are of). A voxel in two ROIs counts in
+    both, and once among all.
+
+    Where the metadata of the tested checkpoint tell of its training (:class:`~mmnfn.engine.LoadAuditHook` hands them
+    over), ``subj0N_trained_on`` is 1 for each subject of the training data, whose figures are then not of a held-out
+    person, and 0 for others; ``test_images_trained_on`` is 1 if the training data held the test images. Either is said
+    in the log, too.
 
     Args:
         min_ceiling: In percent of variance.
@@ -118,18 +125,25 @@ class EncodingMetric(GatheredMetric):
         self.banded, self.per_subject, self.bootstraps = banded, per_subject, bootstraps
         self.map_dir, self.data_root = map_dir, data_root
         self._voxels: Dict[str, SubjectVoxels] = {}
+        self._training: Dict[str, Any] = {}
+
+    def note_training(self, meta: Dict[str, Any]) -> None:
+        """Note what the metadata of the checkpoint say of its training data: ``subjects`` and ``split``."""
+        self._training = {**meta, **meta.get('mmnfn', {})}
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep features and responses of a batch."""
         geometry = data_batch['geometry']
         if geometry.subject not in self._voxels and len(data_samples):
             self._voxels[geometry.subject] = SubjectVoxels.of(data_batch, data_samples[0].get('bands', ()))
-        batch = zip(data_samples, data_batch['responses'], data_batch['split'], response_digests(data_batch))
-        for sample, responses, split, digest in batch:
+        photos, digests = photo_ids(data_batch, data_samples), response_digests(data_batch)
+        batch = zip(data_samples, data_batch['responses'], data_batch['split'], photos, digests)
+        for sample, responses, split, photo, digest in batch:
             self.results.append(
                 dict(
                     subject=geometry.subject,
                     image_id=int(sample['image_id']),
+                    photo_id=photo,
                     response=digest,
                     split=split,
                     features=sample['features'].float().cpu().numpy(),
@@ -146,17 +160,18 @@ class EncodingMetric(GatheredMetric):
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
         """Fit and score each subject."""
         own, counts, resampled, ceilings = {}, {}, {}, {}
-        images = np.unique([r['image_id'] for r in results if r['split'] == 'test'])
-        draws = draw_images(max(len(images), 1), self.bootstraps, seed=0)
-        for subject in sorted({r['subject'] for r in results}):
+        photos = np.unique([r['photo_id'] for r in results if r['split'] == 'test'])
+        draws = draw_images(max(len(photos), 1), self.bootstraps, seed=0)
+        subjects = sorted({r['subject'] for r in results})
+        for subject in subjects:
             voxels = self._voxels[subject]
             own_results = [r for r in results if r['subject'] == subject]
-            shown = np.searchsorted(images, [r['image_id'] for r in own_results if r['split'] == 'test'])
+            shown = np.searchsorted(photos, [r['photo_id'] for r in own_results if r['split'] == 'test'])
             outcome = self._fit(own_results, voxels, draws[:, shown])
             if self.map_dir is not None and is_main_process():
                 store = ROIStore(Path(self.data_root) / f'{subject}.h5')
                 path = Path(self.map_dir) / f'{subject}_pcc.nii.gz'
-                write_voxel_map(store, voxels.coordinates, outcome.r, path)
+                write_voxel_map(store, voxels.index, outcome.r, path)
             for name, values in self._figures(outcome, voxels).items():
                 own.setdefault(name, {})[subject] = values
             for group, members in voxels.groups().items():
@@ -178,7 +193,22 @@ class EncodingMetric(GatheredMetric):
             for name, by_subject in own.items():
                 for subject, (value, values) in by_subject.items():
                     figures.update(_interval(f'{subject}_{name}', value, values))
-        return {**figures, **counts}
+        return {**figures, **counts, **self._trained_on(subjects)}
+
+    def _trained_on(self, subjects: List[str]) -> Dict[str, int]:
+        """Which of the subjects, and whether the test images, were trained on; {} if nobody says."""
+        if 'subjects' not in self._training:
+            return {}
+        trained = subject_names(self._training['subjects'])
+        known = [subject for subject in subjects if subject in trained]
+        split = self._training.get('split') or 'train'
+        said = [f'data of {", ".join(known)}'] if known else []
+        said += [f'the test images (split {split!r})'] if split != 'train' else []
+        if said:
+            text = f'The backbone was trained on {" and on ".join(said)}, say its metadata: they are not held out.'
+            print_log(text, 'current', logging.WARNING)
+        flags = {f'{subject}_trained_on': int(subject in known) for subject in subjects}
+        return dict(flags, test_images_trained_on=int(split != 'train'))
 
     def _fit(self, results: List[dict], voxels: SubjectVoxels, draws: np.ndarray) -> EncodingResult:
         """Encoding model of one subject; takes the arrays out of the results, which are large."""

@@ -13,12 +13,12 @@ from mmnfn.datasets.roi_store import ROIStore
 from mmnfn.engine.whole_file import whole_file
 
 
-def write_voxel_map(store: ROIStore, coordinates: np.ndarray, values: np.ndarray, path: Union[str, Path]) -> Path:
+def write_voxel_map(store: ROIStore, index: np.ndarray, values: np.ndarray, path: Union[str, Path]) -> Path:
     """Write one value per voxel as a NIfTI volume of the subject's functional space.
 
     Args:
         store: Of the subject.
-        coordinates: (N, 3) mm, voxel centres as a dataset's geometry has them; a voxel may be there twice.
+        index: (N,) of voxels in the store, as a dataset's geometry has them; a voxel may be there twice.
         values: (N,).
         path: ``.nii.gz`` to write: float32, NaN outside the N voxels, with the affine of the ROI files.
 
@@ -26,7 +26,7 @@ def write_voxel_map(store: ROIStore, coordinates: np.ndarray, values: np.ndarray
         The path.
 
     Raises:
-        ValueError: If the store is no volume, or does not say how large it is, or a coordinate is no voxel centre.
+        ValueError: If the store is no volume, or does not say how large it is.
     """
     if 'volume_shape' not in store.attributes:
         raise ValueError(
@@ -34,12 +34,8 @@ def write_voxel_map(store: ROIStore, coordinates: np.ndarray, values: np.ndarray
             'that tools/prepare_nsd.py made.'
         )
     affine, shape = store.location['affine'], tuple(int(n) for n in store.attributes['volume_shape'])
-    index = (np.asarray(coordinates, float) - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T
-    voxel = np.rint(index).astype(int)
-    if np.abs(index - voxel).max() > 0.05 or (voxel < 0).any() or (voxel >= shape).any():
-        raise ValueError(f'coordinates do not lie in the volume of {store.path}. Are they of this subject?')
     volume = np.full(shape, np.nan, np.float32)
-    volume[tuple(voxel.T)] = values
+    volume[tuple(store.location['voxel'][index].T)] = values
     path = Path(path)
     with whole_file(path) as temporary:
         Path(temporary).write_bytes(gzip.compress(nib.Nifti1Image(volume, affine).to_bytes(), mtime=0))

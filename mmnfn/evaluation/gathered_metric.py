@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Dict, Hashable, List
+from typing import Any, Dict, Hashable, List, Sequence
 
 from mmengine.dist import all_gather_object
 from mmengine.evaluator import BaseMetric
@@ -12,6 +12,11 @@ from mmengine.evaluator import BaseMetric
 def response_digests(data_batch: Dict[str, Any]) -> List[str]:
     """A short text for the response (N,) of each sample of a batch, which tells trials of the same image apart."""
     return [hashlib.sha1(response.cpu().numpy().tobytes()).hexdigest() for response in data_batch['responses']]
+
+
+def photo_ids(data_batch: Dict[str, Any], data_samples: Sequence[dict]) -> List[int]:
+    """The photograph of each sample of a batch; where the dataset names none, each image is its own."""
+    return [int(i) for i in data_batch.get('photo_id', [sample['image_id'] for sample in data_samples])]
 
 
 class GatheredMetric(BaseMetric):

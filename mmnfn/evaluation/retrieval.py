@@ -8,7 +8,7 @@ import numpy as np
 
 from mmnfn.registry import METRICS
 
-from .gathered_metric import GatheredMetric, response_digests
+from .gathered_metric import GatheredMetric, photo_ids, response_digests
 
 TIE = 1e-6
 """Cosines that differ by less are equal: float32 embeddings of equal inputs differ by rounding between batches."""
@@ -24,7 +24,7 @@ class Ranks(NamedTuple):
     Attributes:
         rank: (n,) int, rank of each query's partner, counted from 1.
         candidates: (n,) int, number of entries that it was ranked among, itself included.
-        image_id: (n,) int, image of each query.
+        image_id: (n,) int, image of each query; its photograph where several were cut from one.
     """
 
     rank: np.ndarray
@@ -109,8 +109,8 @@ def ranks_of_predictions(predictions: Sequence[dict]) -> Ranks:
     for subject in sorted({p['subject'] for p in predictions}):
         own = [p for p in predictions if p['subject'] == subject]
         image, partner = (np.stack([np.asarray(p[key]) for p in own]) for key in ('image_embedding', field))
-        image_id = [int(p['image_id']) for p in own]
-        parts.append(retrieval_ranks(image, partner, image_id, image_id))
+        photo_id = [int(p.get('photo_id', p['image_id'])) for p in own]
+        parts.append(retrieval_ranks(image, partner, photo_id, photo_id))
     return Ranks(*(np.concatenate(values) for values in zip(*parts)))
 
 
@@ -149,7 +149,8 @@ class RetrievalMetric(GatheredMetric):
 
     ``chance`` is ``image_to_brain_top1_chance``. Where an image has several responses (``average=False``), each
     response is a query, and the images of the gallery are there once; see :func:`retrieval_ranks` for ties and for
-    other responses to the same image.
+    other responses to the same image. Other crops of the same photograph are treated as those: they are no candidates,
+    and drawn together.
 
     Args:
         partner: ``'brain'``; with ``'text'`` the same for images and captions (``image_to_text``, ``text_to_image``).
@@ -174,11 +175,13 @@ class RetrievalMetric(GatheredMetric):
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep the embeddings of a batch of predictions."""
-        for sample, response in zip(data_samples, response_digests(data_batch)):
+        photos = photo_ids(data_batch, data_samples)
+        for sample, photo, response in zip(data_samples, photos, response_digests(data_batch)):
             self.results.append(
                 dict(
                     subject=sample['subject'],
                     image_id=int(sample['image_id']),
+                    photo_id=photo,
                     response=response,
                     image=sample['image_embedding'].float().cpu().numpy(),
                     partner=sample[PARTNERS[self.partner]].float().cpu().numpy(),
@@ -188,20 +191,21 @@ class RetrievalMetric(GatheredMetric):
     @staticmethod
     def _ranks(results: List[dict]) -> Tuple[Ranks, Ranks]:
         """Of one subject: image to partner, and partner to image."""
-        image, other, image_id = (np.stack([r[name] for r in results]) for name in ('image', 'partner', 'image_id'))
-        unique, first, partner = np.unique(image_id, return_index=True, return_inverse=True)
+        names = ('image', 'partner', 'image_id', 'photo_id')
+        image, other, image_id, photo_id = (np.stack([r[name] for r in results]) for name in names)
+        _, first, partner = np.unique(image_id, return_index=True, return_inverse=True)
         return (
-            retrieval_ranks(image, other, image_id, image_id),
-            retrieval_ranks(other, image[first], image_id, unique, partner.reshape(-1)),
+            retrieval_ranks(image, other, photo_id, photo_id),
+            retrieval_ranks(other, image[first], photo_id, photo_id[first], partner.reshape(-1)),
         )
 
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
         """Figures of each direction: means over subjects, then those of each subject."""
         subjects = sorted({r['subject'] for r in results})
         ranks = {subject: self._ranks([r for r in results if r['subject'] == subject]) for subject in subjects}
-        images = np.unique([r['image_id'] for r in results])
+        photos = np.unique([r['photo_id'] for r in results])
         draws = np.random.default_rng(self.seed).multinomial(
-            len(images), np.full(len(images), 1 / len(images)), self.bootstraps
+            len(photos), np.full(len(photos), 1 / len(photos)), self.bootstraps
         )
         means: Dict[str, float] = {}
         own: Dict[str, Dict[str, float]] = {subject: {} for subject in subjects}
@@ -209,7 +213,7 @@ class RetrievalMetric(GatheredMetric):
             parts = []  # of each subject: the figures, those of each resampling, and chance
             for subject in subjects:
                 one = ranks[subject][k]
-                weights = draws[:, np.searchsorted(images, one.image_id)]
+                weights = draws[:, np.searchsorted(photos, one.image_id)]
                 parts.append((retrieval_figures(one), retrieval_figures(one, weights), chance_figures(one)))
             for name in FIGURES:
                 values, resampled, chance = (np.stack([part[i][name] for part in parts]) for i in range(3))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from .job import Job, run_job
 from .launch import pending, remove_stale
@@ -12,6 +12,9 @@ from .outcome import Outcome
 from .processes import locked
 from .slurm_queue import Queued, queue_file, read_queue, refuse_queued, write_queue
 from .study import Study
+
+MAX_TIMEOUTS = 100
+"""How often a job goes on after Slurm's time limit."""
 
 
 def submit(
@@ -25,7 +28,8 @@ def submit(
     what they wait for has failed.
 
     The study's ``slurm`` entry has the parameters of submitit's ``update_parameters``, e.g. ``timeout_min``,
-    ``slurm_partition``, ``gpus_per_node`` and ``cpus_per_task``. Numbers of submitted jobs are kept in
+    ``slurm_partition``, ``gpus_per_node`` and ``cpus_per_task``. A job that reaches its time limit goes on in another
+    turn, and what needs it waits. Numbers of submitted jobs are kept in
     ``slurm/jobs.json`` of the study's folder.
 
     Args:
@@ -64,9 +68,10 @@ def submit(
         remove_stale(ours)
         for job in to_submit:
             try:
-                executor = submitit.AutoExecutor(folder=study.work_dir / 'slurm' / '%j', cluster=cluster)
+                folder = study.work_dir / 'slurm' / '%j'
+                executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=MAX_TIMEOUTS)
                 executor.update_parameters(**_parameters(study, job, queue if cluster == 'slurm' else {}))
-                handle = executor.submit(run_or_raise, job)
+                handle = executor.submit(RunOrRaise(), job)
             except (RuntimeError, NameError, TypeError) as error:
                 raise ValueError(
                     f'--launcher slurm: {job.name} could not be submitted: {error}. It needs a machine that can submit '
@@ -91,9 +96,20 @@ def _parameters(study: Study, job: Job, queue: Mapping[str, Queued]) -> Dict[str
     return parameters
 
 
-def run_or_raise(job: Job) -> str:
+class RunOrRaise:
     """:func:`run_job` whose failure is one of the Slurm job, so that what needs it does not start."""
-    record = run_job(job)
-    if record.status != 'done':
-        raise RuntimeError(f'{job.name}: {record.message}')
-    return record.status
+
+    def __call__(self, job: Job) -> str:
+        """Run a job."""
+        record = run_job(job)
+        if record.status != 'done':
+            raise RuntimeError(f'{job.name}: {record.message}')
+        return record.status
+
+    def checkpoint(self, job: Job) -> Any:
+        """Say what submitit is to put into the queue again, under the same number, when Slurm is about to end the job,
+        for its time is over or others go first: the same, for trainings go on where they were.
+        """
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, job)

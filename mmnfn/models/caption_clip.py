@@ -152,6 +152,7 @@ class CaptionCLIP(BaseSelfSupervisor):
         caption: Optional[List[str]] = None,
         image_id: Optional[Tensor] = None,
         geometry: Optional[SubjectGeometry] = None,
+        photo_id: Optional[Tensor] = None,
         mode: str = 'tensor',
         **kwargs,
     ):
@@ -162,6 +163,7 @@ class CaptionCLIP(BaseSelfSupervisor):
             caption: B captions; not needed in mode 'tensor', nor are the next two.
             image_id: (B,) int64, 73k id of each image.
             geometry: Of the subject who saw the images, for its name.
+            photo_id: (B,) int64, see :meth:`NeuroFusionNet.forward`.
             mode: ``'tensor'``, ``'loss'`` or ``'predict'``.
             kwargs: Other entries of the batch, which the model does not use.
 
@@ -181,7 +183,7 @@ class CaptionCLIP(BaseSelfSupervisor):
                 "dict(type='mmnfn.LoadCaption', …) before mmnfn.PackNSDInputs in the pipeline"
             )
         if mode == 'loss':
-            return self.loss(inputs, caption, image_id)
+            return self.loss(inputs, caption, image_id if photo_id is None else photo_id)
         return self.predict(inputs, caption, image_id, geometry)
 
     def loss(self, inputs: Tensor, caption: List[str], image_id: Tensor) -> Dict[str, Tensor]:

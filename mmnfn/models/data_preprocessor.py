@@ -86,4 +86,7 @@ class NFNDataPreprocessor(BaseDataPreprocessor):
 
 def _same(one: SubjectGeometry, other: SubjectGeometry) -> bool:
     """Compare two geometries, which data workers give a copy of in each batch."""
-    return one is other or (one[:3] == other[:3] and torch.equal(one.coordinates, other.coordinates))
+    return one is other or all(
+        torch.equal(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a == b
+        for a, b in zip(one, other)
+    )

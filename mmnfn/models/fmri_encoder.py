@@ -10,7 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmnfn.registry import MODELS
-from mmnfn.structures import SubjectGeometry
+from mmnfn.structures import SubjectGeometry, listed
 
 from .roi_readout import ROIReadout, presence
 from .subject_adapter import INIT_STD
@@ -79,7 +79,7 @@ class FMRIEncoder(BaseModule):
     whichever ROIs the subject has.
 
     Args:
-        roi_names: The K ROI classes, in the order in which the dataset packs them.
+        roi_names: The K ROI classes, in the order in which the dataset packs them; a text for a single one.
         embed_dims: Width of the tokens.
         out_dims: D, width of ROI and global features.
         num_heads: Attention heads, of timeformer and region interaction alike.
@@ -111,7 +111,7 @@ class FMRIEncoder(BaseModule):
 
     def __init__(
         self,
-        roi_names: Sequence[str],
+        roi_names: Union[str, Sequence[str]],
         embed_dims: int = 128,
         out_dims: int = 256,
         num_heads: int = 4,
@@ -137,7 +137,7 @@ class FMRIEncoder(BaseModule):
         init_cfg: Optional[dict] = INIT,
     ):
         super().__init__(init_cfg)
-        self.roi_names = tuple(roi_names)
+        self.roi_names = tuple(listed(roi_names))
         num_rois = len(self.roi_names)
         if num_rois == 0 or len(set(self.roi_names)) < num_rois:
             raise ValueError(f'roi_names must hold at least one name and none twice, but got {self.roi_names}')

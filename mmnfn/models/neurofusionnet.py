@@ -119,6 +119,7 @@ class NeuroFusionNet(BaseSelfSupervisor):
         responses: Optional[Responses] = None,
         image_id: Optional[Tensor] = None,
         geometry: Optional[Geometry] = None,
+        photo_id: Optional[Tensor] = None,
         mode: str = 'tensor',
         **kwargs,
     ):
@@ -130,6 +131,8 @@ class NeuroFusionNet(BaseSelfSupervisor):
                 the batch; not needed in mode 'tensor', nor are the next two.
             image_id: (B,) int64, 73k id of each image.
             geometry: Of the subject, or a list.
+            photo_id: (B,) int64, the same for crops of one photograph, which are no negatives of each other; None if
+                each image is of its own.
             mode: ``'tensor'``, ``'loss'`` or ``'predict'``.
             kwargs: Other entries of the batch, which the model does not use.
 
@@ -148,6 +151,8 @@ class NeuroFusionNet(BaseSelfSupervisor):
                 raise ValueError(
                     f"{name} is missing in the batch, but mode {mode!r} needs it; for images alone use mode='tensor'"
                 )
+        if mode == 'loss' and photo_id is not None:
+            image_id = photo_id
         return getattr(self, mode)(inputs, responses, image_id, geometry)
 
     def _encode(self, inputs: Tensor, responses: Responses, geometry: Geometry) -> Tuple[ImageFeatures, FMRIFeatures]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Dict, Optional, Sequence, Set
+from typing import Dict, Optional, Sequence, Set, Union
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmnfn.datasets.nsd_layout import subject_names
 from mmnfn.structures import SubjectGeometry
 
 ADAPTERS = ('fourier', 'table')
@@ -30,7 +31,7 @@ class SubjectAdapter(nn.Module):
     Args:
         embed_dims: D, width of the vectors.
         kind: ``'fourier'`` or ``'table'``.
-        subjects: The subjects that there are maps for.
+        subjects: The subjects that there are maps for, as numbers or names, or a single one.
         num_features: Fourier features, half of them sines.
         wavelengths: Shortest and longest wavelength of the features, in mm.
         max_voxels: Largest number of voxels (over all ROIs) of a subject, for ``'table'``.
@@ -43,7 +44,7 @@ class SubjectAdapter(nn.Module):
         self,
         embed_dims: int,
         kind: str = 'fourier',
-        subjects: Sequence[str] = NSD_SUBJECTS,
+        subjects: Union[int, str, Sequence[Union[int, str]]] = NSD_SUBJECTS,
         num_features: int = 128,
         wavelengths: Sequence[float] = (8.0, 120.0),
         max_voxels: Optional[int] = None,
@@ -51,6 +52,7 @@ class SubjectAdapter(nn.Module):
         super().__init__()
         if kind not in ADAPTERS:
             raise ValueError(f'kind of the adapter must be one of {ADAPTERS}, but got {kind!r}')
+        subjects = subject_names(subjects)
         if not subjects or len(set(subjects)) < len(subjects):
             raise ValueError(f'subjects must hold at least one name and none twice, but got {tuple(subjects)}')
         self.kind = kind

@@ -49,7 +49,7 @@ class Photographs:
 
     Raises:
         FileNotFoundError: If the folder, the file or a picture is missing.
-        ValueError: If the file is no COCO annotation file or has no picture.
+        ValueError: If the file is no COCO annotation file or has fewer than two photographs.
     """
 
     def __init__(self, folder: Path, annotations: Path):
@@ -72,29 +72,47 @@ class Photographs:
                 self.class_of(annotation['category_id'])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f'--annotations: {annotations} is no COCO instances file ({error!r}).') from error
-        if not self.ids:
-            raise ValueError(f'--annotations: {annotations} lists no picture.')
+        if len(self.ids) < 2:
+            raise ValueError(
+                f'--annotations: {annotations} lists {len(self.ids)} photograph(s), but at least 2 are needed: one to '
+                'cut test images from, and one for training images.'
+            )
 
     def class_of(self, category_id: int) -> str:
         """Class of the simulated world that stands for a category; '' for none."""
         category = self.categories[category_id]
         return CATEGORY_CLASSES.get(category['name'], CATEGORY_CLASSES.get(category.get('supercategory'), ''))
 
-    def crop(self, index: int, rng: np.random.Generator) -> Tuple[int, Tuple[float, float, float, float]]:
-        """COCO id and crop box of stimulus ``index``.
+    def crops(
+        self, shared: np.ndarray, rng: np.random.Generator
+    ) -> List[Tuple[int, Tuple[float, float, float, float]]]:
+        """COCO id and crop box of every stimulus.
 
-        Where there are fewer photographs than stimuli, each is used in several random crops.
+        Where there are fewer photographs than stimuli, each is used in several random crops, of shared stimuli alone or
+        of others alone: the shared ones are the test images.
+
+        Args:
+            shared: (stimuli,) bool.
+            rng: Source of the places.
 
         Returns:
-            The id, and the fractions cut from top, bottom, left and right, which leave a square.
+            The ids, and the fractions cut from top, bottom, left and right, which leave a square.
         """
-        info = self.coco.imgs[self.ids[index % len(self.ids)]]
-        height, width = info['height'], info['width']
-        zoom = 1.0 if index < len(self.ids) else rng.uniform(0.6, 1.0)
-        side = zoom * min(height, width)
-        top, left = rng.uniform(0, height - side), rng.uniform(0, width - side)
-        box = (top / height, 1 - (top + side) / height, left / width, 1 - (left + side) / width)
-        return info['id'], tuple(max(0.0, float(b)) for b in box)
+        count, number = len(self.ids), np.arange(len(shared))
+        if count < len(shared):
+            for_test = int(np.clip(round(count * shared.mean()), 1, count - 1))
+            number[shared] = np.arange(shared.sum()) % for_test
+            number[~shared] = for_test + np.arange((~shared).sum()) % (count - for_test)
+        crops, used = [], set()
+        for photograph in number.tolist():
+            info = self.coco.imgs[self.ids[photograph]]
+            height, width = info['height'], info['width']
+            side = (rng.uniform(0.6, 1.0) if photograph in used else 1.0) * min(height, width)
+            used.add(photograph)
+            top, left = rng.uniform(0, height - side), rng.uniform(0, width - side)
+            box = (top / height, 1 - (top + side) / height, left / width, 1 - (left + side) / width)
+            crops.append((info['id'], tuple(max(0.0, float(b)) for b in box)))
+        return crops
 
     def scene(self, coco_id: int, box: Tuple[float, float, float, float], size: int) -> Scene:
         """The cut photograph with its maps; see :class:`Photographs` for what is guessed."""

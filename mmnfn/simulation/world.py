@@ -15,6 +15,7 @@ import scipy.io
 from mmnfn.datasets.nsd_layout import BETA_VERSIONS, TRIALS_PER_SESSION, NSDLayout
 from mmnfn.datasets.roi_store import TABLES_BYTES
 from mmnfn.disk import check_room, full_disk_named
+from mmnfn.structures import listed
 
 from .cortex import make_anatomy
 from .design import Design, behaviour_table, make_design, stimulus_table
@@ -60,7 +61,8 @@ class WorldConfig(NamedTuple):
     workers: int = 2
 
     def check(self) -> WorldConfig:
-        """Return itself, or raise a ValueError that names the argument."""
+        """Return itself, a single value of ``sessions`` as a tuple, or raise a ValueError that names the argument."""
+        self = self._replace(sessions=tuple(listed(self.sessions)))
         for name, low, high in (
             ('subjects', 1, 8),
             ('voxel_mm', 1.5, 8),
@@ -102,7 +104,7 @@ def _write_stimuli(
     if photographs is None:
         crops = [(1_000_001 + i, (0.0, 0.0, 0.0, 0.0)) for i in range(count)]
     else:
-        crops = [photographs.crop(i, rng) for i in range(count)]
+        crops = photographs.crops(np.isin(np.arange(count), design.sharedix - 1), rng)
     split = np.where(rng.random(count) < 0.05, 'val2017', 'train2017')
     if photographs is not None:  # all are of the split that their annotations are of
         split[:] = 'val2017' if 'val2017' in Path(config.annotations).name else 'train2017'
@@ -199,7 +201,7 @@ def simulate(out: Path, config: WorldConfig, overwrite: bool = False) -> None:
         ValueError: For values out of range, with the name of the argument.
         NoRoom: The disk is full.
     """
-    config.check()
+    config = config.check()
     out = Path(out).resolve()  # a link is to lead to the new world
     if out.exists() and not overwrite:
         raise FileExistsError(f'{out} exists. Give another folder, or --overwrite to replace it.')

@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from mmnfn.experiments.results import StudyResults, formatted, formatted_difference, paired_difference, summarise
 from mmnfn.experiments.study import Study
+from mmnfn.structures import listed
 
 REFERENCES = ('random', 'nfn-shuffled')
 """Rows that every other row is compared with, where a table has them and does not say otherwise."""
@@ -125,17 +126,15 @@ def read_layouts(study: Study) -> List[Layout]:
         unknown = [column.task for column in columns if column.task not in tasks]
         if unknown:
             raise ValueError(f'STUDY: {where} names the task {unknown[0]!r}; there are {", ".join(sorted(tasks))}.')
-        rows = node.get('rows') or _rows(study)
+        rows = listed(node.get('rows') or _rows(study))
         unknown = [row for row in rows if row not in _rows(study)]
         if unknown:
             raise ValueError(f'STUDY: {where} names the row {unknown[0]!r}, which is not pretrained.')
-        references = node.get('references', REFERENCES)
-        unknown = [row for row in node.get('references') or [] if row not in rows]
+        references = listed(node.get('references', REFERENCES) or [])
+        unknown = [row for row in references if 'references' in node and row not in rows]
         if unknown:
             raise ValueError(f'STUDY: {where}, references names {unknown[0]!r}, which is no row of the table.')
-        layouts.append(
-            Layout(node.get('title', f'Table {number}'), tuple(rows), tuple(columns), tuple(references or ()))
-        )
+        layouts.append(Layout(node.get('title', f'Table {number}'), tuple(rows), tuple(columns), tuple(references)))
     return layouts
 
 

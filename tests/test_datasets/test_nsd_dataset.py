@@ -68,6 +68,17 @@ def test_roi_subset_and_order(store):
     assert (geometry.coordinates[: sizes[0]].numpy() == file.coordinates[file.roi('floc-words')]).all()
 
 
+@pytest.mark.parametrize('subject', [2, '2', 'subj02'])
+def test_a_single_name_is_a_list_of_one(store, subject):
+    """As --cfg-options give it: subjects=2, subjects=subj02, roi_names=floc-words."""
+    dataset, listed = (
+        make_dataset(store, subjects=subjects, roi_names=rois)
+        for subjects, rois in ((subject, 'floc-words'), (['subj02'], ['floc-words']))
+    )
+    assert dataset[0]['geometry'].roi_names == ('floc-words',) and list(dataset.stores) == ['subj02']
+    assert len(dataset) == len(listed) and (dataset[3]['responses'] == listed[3]['responses']).all()
+
+
 def responses_by_image(dataset, subject, split):
     samples = [dataset[k] for k in range(len(dataset))]
     return {
@@ -96,6 +107,38 @@ def test_subjects_who_saw_the_same_are_shuffled_differently(twins):
     ids = [[data.get_data_info(k)['image_id'] for k in range(len(data))] for data in (plain, shuffled)]
     assert ids[0][:half] == ids[0][half:]
     assert np.mean(np.equal(ids[1][:half], ids[1][half:])) < 0.1
+
+
+@pytest.fixture(scope='module')
+def crops(store, tmp_path_factory):
+    """Stores in which the 73k ids 0 to 5, 6 to 11 and so on of a split were cut from one photograph each."""
+    folder = tmp_path_factory.mktemp('crops')
+    shutil.copy(store / 'images_32.h5', folder)
+    for subject in ('subj01', 'subj02'):
+        path = shutil.copy(store / f'{subject}.h5', folder)
+        own = ROIStore(path)
+        with h5py.File(path, 'a') as file:
+            file['photo_id'] = own.image_id // 6 * 6 + (own.split == 'test') * 100_000
+            write_attributes(file, digest=digest(file))
+    return folder
+
+
+def test_samples_say_their_photograph(store, crops):
+    for folder, first in ((store, lambda image: image), (crops, lambda image: image // 6 * 6)):
+        data = make_dataset(folder, split='train')
+        batch = collate_subject_batch([data[k] for k in data.subject_indices()['subj01'][:40]])
+        assert batch['photo_id'].tolist() == [first(image) for image in batch['image_id'].tolist()]
+        assert batch['photo_id'].dtype == torch.int64
+
+
+@pytest.mark.parametrize('split', ['train', 'test'])
+def test_shuffled_control_gives_no_image_a_response_to_its_photograph(crops, split):
+    plain, shuffled = (
+        responses_by_image(make_dataset(crops, split='all', shuffle_pairs=seed), 'subj01', split) for seed in (None, 0)
+    )
+    shown = {response: image for image, response in plain.items()}
+    assert sorted(shown[response] for response in shuffled.values()) == sorted(plain)
+    assert all(shown[response] // 6 != image // 6 for image, response in shuffled.items())
 
 
 def steps(dataset, images, world_size=1, epoch=0, **kwargs):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import scipy.io
 import scipy.stats
-from nsd_tree import CLASSES
+from nsd_tree import CLASSES, STIMULI
 
 from mmnfn.datasets import NSDLayout, ROIStore, StimulusImages
 from mmnfn.datasets.betas import normalize_session, read_betas
@@ -201,3 +201,32 @@ def test_stimulus_table_is_0_based(layout):
     info, behaviour = pd.read_csv(layout.stim_info_file), pd.read_csv(layout.responses_file('subj01'), sep='\t')
     first = behaviour['73KID'].iloc[0] - 1
     assert 1 in info.loc[info.nsdId == first, [f'subject1_rep{k}' for k in range(3)]].to_numpy()
+
+
+def test_crops_of_one_photograph_are_known_by_the_first(tree, tmp_path):
+    """Stimuli 2k and 2k + 1 are of one photograph; a store without a table, or of different ones, is as it was."""
+    own = prepare_subject(tree, tmp_path / 'plain', 'subj02', ('streams',), progress=False)
+    assert (ROIStore(own).photo_id == ROIStore(own).image_id).all()
+    design = read_design(tree.design_file)
+    shared = np.isin(np.arange(STIMULI), design.own[0, : design.shared])
+    # pairs within the shared stimuli and within the others, in the order of the table turned around
+    number = np.where(shared, np.cumsum(shared), np.cumsum(~shared)) - 1
+    coco = 10 * (number // 2) + 5 * shared
+    table = pd.DataFrame(dict(cocoId=coco, cocoSplit='train2017', nsdId=np.arange(STIMULI)))[::-1]
+    tree.stim_info_file.parent.mkdir(parents=True, exist_ok=True)
+    table.assign(cocoId=table.nsdId + 9).to_csv(tree.stim_info_file)
+    again = prepare_subject(tree, tmp_path / 'distinct', 'subj02', ('streams',), progress=False)
+    assert again.read_bytes() == own.read_bytes()
+    table.to_csv(tree.stim_info_file)
+    store = ROIStore(prepare_subject(tree, tmp_path / 'plain', 'subj02', ('streams',), progress=False))
+    first = {c: i for i, c in reversed(list(enumerate(coco.tolist())))}
+    assert store.photo_id.tolist() == [first[coco[i]] for i in store.image_id]
+    assert (store.photo_id != store.image_id).any()
+    # one of training among those of the test
+    test = np.flatnonzero(shared)
+    table.loc[np.flatnonzero(~shared)[5], 'cocoId'] = coco[test[0]]
+    table.to_csv(tree.stim_info_file)
+    named = f'nsd_stim_info_merged.csv: 1 photograph.*COCO id {coco[test[0]]}, .*shared.*Simulate the world again'
+    with pytest.raises(ValueError, match=named):
+        prepare_subject(tree, tmp_path / 'mixed', 'subj02', ('streams',), progress=False)
+    assert not (tmp_path / 'mixed').exists()

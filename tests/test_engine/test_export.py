@@ -193,13 +193,15 @@ def test_metadata_is_plain_and_complete():
                     )
                 ),
             ),
-            train_dataloader=dict(dataset=dict(dataset=dict(subjects=('subj01', 'subj02')))),
+            train_dataloader=dict(dataset=dict(dataset=dict(subjects=('subj01', 'subj02'), split='all'))),
         )
     )
     meta = export.backbone_meta(cfg, seed=np.int64(3), score=np.float32(0.5), path=__file__, nothing=None, flag=True)
     assert json.loads(json.dumps(meta)) == meta
     assert meta['backbone'] == dict(type='mmpretrain.SwinTransformer', arch=dict(depths=[1, 2]))
-    assert meta['subjects'] == ['subj01', 'subj02']
+    assert (meta['subjects'], meta['split']) == (['subj01', 'subj02'], 'all')
+    for alone in (1, 'subj01'):  # by --cfg-options subjects=1
+        assert export.backbone_meta(dict(train_dataloader=dict(dataset=dict(subjects=alone))))['subjects'] == [alone]
     assert meta['seed'] == 3 and type(meta['seed']) is int and meta['score'] == 0.5 and meta['flag'] is True
     assert meta['versions']['torch'] == str(torch.__version__) and 'mmengine' in meta['versions']
     assert Config.fromstring(meta['config'], '.py').model.type == 'Wrapper'

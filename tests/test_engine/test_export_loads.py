@@ -19,9 +19,11 @@ def exported(tmp_path_factory):
     cfg = Config.fromfile(MICRO)
     cfg.default_scope = 'mmpretrain'
     cfg.model = dict(type='ImageClassifier', backbone=cfg.backbone_micro)
+    cfg.train_dataloader = dict(dataset=dict(subjects=[1], split='all'))
     path = str(tmp_path_factory.mktemp('export') / 'backbone.pth')
     meta = export.export_random(cfg, path, seed=3)
     assert meta['backbone']['arch']['embed_dims'] == 32 and meta['seed'] == 3
+    assert (meta['subjects'], meta['split']) == ([], None), 'which random weights have not been trained on'
     return path, torch.load(path, weights_only=True)['state_dict']
 
 

@@ -77,12 +77,12 @@ def loader():
     return dict(batch_size=2, dataset=Numbers(), sampler=dict(type='DefaultSampler', shuffle=False))
 
 
-def make(folder, model, train=True, epochs=1, stop=True, hooks=(), **settings):
+def make(folder, model, train=True, epochs=1, stop=True, hooks=(), metric=None, **settings):
     modes = dict(train_dataloader=loader(), train_cfg=dict(by_epoch=True, max_epochs=epochs)) if train else {}
     if train:
         modes['optim_wrapper'] = dict(optimizer=dict(type='SGD', lr=0.1))
     else:
-        modes.update(test_dataloader=loader(), test_cfg=dict(), test_evaluator=Nothing())
+        modes.update(test_dataloader=loader(), test_cfg=dict(), test_evaluator=metric or Nothing())
     return Runner(
         model=model,
         work_dir=str(folder / 'work'),
@@ -220,6 +220,37 @@ def test_a_checkpoint_of_classes_in_another_order_is_not_tested(tmp_path, monkey
     monkeypatch.setattr(Numbers, 'metainfo', dict(classes=['dog', 'cat']))
     with pytest.raises(LoadAuditError, match="Label 0 is 'cat' by .*whole.pth.* and 'dog' by the dataset"):
         make(tmp_path, Toy(), train=False, load_from=path).test()
+
+
+class Said(Nothing):
+    """A metric that asks what the checkpoint says."""
+
+    def note_training(self, meta):
+        self.meta = meta
+
+
+def test_metrics_get_the_metadata_of_the_tested_checkpoint(tmp_path):
+    path = str(tmp_path / 'whole.pth')
+    torch.save(dict(state_dict=Toy().state_dict(), meta=dict(subjects=[1, 2])), path)
+    metric = Said()
+    make(tmp_path, Toy(), train=False, load_from=path, metric=[metric]).test()
+    assert metric.meta == dict(subjects=[1, 2])
+
+
+@pytest.mark.parametrize('permuted', [None, 3])
+def test_a_control_is_not_tested_as_what_it_is_no_model_of(tmp_path, permuted):
+    """The checkpoint of a training with permuted ROIs, with the config of the main one."""
+    trained = f"train_dataloader = dict(dataset=dict(type='x', subjects=[1], permute_rois={permuted}))"
+    path = str(tmp_path / 'whole.pth')
+    torch.save(dict(state_dict=Toy().state_dict(), meta=dict(cfg=trained)), path)
+    data = dict(dataset=dict(type='x', subjects=[1]))
+    runner = make(tmp_path, Toy(), train=False, load_from=path)
+    runner.cfg.update(train_dataloader=data, test_dataloader=data)
+    if permuted is None:
+        assert runner.test() == dict(count=2)
+        return
+    with pytest.raises(LoadAuditError, match='whole.pth: test_dataloader.dataset.permute_rois is None.*permute_rois=3'):
+        runner.test()
 
 
 @pytest.mark.parametrize('library', ['mmengine', 'mmpretrain'])

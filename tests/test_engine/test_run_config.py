@@ -4,6 +4,7 @@ import argparse
 import platform
 import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -239,7 +240,38 @@ def test_subjects_that_are_not_trained_are_named(capsys):
     )
     run_config.note_subjects(Config(dict(test_dataloader=loader(8))))  # an encoding
     run_config.note_subjects(Config(dict(train_dataloader=loader(1, 2), val_dataloader=loader('subj01', '2'))))
+    alone = dict(dataset=dict(type='mmnfn.NSDDataset', subjects=1))  # by --cfg-options subjects=1
+    run_config.note_subjects(Config(dict(train_dataloader=loader(1, 2), val_dataloader=alone)))
     assert capsys.readouterr().out == ''
+
+
+@pytest.mark.parametrize(
+    'training, testing, named',
+    [
+        ({}, dict(shuffle_pairs=0), 'test_dataloader.dataset.shuffle_pairs=0: .* score at chance'),
+        (None, dict(shuffle_pairs=0), 'test_dataloader.dataset.shuffle_pairs=0: .* score at chance'),
+        (None, dict(permute_rois=0), 'test_dataloader.dataset.permute_rois=0: .*names of ROIs that they are not of'),
+        (dict(permute_rois=0), {}, 'test_dataloader.dataset.permute_rois is None, .*train_dataloader.*permute_rois=0'),
+        ({}, dict(permute_positions=1), 'permute_positions is 1, .*permute_positions=None'),
+        (dict(voxel_order='hilbert'), {}, "voxel_order is 'stored', .*voxel_order='hilbert'"),
+        (
+            dict(split='all'),
+            dict(split='test'),
+            "train_dataloader.dataset.split is 'all', which holds images that test",
+        ),
+        (dict(shuffle_pairs=0), {}, ''),
+        (dict(permute_rois=0, voxel_order='stored'), dict(permute_rois=0), ''),
+        ({}, dict(split='test'), ''),
+        (None, dict(split='all', permute_positions=0), ''),
+        (dict(split='all'), dict(split='train'), ''),
+    ],
+)
+def test_controls_in_the_wrong_place_are_refused(training, testing, named):
+    cfg = dict(test_dataloader=dict(dataset=dict(subjects=[1], **testing)))
+    if training is not None:
+        cfg['train_dataloader'] = dict(dataset=dict(subjects=1, **training))
+    with pytest.raises(ValueError, match=named) if named else nullcontext():
+        run_config.check_controls(Config(cfg), ('test_dataloader',))
 
 
 @pytest.mark.parametrize('argument', ['stim_info', 'annotation_dir'])

@@ -54,7 +54,7 @@ def test_every_sample_once_with_all_its_fields(gathered, tmp_path):
     values = [p['image_embedding'].tolist() for p in predictions]
     assert values[0] == [2, 2] and sorted(values[1:3]) == [[1, 1], [3, 3]] and values[3] == [5, 5]
     for prediction in predictions:
-        assert set(prediction) == {'subject', 'image_id', 'image_embedding', 'roi_present', 'note'}
+        assert set(prediction) == {'subject', 'image_id', 'photo_id', 'image_embedding', 'roi_present', 'note'}
         assert prediction['roi_present'].tolist() == [True, False] and prediction['note'] == 'any'
 
 

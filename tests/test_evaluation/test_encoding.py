@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmnfn.datasets import NSDDataset, ROIStore
+from mmnfn.datasets import ROI_CLASSES, NSDDataset, PackNSDInputs, ROIStore, collate_subject_batch
 from mmnfn.evaluation import EncodingMetric, encoding, fit_encoding_model, gathered_metric
 from mmnfn.structures import SubjectGeometry
 
@@ -17,9 +17,9 @@ CEILING = torch.tensor([64.0, 64.0, 64.0, 36.0, 1.0])
 NCSNR = torch.tensor([0.9, 0.9, 0.1, 0.9, 0.9])
 
 
-def add(metric, features, responses, splits, subject, batch=10, ceiling=CEILING, ncsnr=NCSNR):
+def add(metric, features, responses, splits, subject, batch=10, ceiling=CEILING, ncsnr=NCSNR, photo_id=None):
     """Give the metric the samples of a subject in batches."""
-    geometry = SubjectGeometry(subject, ROIS, SIZES, torch.arange(15.0).reshape(5, 3))
+    geometry = SubjectGeometry(subject, ROIS, SIZES, torch.zeros(5, 3), torch.arange(5))
     for start in range(0, len(features), batch):
         part = slice(start, start + batch)
         samples = [
@@ -32,6 +32,7 @@ def add(metric, features, responses, splits, subject, batch=10, ceiling=CEILING,
                 split=splits[part],
                 noise_ceiling=ceiling,
                 ncsnr=ncsnr,
+                **({} if photo_id is None else dict(photo_id=photo_id[part])),
             ),
             samples,
         )
@@ -86,8 +87,8 @@ def test_a_voxel_in_two_rois_counts_in_both_and_once_among_all(known):
     """As NSD's streams hold nearly all of the other classes."""
     features, responses, splits = known
     twice = [3, 0, 1, 3, 2, 4]  # faces: voxels 3 and 0; streams: 1, 3, 2, 4
-    places = torch.arange(15.0).reshape(5, 3)[torch.tensor([4, 0, 1, 4, 2, 3])]
-    geometry = SubjectGeometry('subj04', ('floc-faces', 'streams'), (2, 4), places)
+    index = torch.tensor([4, 0, 1, 4, 2, 3])
+    geometry = SubjectGeometry('subj04', ('floc-faces', 'streams'), (2, 4), torch.zeros(6, 3), index)
     metric = EncodingMetric(bootstraps=200)
     batch = dict(geometry=geometry, responses=torch.tensor(responses[:, twice]), split=splits)
     batch.update(noise_ceiling=CEILING[twice], ncsnr=NCSNR[twice])
@@ -100,6 +101,22 @@ def test_a_voxel_in_two_rois_counts_in_both_and_once_among_all(known):
     once = evaluate(*known, bootstraps=200)
     overall = [key for key in once if '_roi_' not in key]
     assert {key: figures[key] for key in overall} == pytest.approx({key: once[key] for key in overall})
+
+
+def test_voxels_that_are_said_to_be_elsewhere_are_still_the_same_voxels(store):
+    """permute_positions gives voxels of different ROIs the same place, and one voxel in two ROIs different ones."""
+    figures = []
+    for seed in (None, 0):
+        dataset = NSDDataset(store, [1], 'images_32.h5', split='all', permute_positions=seed)
+        batch = collate_subject_batch([PackNSDInputs().transform(dataset[i]) for i in range(0, len(dataset), 4)])
+        metric = EncodingMetric(bootstraps=5)
+        images = batch['inputs'].flatten(1)[:, ::96].float()
+        metric.process(batch, [dict(features=f, image_id=int(i)) for f, i in zip(images, batch['image_id'])])
+        figures.append(metric.evaluate(len(images)))
+    np.testing.assert_equal(*figures)
+    own = ROIStore(store / 'subj01.h5')
+    assert figures[0]['encoding/voxels'] == len(np.unique(np.concatenate([own.roi(name) for name in ROI_CLASSES])))
+    assert figures[0]['encoding/pcc'] > 0.1
 
 
 def test_figures_of_unlike_subjects_are_their_means(known):
@@ -155,6 +172,43 @@ def test_single_trials_are_drawn_with_their_images(known):
     one, three = single.evaluate(90), triple.evaluate(270)
     for key in ('pcc', 'pcc_se', 'pcc_low', 'pcc_high'):
         assert three[f'encoding/{key}'] == pytest.approx(one[f'encoding/{key}'], rel=0.05)
+
+
+def test_crops_are_drawn_with_their_photographs(known):
+    """Each test image three times, as three images of one photograph: the interval is that of one of each."""
+    features, responses, splits = known
+    noise = 1e-4 * np.random.default_rng(0).normal(size=(3, *responses.shape)).astype(np.float32)
+    noise[..., 4] = 0
+    single, triple = EncodingMetric(bootstraps=400), EncodingMetric(bootstraps=400)
+    add(single, features, responses, splits, 'subj01')
+    tripled = np.concatenate([features] * 3), (responses + noise).reshape(-1, 5), splits * 3
+    add(triple, *tripled, 'subj01', photo_id=torch.arange(270) % 90)
+    one, three = single.evaluate(90), triple.evaluate(270)
+    for key in ('pcc', 'pcc_se', 'pcc_low', 'pcc_high'):
+        assert three[f'encoding/{key}'] == pytest.approx(one[f'encoding/{key}'], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    'meta, flags, said',
+    [
+        (dict(subjects=[1, 4], split='train'), dict(subj04=1, subj07=0, images=0), 'data of subj04, say'),
+        (dict(mmnfn=dict(subjects='subj07')), dict(subj04=0, subj07=1, images=0), 'data of subj07, say'),
+        (dict(subjects=[1], split='all'), dict(subj04=0, subj07=0, images=1), "the test images (split 'all'), say"),
+        (dict(subjects=[1, 2]), dict(subj04=0, subj07=0, images=0), ''),
+        (dict(epoch=3), {}, ''),
+    ],
+)
+def test_figures_of_what_was_trained_on_say_so(known, monkeypatch, meta, flags, said):
+    lines = []
+    monkeypatch.setattr(encoding, 'print_log', lambda text, *_: lines.append(text))
+    metric = EncodingMetric(bootstraps=20)
+    for subject in ('subj04', 'subj07'):
+        add(metric, *known, subject)
+    metric.note_training(meta)
+    figures = {key.partition('/')[2]: value for key, value in metric.evaluate(180).items()}
+    found = {key.replace('_trained_on', '').replace('test_', ''): figures[key] for key in figures if 'trained' in key}
+    assert found == flags
+    assert [f'The backbone was trained on {said}' in line for line in lines] == [True] * bool(said)
 
 
 def test_limits_belong_to_what_they_let_in(known):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mmnfn.evaluation import RetrievalMetric, gathered_metric, retrieval_figures, retrieval_ranks
-from mmnfn.evaluation.retrieval import Ranks, chance_figures
+from mmnfn.evaluation.retrieval import Ranks, chance_figures, ranks_of_predictions
 
 
 def slow_ranks(queries, gallery, query_id, gallery_id, partner):
@@ -151,6 +151,26 @@ def test_two_responses_to_one_image_are_two_samples(monkeypatch):
     assert figures['retrieval/brain_to_image_top1'] == pytest.approx(2 / 3)
     assert figures['retrieval/image_to_brain_top1_chance'] == pytest.approx((1 / 2 + 1 / 2 + 1 / 3) / 3)
     assert figures['retrieval/brain_to_image_top1_chance'] == 1 / 2
+
+
+def test_crops_of_one_photograph_are_no_candidates_for_each_other(monkeypatch):
+    """Images 3 and 4 are of one photograph, and each looks more like the other's response."""
+    image = np.array([[1, 0], [0.9, 0.1], [0, 1]], np.float32)
+    fmri = image[[1, 0, 2]]
+    data, samples = batch('subj01', [3, 4, 8], image, fmri)
+    alone = evaluate(monkeypatch, [[(data, samples)]], 3)
+    assert alone['retrieval/image_to_brain_top1'] == alone['retrieval/brain_to_image_top1'] == pytest.approx(1 / 3)
+    assert alone['retrieval/chance'] == pytest.approx(1 / 3)
+    data = dict(data, photo_id=torch.tensor([3, 3, 8]))
+    crops = evaluate(monkeypatch, [[(data, samples)]], 3)
+    assert crops['retrieval/image_to_brain_top1'] == crops['retrieval/brain_to_image_top1'] == 1
+    assert crops['retrieval/chance'] == pytest.approx((1 / 2 + 1 / 2 + 1 / 3) / 3)
+    # and from the file of predictions
+    predictions = [
+        dict(subject='subj01', image_id=i, photo_id=p, image_embedding=a, fmri_embedding=b)
+        for i, p, a, b in zip((3, 4, 8), (3, 3, 8), image, fmri)
+    ]
+    assert ranks_of_predictions(predictions).rank.tolist() == [1, 1, 1]
 
 
 def test_intervals_by_a_loop_over_the_same_drawings(monkeypatch):

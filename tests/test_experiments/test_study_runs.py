@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -171,7 +172,42 @@ def test_submitit(toy):
     assert all(job.state() == 'done' for job in study.jobs)
     (study.jobs[0].folder / 'epoch_1.pth').write_text('other')
     with pytest.raises(RuntimeError, match='swin/nfn/seed0/pretrain: exit code 1'):
-        slurm.run_or_raise(study.jobs[0]._replace(commands=(study.jobs[0].commands[1],)))
+        slurm.RunOrRaise()(study.jobs[0]._replace(commands=(study.jobs[0].commands[1],)))
+
+
+@needs_submitit
+def test_a_job_whose_time_is_over_goes_on(toy, monkeypatch, tmp_path):
+    """Before the time limit Slurm sends a signal, at which submitit asks the job what to put into the queue again."""
+    submitit = pytest.importorskip('submitit')
+    from submitit.core import job_environment, utils
+
+    given, queued = [], []
+
+    class Executor:
+        def __init__(self, folder, cluster, slurm_max_num_timeout):
+            given.append(slurm_max_num_timeout)
+
+        def update_parameters(self, **parameters):
+            pass
+
+        def submit(self, *call):
+            given.extend(call)
+            return type('Submitted', (), dict(job_id='101'))
+
+    class Environment:
+        global_rank = 0
+        _requeue = queued.append
+
+    monkeypatch.setattr(submitit, 'AutoExecutor', Executor)
+    study = toy(seeds=[0])
+    slurm.submit(study, study.jobs[:1])
+    limit, *call = given
+    delayed, paths = utils.DelayedSubmission(*call), utils.JobPaths(tmp_path, '101')
+    delayed.set_timeout(1, limit)  # minutes: so few that any time is past them
+    with pytest.raises(SystemExit):
+        job_environment.SignalHandler(Environment(), paths, delayed).checkpoint_and_try_requeue(signal.SIGUSR2)
+    assert queued == [limit - 1] and limit > 10
+    assert utils.DelayedSubmission.load(paths.submitted_pickle).result() == 'done' == study.jobs[0].state()
 
 
 @needs_submitit
@@ -180,8 +216,8 @@ def test_slurm_jobs_wait_for_what_they_need(toy, monkeypatch, tmp_path):
     asked = []
 
     class Executor:
-        def __init__(self, folder, cluster):
-            assert cluster == 'slurm'
+        def __init__(self, folder, cluster, slurm_max_num_timeout):
+            assert cluster == 'slurm' and slurm_max_num_timeout > 10
 
         def update_parameters(self, **parameters):
             asked.append(parameters)

@@ -28,7 +28,7 @@ def build(**text):
 
 
 def test_loss_is_clips_loss_by_hand():
-    """Both directions, and the same image twice is no negative of itself."""
+    """Both directions, and the same image or photograph twice is no negative of itself."""
     model = build().eval()
     images, ids = torch.randn(4, 3, 32, 32), torch.tensor([5, 6, 7, 5])
     losses = model(images, CAPTIONS, ids, mode='loss')
@@ -41,6 +41,8 @@ def test_loss_is_clips_loss_by_hand():
             scores = torch.stack([a[i] @ b[j] / 0.07 for j in others])
             expected -= torch.log_softmax(scores, 0)[others.index(i)] / 8
     assert losses['loss_con'].item() == pytest.approx(expected.item(), rel=1e-5)
+    crops = model(images, CAPTIONS, torch.arange(4), photo_id=ids, mode='loss')
+    assert crops['loss_con'].item() == losses['loss_con'].item()
     losses['loss_con'].backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 

@@ -43,6 +43,19 @@ def test_every_tensor_goes_to_the_device():
     assert all(tensor.device.type == 'meta' for tensor in tensors)
 
 
+def test_geometries_are_moved_once():
+    """Data workers give a copy of them in each batch."""
+    preprocessor, first = NFNDataPreprocessor().to('meta'), batch()
+    moved = preprocessor(first)['geometry']
+    copied = first['geometry']._replace(coordinates=first['geometry'].coordinates.clone())
+    assert preprocessor(dict(batch(), geometry=copied))['geometry'] is moved
+    for change in (dict(coordinates=torch.ones(3, 3)), dict(roi_names=('floc-faces',)), dict(voxels=torch.arange(3))):
+        other = preprocessor(dict(batch(), geometry=first['geometry']._replace(**change)))['geometry']
+        assert other is not moved and other.coordinates.device.type == 'meta'
+    listed = preprocessor(dict(batch(), geometry=[copied, copied._replace(subject='subj02')]))['geometry']
+    assert [geometry.subject for geometry in listed] == ['subj01', 'subj02']
+
+
 @pytest.mark.parametrize('inputs', [None, torch.zeros(3, 4, 4), torch.zeros(2, 1, 4, 4), [torch.zeros(3, 4, 4)]])
 def test_other_inputs_are_refused(inputs):
     with pytest.raises(ValueError, match='inputs must be a tensor'):

@@ -199,3 +199,4 @@ def test_data_that_does_not_fit_is_refused():
         module(responses[:, :0], geometry._replace(roi_sizes=(0, 0, 0), coordinates=geometry.coordinates[:0]))
     with pytest.raises(ValueError, match='roi_names'):
         encoder(roi_names=('streams', 'streams'))
+    assert encoder(roi_names='streams').roi_names == ('streams',), 'a single one, as --cfg-options give it'

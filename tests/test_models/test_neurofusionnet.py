@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
@@ -238,3 +239,26 @@ def test_rois_of_data_and_encoder_must_agree(model):
     data['geometry'] = data['geometry']._replace(roi_names=('prf-visualrois', 'floc-words', 'streams'))
     with pytest.raises(ValueError, match="'floc-words'.*'floc-faces'"):
         model.val_step(data)
+
+
+def test_crops_of_one_photograph_are_no_negatives_of_each_other():
+    """Rows 2 and 5 show two crops of one photograph: the losses are those of one image shown twice."""
+    model, data = build(guidance=dict(negatives='roi+batch'), fusion=None).double().eval(), batch()
+    data['image_id'] = torch.arange(8)
+    photo_id = torch.tensor([0, 1, 2, 3, 4, 2, 6, 7])
+    inputs = model.data_preprocessor(data)
+    losses = model(**inputs, photo_id=photo_id, mode='loss')
+    image, fmri = towers(model, data)
+    by_hand = 0.0
+    for rows, columns in ((image.context, fmri.context), (fmri.context, image.context)):
+        similarity = F.normalize(rows, dim=1) @ F.normalize(columns, dim=1).t() / losses['temperature']
+        for i in range(8):
+            others = [j for j in range(8) if {i, j} != {2, 5}]
+            by_hand += (similarity[i, others].logsumexp(0) - similarity[i, i]) / 16
+    torch.testing.assert_close(losses['loss_con'], by_hand)
+    twice = model(**dict(inputs, image_id=photo_id), mode='loss')
+    torch.testing.assert_close(losses, twice)
+    apart = model(**inputs, mode='loss')
+    assert apart['loss_con'] > losses['loss_con'] and apart['loss_bfg'] > losses['loss_bfg']
+    samples = model(**inputs, photo_id=photo_id, mode='predict')
+    assert [sample.image_id for sample in samples] == list(range(8))

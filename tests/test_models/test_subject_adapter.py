@@ -104,6 +104,12 @@ def test_bad_arguments_are_named(kwargs, word):
         adapter(**kwargs)
 
 
+def test_subjects_may_be_numbers_and_a_single_one():
+    assert list(adapter(subjects=[2, 'subj03']).subjects) == ['subj02', 'subj03']
+    for subject in (2, 'subj02'):
+        assert list(adapter(subjects=subject).subjects) == ['subj02']
+
+
 def test_a_map_that_was_not_trained_with_the_others_is_named(monkeypatch):
     """Embeddings of a held-out subject are noise, and nobody would know."""
     module = adapter().eval()

@@ -22,6 +22,9 @@ from mmnfn.simulation.downstream import write_picture
 from mmnfn.simulation.scenes import THING_CLASSES
 from mmnfn.simulation.world import WorldConfig, simulate
 
+BOX = [9, 9, 29, 9, 29, 29, 9, 29]
+"""Polygon of an annotation."""
+
 
 @pytest.fixture(scope='module')
 def layout(world):
@@ -206,6 +209,39 @@ def test_photographs_as_stimuli(real_data, tmp_path):
     assert box.min() >= 0 and (box[:, 0] + box[:, 1] < 1).all()
     with h5py.File(tmp_path / 'out/truth.h5') as truth:
         assert np.isfinite(truth['subj01/responses'][()]).all()
+
+
+def write_photographs(folder, count):
+    """Some photographs of noise, each with one dog."""
+    images = [dict(id=7 * k + 1, width=80, height=60, file_name=f'{k}.png') for k in range(count)]
+    annotations = [
+        dict(id=k, image_id=image['id'], category_id=1, bbox=[9, 9, 20, 20], area=400, iscrowd=0, segmentation=[BOX])
+        for k, image in enumerate(images)
+    ]
+    (folder / 'images').mkdir()
+    for k, image in enumerate(images):
+        noise = np.random.default_rng(k).integers(0, 256, (60, 80, 3), np.uint8)
+        Image.fromarray(noise).save(folder / 'images' / image['file_name'])
+    content = dict(images=images, annotations=annotations, categories=[dict(id=1, name='dog', supercategory='animal')])
+    (folder / 'instances.json').write_text(json.dumps(content))
+    return dict(images=folder / 'images', annotations=folder / 'instances.json')
+
+
+def test_crops_of_one_photograph_stay_in_one_split(tmp_path):
+    config = WorldConfig(1, 1, voxel_mm=8.0, stimulus_size=32, workers=1, **write_photographs(tmp_path, 20))
+    simulate(tmp_path / 'out', config)
+    info = pd.read_csv(NSDLayout(tmp_path / 'out/nsd').stim_info_file)
+    shared, other = (info[info.shared1000 == value] for value in (True, False))
+    assert (len(shared), len(other)) == (25, 225)
+    assert (shared.cocoId.nunique(), other.cocoId.nunique()) == (2, 18), 'as the stimuli are divided: a tenth'
+    assert not set(shared.cocoId) & set(other.cocoId)
+
+
+def test_one_photograph_is_not_enough_for_two_splits(tmp_path):
+    config = WorldConfig(1, (1,), voxel_mm=8.0, stimulus_size=32, workers=1, **write_photographs(tmp_path, 1))
+    with pytest.raises(ValueError, match='instances.json lists 1 photograph.*at least 2 are needed'):
+        simulate(tmp_path / 'out', config)
+    assert not list(tmp_path.glob('out*'))
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,8 @@ def test_the_reference_is_the_tables_own(study):
     table = make_table(StudyResults(study), *read_layouts(study))
     assert [line[1] for line in table.differences] == ['random − nfn', 'nfn-shuffled − nfn']
     assert table.differences[0][2] == '-6.0 [-11.0, -1.0]'
+    study.content['tables'][0]['references'] = 'nfn'
+    assert make_table(StudyResults(study), *read_layouts(study)) == table
     study.content['tables'][0]['references'] = []
     assert make_table(StudyResults(study), *read_layouts(study)).differences == []
 

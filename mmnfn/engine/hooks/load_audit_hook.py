@@ -15,7 +15,9 @@ from mmnfn.registry import HOOKS
 
 from ..annotation_check import check_labels
 from ..checkpoint_file import Checkpoint, local_copy, read_checkpoint
+from ..config_nodes import literal_config
 from ..load_audit import LoadAudit, LoadAuditError, audit_load
+from ..run_config import check_controls
 
 
 def pretrained_modules(model: nn.Module) -> Iterator[Tuple[str, nn.Module, Mapping]]:
@@ -35,8 +37,9 @@ class LoadAuditHook(Hook):
       running anything in it, and compares keys and shapes; after loading it compares values. A table goes to the log.
       Anything short of every weight ends the run, but for norms of stages that pretraining did not use.
     - ``load_from`` in training: the same for the model's backbone; other parts may differ.
-    - the checkpoint of a test or validation: the same for the whole model; and the classes that it was trained on have
-      to be those of the dataset, in the same order.
+    - the checkpoint of a test or validation: the same for the whole model; the classes that it was trained on have to
+      be those of the dataset, in the same order. In a test, the data must be arranged as in the training that its
+      metadata tell of, and metrics with a method ``note_training`` get these metadata.
     - ``resume``: the file is only looked at before it is opened.
 
     Args:
@@ -81,6 +84,21 @@ class LoadAuditHook(Hook):
         else:
             loads = list(pretrained_modules(model))
         self._audit(runner, loads)
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Look at what the checkpoint of a test says of its training."""
+        if not isinstance(runner._test_loop, BaseLoop):
+            return
+        meta = checkpoint.get('meta') or {}
+        trained = literal_config(str(meta.get('cfg')))
+        if runner.cfg.get('train_dataloader') and trained.get('train_dataloader'):
+            try:
+                check_controls(runner.cfg, ('test_dataloader',), trained)
+            except ValueError as error:
+                raise LoadAuditError(f'{runner._load_from}: {error}') from error
+        for metric in getattr(runner._test_loop.evaluator, 'metrics', []):
+            if hasattr(metric, 'note_training'):
+                metric.note_training(meta)
 
     def before_val(self, runner) -> None:
         """As before a test, where validation is all that is done."""
