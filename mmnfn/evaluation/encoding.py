@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
-from mmengine.dist import all_gather_object, is_main_process
+from mmengine.dist import all_gather_object
 from mmengine.logging import print_log
 
 from mmnfn.datasets.nsd_layout import subject_names
@@ -95,6 +95,7 @@ class EncodingMetric(GatheredMetric):
         banded: One regularisation for each of the backbone's stages instead of one for all features.
         per_subject: Also give the figures of each subject.
         bootstraps: Number of resamplings of the test images, at least 2.
+        backend: ``'numpy'``, or ``'torch_cuda'`` to fit on the GPU, see :func:`.encoding_model.fit_encoding_model`.
         map_dir: Folder for ``subj0N_pcc.nii.gz``, r of each voxel in the subject's functional space; None for none.
         data_root: Folder of the ROI stores, which maps need.
         **kwargs: See :class:`mmengine.evaluator.BaseMetric`.
@@ -112,6 +113,7 @@ class EncodingMetric(GatheredMetric):
         banded: bool = False,
         per_subject: bool = True,
         bootstraps: int = 1000,
+        backend: str = 'numpy',
         map_dir: Optional[str] = None,
         data_root: Optional[str] = None,
         **kwargs,
@@ -123,6 +125,7 @@ class EncodingMetric(GatheredMetric):
             raise ValueError(f'bootstraps is {bootstraps}; an interval needs at least 2, and a good one 1000.')
         self.min_ceiling, self.min_ncsnr = min_ceiling, min_ncsnr
         self.banded, self.per_subject, self.bootstraps = banded, per_subject, bootstraps
+        self.backend = backend
         self.map_dir, self.data_root = map_dir, data_root
         self._voxels: Dict[str, SubjectVoxels] = {}
         self._training: Dict[str, Any] = {}
@@ -168,7 +171,7 @@ class EncodingMetric(GatheredMetric):
             own_results = [r for r in results if r['subject'] == subject]
             shown = np.searchsorted(photos, [r['photo_id'] for r in own_results if r['split'] == 'test'])
             outcome = self._fit(own_results, voxels, draws[:, shown])
-            if self.map_dir is not None and is_main_process():
+            if self.map_dir is not None:
                 store = ROIStore(Path(self.data_root) / f'{subject}.h5')
                 path = Path(self.map_dir) / f'{subject}_pcc.nii.gz'
                 write_voxel_map(store, voxels.index, outcome.r, path)
@@ -218,7 +221,7 @@ class EncodingMetric(GatheredMetric):
             for key in ('features', 'responses'):
                 arrays.append(np.stack([r.pop(key) for r in members]) if members else np.zeros((0, 1)))
         bands = voxels.bands if self.banded else None
-        return fit_encoding_model(*arrays, bands=bands, draws=draws)
+        return fit_encoding_model(*arrays, bands=bands, draws=draws, backend=self.backend)
 
     def _selections(self, voxels: SubjectVoxels) -> Dict[str, Tuple[np.ndarray, np.ndarray]]:
         """Figure → which of the V voxels it is of, and what r is divided by."""

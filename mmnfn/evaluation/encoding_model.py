@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
+import torch
 from himalaya.backend import set_backend
 from himalaya.kernel_ridge import MultipleKernelRidgeCV
+from torch import Tensor
 
 ALPHAS = tuple(np.logspace(-1, 6, 15))
+BACKENDS = dict(numpy='cpu', torch='cpu', torch_cuda='cuda')
+"""himalaya's backends, and where they work."""
 BLOCK = 2048
 """Voxels that are worked on at a time, which bounds the memory of temporary arrays."""
 
@@ -101,8 +105,9 @@ def fit_encoding_model(
     bootstraps: int = 1000,
     seed: int = 0,
     draws: Optional[np.ndarray] = None,
+    backend: str = 'numpy',
 ) -> EncodingResult:
-    """Ridge regression from features to voxels, with a regularisation for each voxel.
+    """Fit a ridge regression from features to voxels, with a regularisation for each voxel.
 
     Plain ridge chooses by generalised cross-validation (Golub, Heath and Wahba, 1979), leave-one-out made independent
     of the images' coordinate system: one eigendecomposition serves all voxels and candidates, where folds need one each
@@ -120,11 +125,16 @@ def fit_encoding_model(
         bootstraps: Number of resamplings of the test images.
         seed: Of bootstrap and random search.
         draws: (bootstraps, m) how often each test image is drawn in each resampling; None draws them here.
+        backend: himalaya's, ``'numpy'``, ``'torch'`` or ``'torch_cuda'``, which fits both kinds on the GPU.
 
     Raises:
-        ValueError: If there are fewer than 10 training or 3 test images, ``bands`` do not add up to F, or a feature is
-            not finite.
+        ValueError: If there are fewer than 10 training or 3 test images, ``bands`` do not add up to F, a feature is not
+            finite, or ``backend`` is unknown or needs a GPU that is not there.
     """
+    if backend not in BACKENDS:
+        raise ValueError(f'backend must be one of {", ".join(BACKENDS)}, but got {backend!r}.')
+    if backend == 'torch_cuda' and not torch.cuda.is_available():
+        raise ValueError("backend='torch_cuda' needs a GPU, and this machine shows none; use backend='numpy'.")
     if len(train_features) < 10 or len(test_features) < 3:
         raise ValueError(
             f'an encoding model needs at least 10 training and 3 test images, found {len(train_features)} and '
@@ -145,12 +155,13 @@ def fit_encoding_model(
     x, x_test = (((f - mean) / deviation).astype(dtype) for f in (train_features, test_features))
     offset = train_responses.mean(0, dtype=np.float64).astype(dtype)
     if bands is None:
-        prediction = _plain(x, train_responses, offset, x_test, np.asarray(alphas, np.float64))
+        prediction = _plain(x, train_responses, offset, x_test, alphas, BACKENDS[backend])
     else:
         finite = np.isfinite(offset)
         y = train_responses[:, finite].astype(dtype) - offset[finite]
         prediction = np.full((len(x_test), len(offset)), np.nan, dtype)
-        prediction[:, finite] = _banded(x, y, x_test, np.asarray(alphas), np.cumsum(bands)[:-1], seed) + offset[finite]
+        fitted = _banded(x, y, x_test, np.asarray(alphas), np.cumsum(bands)[:-1], seed, backend)
+        prediction[:, finite] = fitted + offset[finite]
     return EncodingResult(
         prediction,
         pearson_r(prediction, test_responses),
@@ -159,7 +170,7 @@ def fit_encoding_model(
 
 
 def _plain(
-    x: np.ndarray, responses: np.ndarray, offset: np.ndarray, x_test: np.ndarray, alphas: np.ndarray
+    x: np.ndarray, responses: np.ndarray, offset: np.ndarray, x_test: np.ndarray, alphas: Sequence[float], device: str
 ) -> np.ndarray:
     """(m, V) predictions of ridge on centred features (n, F), the best candidate for each voxel.
 
@@ -167,42 +178,44 @@ def _plain(
     of the residual maker n − 1 − Σ_j e_j / (e_j + α); the candidate with the least ratio of the former to the square
     of the latter is taken.
     """
-    basis, values, test = _decompose(x, x_test)
-    shrink = alphas[:, None] / (values + alphas[:, None])  # (candidates, k)
+    basis, values, test = _decompose(torch.from_numpy(x).to(device), torch.from_numpy(x_test).to(device))
+    candidates = torch.tensor(np.asarray(alphas), dtype=torch.float64, device=device)
+    shrink = candidates[:, None] / (values + candidates[:, None])  # (candidates, k)
     freedom = len(x) - 1 - (1 - shrink).sum(1)
     inside = len(values) == len(x) - 1  # then nothing of the responses is outside the span of the features
     prediction = np.empty((len(x_test), responses.shape[1]), x.dtype)
     for part in _blocks(responses.shape[1]):
-        y = responses[:, part].astype(x.dtype) - offset[part]
+        y = torch.from_numpy(responses[:, part].astype(x.dtype) - offset[part]).to(device)
         z = basis.T @ y
-        power = z.astype(np.float64) ** 2
-        rest = 0 if inside else np.maximum((y.astype(np.float64) ** 2).sum(0) - power.sum(0), 0)
+        power = z.double() ** 2
+        rest = 0 if inside else ((y.double() ** 2).sum(0) - power.sum(0)).clamp(min=0)
         score = (shrink**2 @ power + rest) / freedom[:, None] ** 2
-        alpha = alphas[score.argmin(0)]
-        prediction[:, part] = test @ (z / (values[:, None] + alpha)).astype(x.dtype) + offset[part]
+        alpha = candidates[score.argmin(0)]
+        fitted = test @ (z / (values[:, None] + alpha)).to(z.dtype)
+        prediction[:, part] = fitted.cpu().numpy() + offset[part]
     return prediction
 
 
-def _decompose(x: np.ndarray, x_test: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _decompose(x: Tensor, x_test: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
     """Eigenvectors (n, k) of X·Xᵀ and its values (k,), from the smaller of the two Gram matrices; and what test images
     are in their terms, (m, k): X_test·Xᵀ·U.
     """
     wide = x.shape[1] >= x.shape[0]
-    values, vectors = np.linalg.eigh((x @ x.T if wide else x.T @ x).astype(np.float64))
-    keep = values > 10 * np.finfo(x.dtype).eps * values[-1]
+    values, vectors = torch.linalg.eigh((x @ x.T if wide else x.T @ x).double())
+    keep = values > 10 * torch.finfo(x.dtype).eps * values[-1]
     values, vectors = values[keep], vectors[:, keep]
     if wide:
-        vectors = vectors.astype(x.dtype)
+        vectors = vectors.to(x.dtype)
         return vectors, values, (x_test @ x.T) @ vectors
-    root = np.sqrt(values)
-    return x @ (vectors / root).astype(x.dtype), values, x_test @ (vectors * root).astype(x.dtype)
+    root = values.sqrt()
+    return x @ (vectors / root).to(x.dtype), values, x_test @ (vectors * root).to(x.dtype)
 
 
 def _banded(
-    x: np.ndarray, y: np.ndarray, x_test: np.ndarray, alphas: np.ndarray, borders: np.ndarray, seed: int
+    x: np.ndarray, y: np.ndarray, x_test: np.ndarray, alphas: np.ndarray, borders: np.ndarray, seed: int, backend: str
 ) -> np.ndarray:
     """(m, V) predictions of banded ridge."""
-    set_backend('numpy')
+    array = set_backend(backend)
     parts, test_parts = (np.split(f, borders, axis=1) for f in (x, x_test))
     kernels = np.stack([part @ part.T for part in parts])
     model = MultipleKernelRidgeCV(
@@ -219,5 +232,6 @@ def _banded(
         cv=5,
         random_state=seed,
     )
-    model.fit(kernels, y)
-    return np.array(model.predict(np.stack([test @ part.T for test, part in zip(test_parts, parts)])))
+    model.fit(array.asarray(kernels), array.asarray(y))
+    test_kernels = np.stack([test @ part.T for test, part in zip(test_parts, parts)])
+    return np.array(array.to_numpy(model.predict(array.asarray(test_kernels))))

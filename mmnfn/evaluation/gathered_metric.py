@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Dict, Hashable, List, Sequence
 
-from mmengine.dist import all_gather_object
+from mmengine.dist import broadcast_object_list, collect_results, get_world_size, is_main_process
 from mmengine.evaluator import BaseMetric
 
 
@@ -34,7 +34,7 @@ class GatheredMetric(BaseMetric):
         return result['subject'], result['image_id'], result.get('response', '')
 
     def evaluate(self, size: int) -> Dict[str, float]:
-        """Metrics of the whole dataset, the same on every rank.
+        """Compute the metrics of the whole dataset on rank 0, and hand them to every rank.
 
         Args:
             size: Number of samples of the dataset.
@@ -42,12 +42,27 @@ class GatheredMetric(BaseMetric):
         Raises:
             RuntimeError: If samples are missing.
         """
-        unique: Dict[Hashable, dict] = {}
-        for part in all_gather_object(self.results):
-            for result in part:
-                unique.setdefault(self.sample_key(result), result)
-        results: List[dict] = [unique[key] for key in sorted(unique)]
+        # files for rank 0 alone: features of all images are gigabytes, which no other rank needs
+        gathered = collect_results(self.results, get_world_size() * size, 'cpu')
         self.results.clear()
+        outcome: Any = None
+        if is_main_process():
+            try:
+                outcome = self._compute(gathered, size)
+            except Exception as error:  # the others would wait for ever
+                outcome = error
+        outcomes = [outcome]
+        broadcast_object_list(outcomes)
+        if isinstance(outcomes[0], Exception):
+            raise outcomes[0]
+        return outcomes[0]
+
+    def _compute(self, gathered: List[dict], size: int) -> Dict[str, float]:
+        """Compute the metrics of what all ranks have, each sample once."""
+        unique: Dict[Hashable, dict] = {}
+        for result in gathered:
+            unique.setdefault(self.sample_key(result), result)
+        results = [unique[key] for key in sorted(unique)]
         if len(results) != size:
             raise RuntimeError(
                 f'{type(self).__name__} got {len(results)} distinct samples of a dataset of {size}. If fewer, is a '

@@ -29,8 +29,8 @@ def gathered(monkeypatch):
     """A function that lets a metric see the results of several ranks."""
 
     def gather(*ranks):
-        results = [list(metric.results) for metric in ranks]
-        monkeypatch.setattr(gathered_metric, 'all_gather_object', lambda _: results)
+        results = [result for metric in ranks for result in metric.results]
+        monkeypatch.setattr(gathered_metric, 'collect_results', lambda *_: results)
         return ranks[0]
 
     return gather

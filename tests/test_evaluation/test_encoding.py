@@ -1,7 +1,5 @@
 """Figures of the encoding metric by hand, over subjects and ranks, and in the simulated world."""
 
-import copy
-
 import h5py
 import numpy as np
 import pytest
@@ -227,16 +225,28 @@ def test_each_rank_may_have_subjects_of_its_own(known, monkeypatch):
     together = EncodingMetric(bootstraps=20)
     for subject in ('subj04', 'subj07'):
         add(together, *known, subject)
-    results = [list(rank.results) for rank in ranks]
-    for module in (encoding, gathered_metric):
-        monkeypatch.setattr(
-            module,
-            'all_gather_object',
-            lambda own: [dict(rank._voxels) for rank in ranks] if isinstance(own, dict) else copy.deepcopy(results),
-        )
-    figures = [rank.evaluate(180) for rank in ranks]
+    results = [result for rank in ranks for result in rank.results]
+    monkeypatch.setattr(encoding, 'all_gather_object', lambda _: [dict(rank._voxels) for rank in ranks])
+    monkeypatch.setattr(gathered_metric, 'collect_results', lambda *_: results)
+    figures = ranks[0].evaluate(180)
     monkeypatch.undo()
-    assert figures[0] == figures[1] == together.evaluate(180)
+    assert figures == together.evaluate(180)
+
+
+def test_models_are_fitted_on_rank_0_alone_and_all_ranks_have_the_figures(known, monkeypatch):
+    metric = EncodingMetric(bootstraps=20)
+    add(metric, *known, 'subj04')
+    fitted = dict(figure=1.0)
+    monkeypatch.setattr(metric, 'compute_metrics', None)
+    monkeypatch.setattr(gathered_metric, 'is_main_process', lambda: False)
+    monkeypatch.setattr(gathered_metric, 'collect_results', lambda *_: None)
+    monkeypatch.setattr(gathered_metric, 'broadcast_object_list', lambda outcomes: outcomes.__setitem__(0, fitted))
+    assert metric.evaluate(90) == fitted
+    monkeypatch.setattr(
+        gathered_metric, 'broadcast_object_list', lambda outcomes: outcomes.__setitem__(0, ValueError('rank 0 failed'))
+    )
+    with pytest.raises(ValueError, match='rank 0 failed'):
+        metric.evaluate(90)
 
 
 def test_subjects_count_alike_and_bands_are_those_of_the_model(known):

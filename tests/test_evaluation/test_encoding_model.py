@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.stats
+import torch
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.preprocessing import StandardScaler
 
@@ -181,3 +182,21 @@ def test_features_that_are_not_finite_are_named():
         broken[[1, 3], 0] = value
         with pytest.raises(ValueError, match='the features of 2 of 5 test images are NaN or infinite'):
             fit_encoding_model(x, y, broken, y_test)
+
+
+@pytest.mark.parametrize('bands', [None, (20, 25)])
+def test_torch_gives_what_numpy_gives(bands):
+    """The path of ``'torch_cuda'``, here on the CPU."""
+    rng = np.random.default_rng(3)
+    x, weights = rng.standard_normal((90, 45)), rng.standard_normal((45, 7))
+    y = x @ weights + 3 * rng.standard_normal((90, 7))
+    one, other = (
+        fit_encoding_model(x[:60], y[:60], x[60:], y[60:], bands=bands, bootstraps=3, backend=backend)
+        for backend in ('numpy', 'torch')
+    )
+    assert np.allclose(one.prediction, other.prediction, rtol=0, atol=1e-9) and one.r.mean() > 0.5
+    with pytest.raises(ValueError, match="backend must be one of numpy, torch, torch_cuda, but got 'jax'"):
+        fit_encoding_model(x[:60], y[:60], x[60:], y[60:], backend='jax')
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="backend='torch_cuda' needs a GPU"):
+            fit_encoding_model(x[:60], y[:60], x[60:], y[60:], backend='torch_cuda')

@@ -117,8 +117,8 @@ def evaluate(monkeypatch, ranks, size, **arguments):
         metric = RetrievalMetric()
         for data, samples in batches:
             metric.process(data, samples)
-        results.append(list(metric.results))
-    monkeypatch.setattr(gathered_metric, 'all_gather_object', lambda _: results)
+        results += metric.results
+    monkeypatch.setattr(gathered_metric, 'collect_results', lambda *_: results)
     return RetrievalMetric(**arguments).evaluate(size)
 
 
