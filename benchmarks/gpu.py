@@ -127,7 +127,7 @@ class Bench:
         return config
 
     def build(self, model: dict, config: Config, device: str = ''):
-        """Model and optimizer wrapper; the same config gives the same random weights."""
+        """Model and optimizer wrapper; the same config gives the same random weights, and the same random numbers after."""
         torch.manual_seed(0)
         model = MODELS.build(model).to(device or self.device)
         model.train()
@@ -323,7 +323,6 @@ def exactness(bench: Bench, name: str) -> dict:
     results = []
     for device in ('cpu', bench.device):
         model, _ = bench.build(config.model, config, device)
-        torch.manual_seed(0)
         losses = model(**model.data_preprocessor(batch), mode='loss')
         model.parse_losses(losses)[0].backward()
         gradients = {key: weight.grad.double().cpu() for key, weight in model.named_parameters()}

@@ -22,7 +22,8 @@ def gpu(monkeypatch):
 
 
 def test_every_line_of_the_gpu_benchmark_runs_small_without_a_gpu(tmp_path):
-    command = [sys.executable, str(ROOT / 'benchmarks' / 'gpu.py'), '--device', 'cpu', '--tiny', '--json', 'gpu.json']
+    arguments = ['--device', 'cpu', '--tiny', '--json', 'gpu.json', '--minutes', '1000']
+    command = [sys.executable, str(ROOT / 'benchmarks' / 'gpu.py'), *arguments]
     path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
     env = {**os.environ, 'PYTHONPATH': path, 'CUDA_VISIBLE_DEVICES': '', 'OMP_NUM_THREADS': '1'}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env)
