@@ -38,6 +38,17 @@ def optimizer_step(model, forward):
     return step
 
 
+def simclr(config: Config) -> dict:
+    """MMPretrain's SimCLR with the same backbone."""
+    channels = config.model.neck.in_channels
+    return dict(
+        type='SimCLR',
+        backbone=config.model.backbone,
+        neck=dict(type='NonLinearNeck', in_channels=channels, hid_channels=channels, out_channels=128),
+        head=dict(type='ContrastiveHead', loss=dict(type='CrossEntropyLoss'), temperature=0.1),
+    )
+
+
 def steps(config: Config, batch: int):
     """Steps of NeuroFusionNet and of SimCLR with the same backbone."""
     init_default_scope('mmpretrain')
@@ -46,18 +57,10 @@ def steps(config: Config, batch: int):
     names = tuple(config.model.fmri_encoder.roi_names)
     geometry = SubjectGeometry('subj01', names, ROI_SIZES, torch.rand(sum(ROI_SIZES), 3) * 100)
     responses, image_id = torch.randn(batch, sum(ROI_SIZES)), torch.arange(batch)
-    channels = config.model.neck.in_channels
-    simclr = MODELS.build(
-        dict(
-            type='SimCLR',
-            backbone=config.model.backbone,
-            neck=dict(type='NonLinearNeck', in_channels=channels, hid_channels=channels, out_channels=128),
-            head=dict(type='ContrastiveHead', loss=dict(type='CrossEntropyLoss'), temperature=0.1),
-        )
-    ).train()
+    other = MODELS.build(simclr(config)).train()
     return {
         'ours': optimizer_step(model, lambda: model(images, responses, image_id, geometry, mode='loss')),
-        'simclr': optimizer_step(simclr, lambda: simclr.loss([images, images.flip(3)], data_samples=None)),
+        'simclr': optimizer_step(other, lambda: other.loss([images, images.flip(3)], data_samples=None)),
     }
 
 
