@@ -63,7 +63,8 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmnfn.engine.launch import close_device, prepare_device
+from mmnfn.engine.launch import arrange_channels, close_device, prepare_device
+from mmnfn.engine.run_config import use_accelerator
 from mmnfn.evaluation import pearson_r
 from mmnfn.evaluation.encoding_model import ALPHAS
 from mmnfn.registry import MODELS
@@ -131,6 +132,9 @@ class Bench:
         torch.manual_seed(0)
         model = MODELS.build(model).to(device or self.device)
         model.train()
+        if self.on_gpu and not device:
+            arrange_channels(model)
+            use_accelerator(config)
         return model, build_optim_wrapper(model, config.optim_wrapper)
 
     def autocast(self, precision: str):

@@ -258,23 +258,27 @@ def prepare_device(cfg: Config, launcher: str) -> Ranks:
     return ranks
 
 
+def arrange_channels(model: nn.Module) -> None:
+    """Let a ConvNeXt on an accelerator work with its channels last, which is faster there."""
+    backbone = getattr(model, 'backbone', None)
+    if get_device() != 'cpu' and type(backbone).__name__ == 'ConvNeXt':
+        backbone.to(memory_format=torch.channels_last)
+
+
 class Runner(MMEngineRunner):
     """MMEngine's Runner, which makes the backbone ready before it wraps the model for several processes.
 
     Backbones of MMPretrain freeze their ``frozen_stages`` in ``train()`` only. MMEngine calls that after it has wrapped
-    the model, and the wrapper would wait for gradients of weights that have none. On accelerators a ConvNeXt works with
-    its channels last. With ``compile_backbone`` in the config the backbone is compiled, and its weights keep their
+    the model, and the wrapper would wait for gradients of weights that have none. With ``compile_backbone`` in the config the backbone is compiled, and its weights keep their
     names.
     """
 
     def wrap_model(self, model_wrapper_cfg: Optional[Dict], model: nn.Module) -> nn.Module:
         """Wrap a model whose backbone is ready."""
         model.train()
-        backbone = getattr(model, 'backbone', None)
-        if get_device() != 'cpu' and type(backbone).__name__ == 'ConvNeXt':
-            backbone.to(memory_format=torch.channels_last)
+        arrange_channels(model)
         if self.cfg.get('compile_backbone'):
-            backbone.forward = torch.compile(backbone.forward)
+            model.backbone.forward = torch.compile(model.backbone.forward)
         return super().wrap_model(model_wrapper_cfg, model)
 
 
