@@ -269,8 +269,8 @@ class Runner(MMEngineRunner):
     """MMEngine's Runner, which makes the backbone ready before it wraps the model for several processes.
 
     Backbones of MMPretrain freeze their ``frozen_stages`` in ``train()`` only. MMEngine calls that after it has wrapped
-    the model, and the wrapper would wait for gradients of weights that have none. With ``compile_backbone`` in the config the backbone is compiled, and its weights keep their
-    names.
+    the model, and the wrapper would wait for gradients of weights that have none. With ``compile_backbone`` in the
+    config the backbone is compiled, and its weights keep their names.
     """
 
     def wrap_model(self, model_wrapper_cfg: Optional[Dict], model: nn.Module) -> nn.Module:
