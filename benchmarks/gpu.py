@@ -128,7 +128,7 @@ class Bench:
         return config
 
     def build(self, model: dict, config: Config, device: str = ''):
-        """Model and optimizer wrapper; the same config gives the same random weights, and the same random numbers after."""
+        """Model and optimizer wrapper; the same config gives the same weights, and the same random numbers after."""
         torch.manual_seed(0)
         model = MODELS.build(model).to(device or self.device)
         model.train()
