@@ -29,7 +29,7 @@ NOT_HERE = {
 if importlib.util.find_spec('wandb') is None:
     NOT_HERE['WandbVisBackend'] = 'needs wandb'
 if not torch.cuda.is_available():
-    NOT_HERE['--amp'] = 'needs a GPU'
+    NOT_HERE['--amp|benchmarks/gpu.py'] = 'needs a GPU'
 
 # What stands for something else on this disk, or would take long.
 HERE = {

@@ -137,6 +137,7 @@ def grad_cam(
         handle.remove()
     if len(images) > 1:
         directions = directions - directions.mean(dim=0)
+        directions[directions.norm(dim=1) < 1e-5] = 0  # what rounding leaves of equal images
     targets = [lambda embedding, direction=direction: (embedding * direction).sum() for direction in directions]
     try:
         with torch.enable_grad(), getattr(pytorch_grad_cam, names[method])(embed, [chosen], as_map) as cam:

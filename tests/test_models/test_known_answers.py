@@ -118,4 +118,4 @@ def test_shuffled_pairs_leave_retrieval_at_chance(shuffled):
 
 def test_naming_the_roi_needs_no_stimulus(shuffled):
     """With shuffled pairs features still tell the ROIs apart: L_bfg over ROIs alone says nothing of the brain."""
-    assert roi_hits(shuffled) > 0.9
+    assert roi_hits(shuffled) > 0.5, 'guessing finds one in six'

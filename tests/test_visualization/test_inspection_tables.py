@@ -38,7 +38,7 @@ def test_render(tree):
     assert [cell.strip() for cell in rows['floc-words']][0] == 'missing'
     assert [str(subject.union) for subject in report.subjects] in cells
     assert f'download {ROIS.format("subj01", "floc-words")}\n' in text
-    assert 'no     COCO overlap and captions: problem 1\n' in text and f'1. {tree.stim_info_file} ' in text
+    assert 'no     COCO overlap and captions: problem 2\n' in text and f'2. {tree.stim_info_file} ' in text
     narrow = rendered(report, 60)
     assert text.count('Subjects in') == 1 and narrow.count('Subjects in') == 2
     assert f'download {ROIS.format("subj01", "floc-words")}\n' in narrow  # not broken, to be copied
