@@ -27,10 +27,10 @@ classes = (
 channels = 64
 norm_cfg = dict(type='BN', requires_grad=True)
 # Things cover little of a picture: their pixels count four times, or so short a training learns stuff only.
-loss_decode = dict(class_weight=[4.0] * 10 + [1.0] * 7)
+loss_decode = dict(_delete_=True, type='mmnfn.ClassWeightedLoss', class_weight=[4.0] * 10 + [1.0] * 7)
 
 model = dict(
-    data_preprocessor=dict(size=(64, 64)),
+    data_preprocessor=dict(size=(64, 64), test_cfg=dict(size=(64, 64))),
     backbone=dict(
         _base_.backbone_micro,
         out_indices=(0, 1, 2, 3),
@@ -44,13 +44,17 @@ model = dict(
         loss_decode=loss_decode,
     ),
     auxiliary_head=dict(
-        in_channels=128, channels=channels, num_classes=len(classes), norm_cfg=norm_cfg, loss_decode=loss_decode
+        in_channels=128,
+        channels=channels,
+        num_classes=len(classes),
+        norm_cfg=norm_cfg,
+        loss_decode=dict(loss_decode, loss_weight=0.4),
     ),
 )
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='mmnfn.LoadLabelMap', num_classes=len(classes)),
     dict(type='Resize', scale=(64, 64), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackSegInputs'),
@@ -58,7 +62,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(64, 64), keep_ratio=True),
-    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='mmnfn.LoadLabelMap', num_classes=len(classes)),
     dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(
