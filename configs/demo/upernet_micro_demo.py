@@ -30,7 +30,7 @@ norm_cfg = dict(type='BN', requires_grad=True)
 loss_decode = dict(_delete_=True, type='mmnfn.ClassWeightedLoss', class_weight=[4.0] * 10 + [1.0] * 7)
 
 model = dict(
-    data_preprocessor=dict(size=(64, 64), test_cfg=dict(size=(64, 64))),
+    data_preprocessor=dict(size=(64, 64)),
     backbone=dict(
         _base_.backbone_micro,
         out_indices=(0, 1, 2, 3),
@@ -82,7 +82,7 @@ val_dataloader = None
 val_evaluator = None
 val_cfg = None
 test_dataloader = dict(
-    batch_size=8,
+    batch_size=1,  # images may differ in size
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(

@@ -70,11 +70,13 @@ class LoadLabelMap(BaseTransform):
             return results
         reduced = results['reduce_zero_label']
         labels = self._labels(path, reduced)
-        height, width = results.get('ori_shape', labels.shape)
-        if labels.shape != (height, width):
+        size, image_size = (
+            f'{shape[1]} x {shape[0]}' for shape in (labels.shape, results.get('ori_shape', labels.shape))
+        )
+        if size != image_size:
             raise DataError(
-                f'{path} is {labels.shape[1]} x {labels.shape[0]} pixels, and its image {results["img_path"]} {width} x '
-                f'{height}, turned as its EXIF tag says. Make them of one size.'
+                f'{path} is {size} pixels, and its image {results["img_path"]} is {image_size}, turned as its EXIF tag '
+                'says. Make them of one size.'
             )
         labels = labels - np.uint8(1) if reduced else labels  # 0 becomes 255
         if results.get('label_map') is not None:

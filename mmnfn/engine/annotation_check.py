@@ -61,7 +61,7 @@ def check_segmentation(cfg: Config, loaders: Tuple[str, ...]) -> None:
                     f'label {label} is {pair[1]!r} in {found[0][0]}, and {pair[0]!r} in {key}. Give both the same '
                     'metainfo.classes.'
                 )
-    for key, node, names, num_classes in found:
+    for key, node, _, num_classes in found:
         if key.split('.')[0] in loaders and not node.get('backend_args'):
             _check_label_maps(key, node, DATASETS.build({**node, 'pipeline': [], 'lazy_init': True}), num_classes)
 
@@ -104,8 +104,8 @@ def _check_label_maps(key: str, node: dict, dataset: Any, num_classes: int) -> N
     for place, step in walk(node.get('pipeline'), f'{key}.pipeline'):
         if step.get('type') == 'mmnfn.LoadLabelMap' and step['num_classes'] != num_classes:
             raise ValueError(
-                f'{place}.num_classes is {step["num_classes"]}, and the label maps of {key} have {num_classes} classes. '
-                'Set it to that.'
+                f'{place}.num_classes is {step["num_classes"]}, and the label maps of {key} have {num_classes} '
+                'classes. Set it to that.'
             )
     folder, suffix = dataset.data_prefix['img_path'], dataset.img_suffix
     if not osp.isdir(folder):

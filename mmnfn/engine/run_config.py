@@ -18,6 +18,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 
 from mmnfn.datasets.files import DataError
+from mmnfn.registry import DATASETS
 
 from .cfg_options import (
     LOADERS,
@@ -282,7 +283,8 @@ def _subjects(cfg: Config, loader: str) -> set:
 
 
 def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
-    """Raise FileNotFoundError where a dataset's local ``data_root`` or annotation file does not exist.
+    """Raise FileNotFoundError where a dataset's local ``data_root`` or annotation file does not exist, and open the
+    files of :class:`~mmnfn.datasets.NSDDataset`, which raises what it raises.
 
     Args:
         cfg: The run's config.
@@ -312,6 +314,8 @@ def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
                     f'{key}.ann_file: there is no {osp.join(root, annotations)!r} (looked from '
                     f'{os.getcwd()}). Is {root!r} the folder meant?'
                 )
+            if dataset.get('type') == 'mmnfn.NSDDataset':
+                DATASETS.build({**dataset, 'lazy_init': True})
 
 
 def _is_remote(path: str) -> bool:

