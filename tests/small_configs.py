@@ -51,6 +51,9 @@ def make_small_transfer(cfg, backbone, classes):
         loader.dataset.metainfo = dict(classes=classes)
         if 'roi_head' not in model:
             loader.dataset.update(type='BaseSegDataset', reduce_zero_label=True)
+            for step in loader.dataset.pipeline:
+                if step.type == 'mmnfn.LoadLabelMap':
+                    step.num_classes = len(classes)
         shrink(loader.dataset.pipeline)
 
 

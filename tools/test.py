@@ -14,6 +14,7 @@ import sys
 from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS
 
+from mmnfn.datasets import DataError
 from mmnfn.disk import explained, no_room
 from mmnfn.engine import predictions, run_config
 from mmnfn.engine.annotation_check import check_annotations
@@ -89,7 +90,7 @@ def main(argv=None):
             print(predictions.format_metrics(metrics), flush=True)
             if args.out:
                 predictions.write_metrics(metrics, args.out)
-    except LoadAuditError as error:  # of LoadAuditHook, which says it all
+    except (DataError, LoadAuditError) as error:  # which say it all
         return run_config.report_error('test.py', error)
     except OSError as error:
         if not no_room(error) or not is_main_process():

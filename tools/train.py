@@ -13,6 +13,7 @@ import sys
 from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS
 
+from mmnfn.datasets import DataError
 from mmnfn.disk import explained, no_room
 from mmnfn.engine import run_config
 from mmnfn.engine.annotation_check import check_annotations
@@ -90,14 +91,16 @@ def main(argv=None):
     try:
         args = parse_args(argv)
         cfg = build_config(args)
-        run_config.note_batch_size(cfg, prepare_device(cfg, args.launcher).world_size)
+        processes = prepare_device(cfg, args.launcher).world_size
+        run_config.check_batch_size(cfg, processes)
+        run_config.note_batch_size(cfg, processes)
         run_config.check_resumed(cfg)
     except (FileNotFoundError, ValueError) as error:
         return run_config.report_error('train.py', error)
     try:
         runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
         runner.train()
-    except (FloatingPointError, LoadAuditError, ResumeError) as error:  # of hooks, which say it all
+    except (DataError, FloatingPointError, LoadAuditError, ResumeError) as error:  # which say it all
         return run_config.report_error('train.py', error)
     except OSError as error:
         if not no_room(error) or not is_main_process():

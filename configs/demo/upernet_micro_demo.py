@@ -27,7 +27,7 @@ classes = (
 channels = 64
 norm_cfg = dict(type='BN', requires_grad=True)
 # Things cover little of a picture: their pixels count four times, or so short a training learns stuff only.
-loss_decode = dict(class_weight=[4.0] * 10 + [1.0] * 7)
+loss_decode = dict(_delete_=True, type='mmnfn.ClassWeightedLoss', class_weight=[4.0] * 10 + [1.0] * 7)
 
 model = dict(
     data_preprocessor=dict(size=(64, 64)),
@@ -44,13 +44,17 @@ model = dict(
         loss_decode=loss_decode,
     ),
     auxiliary_head=dict(
-        in_channels=128, channels=channels, num_classes=len(classes), norm_cfg=norm_cfg, loss_decode=loss_decode
+        in_channels=128,
+        channels=channels,
+        num_classes=len(classes),
+        norm_cfg=norm_cfg,
+        loss_decode=dict(loss_decode, loss_weight=0.4),
     ),
 )
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='mmnfn.LoadLabelMap', num_classes=len(classes)),
     dict(type='Resize', scale=(64, 64), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackSegInputs'),
@@ -58,7 +62,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(64, 64), keep_ratio=True),
-    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='mmnfn.LoadLabelMap', num_classes=len(classes)),
     dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(
@@ -78,7 +82,7 @@ val_dataloader = None
 val_evaluator = None
 val_cfg = None
 test_dataloader = dict(
-    batch_size=8,
+    batch_size=1,  # images may differ in size
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(

@@ -43,7 +43,7 @@ def read_image(image: ImageLike) -> np.ndarray:
         try:
             with Image.open(image) as opened:
                 return read_image(ImageOps.exif_transpose(opened))
-        except (OSError, ValueError) as error:
+        except Exception as error:  # Pillow raises many kinds for a damaged file, and one of its own for a huge one
             raise ValueError(f'images: {image} is no image that can be read: {error}') from error
     if isinstance(image, Image.Image):
         if image.mode.startswith('I;16'):  # which Pillow would clip at 255

@@ -16,7 +16,7 @@ import numpy as np
 from mmnfn.disk import full_disk_named
 from mmnfn.progress import progress_bar
 
-from .files import existing
+from .files import DataError, existing
 from .hdf5 import plain_dataset, read_attributes, read_table, write_attributes
 from .roi_store import atomic_h5, open_complete
 
@@ -93,7 +93,7 @@ class StimulusImages:
             try:
                 return self._pictures()[int(image_id)]
             except (OSError, RuntimeError, ValueError) as error:
-                raise ValueError(
+                raise DataError(
                     f'{self.path}: picture {image_id} cannot be read: {error}. Download it again.'
                 ) from error
         row = np.searchsorted(self.image_id, image_id)

@@ -19,7 +19,9 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 
+from mmnfn.datasets.files import DataError
 from mmnfn.datasets.nsd_layout import subject_names
+from mmnfn.registry import DATASETS
 
 from .cfg_options import (
     LOADERS,
@@ -42,7 +44,7 @@ def report_error(program: str, error: Exception) -> int:
 
     Of several processes, the first of each machine prints, for it may be the only machine that something is missing on.
     """
-    if is_first_of_machine():
+    if is_first_of_machine() or isinstance(error, DataError):  # which one process alone may have read
         where = '' if is_first_process() else f' (on {platform.node()})'
         print(f'{program}: error: {error}{where}', file=sys.stderr, flush=True)
     return 2
@@ -123,12 +125,12 @@ def check_writable(path: str, argument: str) -> None:
 
 
 def set_loader_defaults(cfg: Config) -> None:
-    """What mmpretrain's own tools add to dataloaders that do not say it themselves; nothing for mmdet and mmseg."""
-    if cfg.get('default_scope') != 'mmpretrain':
-        return
-    for name in LOADERS:
-        loader = cfg.get(name)
-        if loader is None:
+    """No persistent workers where there are none, which PyTorch refuses; and what mmpretrain's own tools add to
+    dataloaders that do not say it themselves."""
+    for loader in filter(None, map(cfg.get, LOADERS)):
+        if loader.get('num_workers') == 0:
+            loader['persistent_workers'] = False
+        if cfg.get('default_scope') != 'mmpretrain':
             continue
         loader.setdefault('collate_fn', ConfigDict(type='default_collate'))
         loader.setdefault('pin_memory', get_device() != 'cpu')
@@ -214,6 +216,24 @@ def note_batch_size(cfg: Config, processes: int) -> None:
             f'{f" x {steps} accumulated" if steps > 1 else ""}), and the learning rate is meant for {meant}: '
             '--auto-scale-lr scales it.'
         )
+
+
+def check_batch_size(cfg: Config, processes: int) -> None:
+    """Raise ValueError where batches of one sample teach nothing, or end in batch norm."""
+    if (cfg.get('train_dataloader') or {}).get('batch_size') != 1:
+        return
+    for key, node in walk(cfg.get('model'), 'model'):
+        if 'contrastive' in node and processes == 1:
+            raise ValueError(
+                'train_dataloader.batch_size=1: one image has no negatives to be told from, so L_con would be 0. Take '
+                'batches of at least 2.'
+            )
+        alone = node.get('norm_cfg', {}).get('type') in ('BN', *(['SyncBN'] if processes == 1 else []))
+        if alone and 1 in node.get('pool_scales', ()):
+            raise ValueError(
+                f'train_dataloader.batch_size=1: {key} pools an image to one value, and batch norm cannot normalise '
+                f'one value. Take batches of at least 2, or leave 1 out of {key}.pool_scales.'
+            )
 
 
 def set_resume(cfg: Config, resume: Optional[str]) -> None:
@@ -360,7 +380,8 @@ def check_controls(cfg: Mapping, loaders: Tuple[str, ...], trained: Optional[Map
 
 
 def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
-    """Raise FileNotFoundError where a dataset's local ``data_root`` or annotation file does not exist.
+    """Raise FileNotFoundError where a dataset's local ``data_root`` or annotation file does not exist, and open the
+    files of :class:`~mmnfn.datasets.NSDDataset`, which raises what it raises.
 
     Args:
         cfg: The run's config.
@@ -390,6 +411,8 @@ def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
                     f'{key}.ann_file: there is no {osp.join(root, annotations)!r} (looked from '
                     f'{os.getcwd()}). Is {root!r} the folder meant?'
                 )
+            if dataset.get('type') == 'mmnfn.NSDDataset':
+                DATASETS.build({**dataset, 'lazy_init': True})
 
 
 def _is_remote(path: str) -> bool:

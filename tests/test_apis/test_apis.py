@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import cv2
@@ -163,9 +164,13 @@ def test_pictures_of_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
 def test_wrong_arguments_are_named(retriever, store, config, tmp_path):
     roi_store = ROIStore(store / 'subj01.h5')
     (tmp_path / 'text.jpg').write_text('no image')
+    content = cv2.imencode('.png', np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    header = b'IHDR' + (60000).to_bytes(4, 'big') * 2 + content[24:29]  # a PNG that is huge by what it says
+    (tmp_path / 'huge.png').write_bytes(content[:12] + header + zlib.crc32(header).to_bytes(4, 'big') + content[33:])
     for images, error, named in (
         ('nothing.jpg', FileNotFoundError, 'nothing.jpg'),
         (tmp_path / 'text.jpg', ValueError, 'text.jpg is no image'),
+        (tmp_path / 'huge.png', ValueError, 'huge.png is no image that can be read: Image size .3600000000 pixels'),
         (np.zeros((8, 8, 3)), ValueError, r'uint8 RGB, but found float64 \(8, 8, 3\)'),
         ([np.zeros((8, 8), np.uint8)], ValueError, r'uint8 \(8, 8\)'),
     ):

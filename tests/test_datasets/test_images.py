@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mmnfn.datasets import StimulusImages
+from mmnfn.datasets import DataError, StimulusImages
 from mmnfn.datasets.images import write_image_store
 
 COUNT, SIDE = 7, 64
@@ -74,3 +74,19 @@ def test_ids_beyond_the_file_are_refused(source, tmp_path):
         write_image_store(source, tmp_path, np.asarray([2, COUNT]), 16, progress=False)
     path = write_image_store(source, tmp_path, np.asarray([2, COUNT - 1]), SIDE, progress=False)
     assert (StimulusImages(path)[COUNT - 1] == raw[COUNT - 1]).all()
+
+
+def test_a_damaged_picture_is_named(tmp_path):
+    """In a line that the tools can print."""
+    path = tmp_path / 'nsd_stimuli.hdf5'
+    with h5py.File(path, 'w') as file:
+        pictures = file.create_dataset('imgBrick', (2, 8, 8, 3), np.uint8, chunks=(1, 8, 8, 3), compression='gzip')
+        pictures[:] = 7
+        place = pictures.id.get_chunk_info(1).byte_offset
+    content = bytearray(path.read_bytes())
+    content[place : place + 8] = b'no chunk'
+    path.write_bytes(content)
+    images = StimulusImages(path)
+    assert (images[0] == 7).all()
+    with pytest.raises(DataError, match='nsd_stimuli.hdf5: picture 1 cannot be read: .*Download it again'):
+        images[1]

@@ -92,6 +92,46 @@ def test_loader_defaults_are_mmpretrains_only():
     assert cfg.train_dataloader == dict(num_workers=2)
 
 
+@pytest.mark.parametrize('scope', ['mmpretrain', 'mmdet', 'mmseg'])
+def test_workers_do_not_persist_where_there_are_none(scope):
+    """PyTorch refuses them, and configs ask for them."""
+    loaders = dict(train_dataloader=dict(num_workers=0, persistent_workers=True), val_dataloader=dict(num_workers=1))
+    cfg = Config(dict(default_scope=scope, **loaders))
+    run_config.set_loader_defaults(cfg)
+    assert cfg.train_dataloader.persistent_workers is False
+    assert cfg.val_dataloader.get('persistent_workers') is not False
+
+
+def test_batches_of_one_image_have_no_negatives():
+    """Those of two processes are gathered."""
+    cfg = Config(dict(model=dict(contrastive=dict()), train_dataloader=dict(batch_size=1)))
+    run_config.check_batch_size(cfg, 2)
+    with pytest.raises(ValueError, match='train_dataloader.batch_size=1: one image has no negatives'):
+        run_config.check_batch_size(cfg, 1)
+
+
+@pytest.mark.parametrize('norm, processes, refused', [('BN', 2, True), ('SyncBN', 2, False), ('SyncBN', 1, True)])
+def test_batch_norm_needs_two_images(norm, processes, refused):
+    """Of an image pooled to one value; synchronised, those of all processes count."""
+    head = dict(norm_cfg=dict(type=norm), pool_scales=(1, 2))
+    cfg = Config(dict(model=dict(decode_head=head), train_dataloader=dict(batch_size=1)))
+    if not refused:
+        return run_config.check_batch_size(cfg, processes)
+    with pytest.raises(ValueError, match='model.decode_head pools an image to one value'):
+        run_config.check_batch_size(cfg, processes)
+
+
+def test_damaged_pictures_of_nsd_are_named_before_training(store, tmp_path):
+    shutil.copytree(store, tmp_path / 'store')
+    path = tmp_path / 'store/images_32.h5'
+    dataset = dict(type='mmnfn.NSDDataset', data_root=str(path.parent), subjects=[1], images=path.name, pipeline=[])
+    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
+    run_config.check_data(cfg, ('train_dataloader',))
+    path.write_bytes(path.read_bytes()[:20000])
+    with pytest.raises(ValueError, match='images_32.h5 is no readable HDF5 file'):
+        run_config.check_data(cfg, ('train_dataloader',))
+
+
 def test_amp_needs_an_accelerator(monkeypatch):
     cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper')))
     monkeypatch.setattr(run_config, 'get_device', lambda: 'cpu')

@@ -64,11 +64,11 @@ model = dict(
 )
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='mmnfn.LoadLabelMap', num_classes=150),
     scale,
     dict(type='PackSegInputs'),
 ]
-test_pipeline = [_base_.test_pipeline[0], scale, *_base_.test_pipeline[2:]]
+test_pipeline = [_base_.test_pipeline[0], scale, train_pipeline[1], _base_.test_pipeline[3]]
 dataset = dict(
     _delete_=True, type='ADE20KDataset', data_root={root!r}, data_prefix=dict(img_path='', seg_map_path='')
 )
