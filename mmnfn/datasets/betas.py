@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from itertools import repeat
 from pathlib import Path
 from typing import Optional, Tuple
 
@@ -98,7 +99,7 @@ def _read_chunks(betas: h5py.Dataset, index: np.ndarray) -> np.ndarray:
     chunks = room[: len(index) * size].reshape(-1, size)
     chunks[:, -1] = UNREAD
     try:
-        for place, chunk in zip(np.pad(index[:, ::-1], ((0, 0), (1, 0))).tolist(), chunks):
+        for place, chunk in zip(zip(repeat(0), *index.T[::-1].tolist()), chunks):
             read(place, None, chunk)
     except RuntimeError:  # a chunk that was never written, which stands for zeros
         pass
