@@ -1,11 +1,13 @@
-"""Run something that may be killed, or must not change this process, in a fork of it."""
+"""Run something that may be killed, or must not change this process, in a fork of it; and ports for processes."""
 
 import os
 import pickle
+import random
 import signal
+import socket
 
 
-def in_child(function, *arguments, seconds=60):
+def in_child(function, *arguments, seconds=300):
     """Call a function in a forked process.
 
     Args:
@@ -39,3 +41,15 @@ def in_child(function, *arguments, seconds=60):
     status = os.waitpid(pid, 0)[1]
     ended = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     return (pickle.loads(content) if content else None), ended
+
+
+def free_port():
+    """A port that is free, and stays so: below those that the system gives to whoever asks for any."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 30_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(('127.0.0.1', port))
+                return port
+            except OSError:
+                continue

@@ -21,6 +21,12 @@ def contents(path):
     return found
 
 
+def as_written(path):
+    """Size, inode and time of writing of a file: what stays as long as nobody writes it, and whoever reads it."""
+    status = path.stat()
+    return status.st_size, status.st_ino, status.st_mtime_ns
+
+
 def assert_same(one, two, where=''):
     """Equal in every bit, whatever is nested in what."""
     assert type(one) is type(two), where

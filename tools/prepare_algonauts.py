@@ -36,6 +36,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     )
     parser.add_argument('--seed', type=int, default=0, help='of that draw')
     parser.add_argument('--image-size', type=int, metavar='N', help='also write images_N.h5, the pictures resized')
+    parser.add_argument(
+        '--noise-ceiling',
+        type=Path,
+        metavar='DIR',
+        help="folder of the challenge's test data: take subj0N/test_split/noise_ceiling/{lh,rh}_noise_ceiling.npy "
+        '(default: noise ceilings are unknown)',
+    )
     args = parser.parse_args(argv)
     try:
         layout = AlgonautsLayout(args.root)
@@ -46,6 +53,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             args.fsaverage,
             SplitRule(args.stim_info, args.test_fraction, args.seed),
             args.image_size,
+            test_data=args.noise_ceiling,
         )
     except (ValueError, OSError) as error:
         print(f'prepare_algonauts.py: error: {error}', file=sys.stderr)

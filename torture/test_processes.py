@@ -1,11 +1,11 @@
 """A process of a run dies: the others end soon, the reason is on the screen, and the run can go on."""
 
 import signal
-import socket
 import time
 
 import psutil
 import pytest
+from child import free_port
 from commands import log_of, rank_process, start, succeed, train
 from trainings import assert_same_end
 
@@ -23,13 +23,6 @@ def wait_for(condition, seconds, what):
             return value
         time.sleep(0.05)
     pytest.fail(f'after {seconds} s: {what}')
-
-
-def free_port():
-    """A port that is free."""
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        return free.getsockname()[1]
 
 
 def kill_in_training(command, work, choose):

@@ -91,6 +91,11 @@ class AlgonautsLayout:
         """Label → name of an ROI class."""
         return self.root / subject / f'roi_masks/mapping_{roi_class}.npy'
 
+    @staticmethod
+    def ceiling_file(test_data: Union[str, Path], subject: str, hemisphere: str) -> Path:
+        """Noise ceilings (C,) that the challenge published with its test data."""
+        return Path(test_data) / subject / f'test_split/noise_ceiling/{hemisphere}_noise_ceiling.npy'
+
     def files(self, subject: str) -> List[Path]:
         """All files of responses and masks of a subject."""
         return [
@@ -191,6 +196,35 @@ class AlgonautsLayout:
             )
         rois = {name: self._roi(subject, hemisphere, name, len(vertex)) for name in ROI_CLASSES}
         return Hemisphere(responses, vertex, len(mask), rois)
+
+    def noise_ceiling(self, test_data: Union[str, Path], subject: str, hemisphere: str, count: int) -> np.ndarray:
+        """Read the published noise ceilings of a hemisphere.
+
+        Args:
+            test_data: The folder that holds ``subj01`` … ``subj08``, each with ``test_split``.
+            subject: ``'subj0N'``.
+            hemisphere: ``'lh'`` or ``'rh'``.
+            count: Vertices that it must have.
+
+        Returns:
+            (C,) fraction of the variance of the averaged responses to the challenge's test images; NaN if unknown.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it has another number of vertices, or holds something else than fractions.
+        """
+        path = self.ceiling_file(test_data, subject, hemisphere)
+        values = load_array(path, f'noise ceilings of {subject}', 1)
+        if len(values) != count:
+            raise ValueError(
+                f'{path} has {len(values)} vertices, but {self.response_file(subject, hemisphere)} has {count}. They '
+                'belong to different subjects or hemispheres; download both again.'
+            )
+        known = values[~np.isnan(values)]
+        if not known.size or known.min() < 0 or known.max() > 1:
+            found = f'{known.min():.3g} to {known.max():.3g}' if known.size else 'NaN only'
+            raise ValueError(f'{path} holds {found}; noise ceilings are fractions of variance, 0 to 1. Is it percent?')
+        return np.array(values)
 
     def _roi(self, subject: str, hemisphere: str, roi_class: str, count: int) -> np.ndarray:
         """(C,) bool, which vertices have a label of the class."""

@@ -139,6 +139,7 @@ def prepare_subject(
     fsaverage: Optional[Union[str, Path]],
     split: Optional[SplitRule] = None,
     progress: bool = True,
+    test_data: Optional[Union[str, Path]] = None,
 ) -> Path:
     """Write the ROI store of one subject from the challenge's training data, as released.
 
@@ -149,9 +150,10 @@ def prepare_subject(
         fsaverage: Folder of the white surfaces of fsaverage, see :func:`.fsaverage.read_white_surface`.
         split: Which images become the test split; by default a tenth, drawn at random.
         progress: Show a progress bar.
+        test_data: Folder of the challenge's test data, whose noise ceilings are taken; None leaves them unknown.
 
     Returns:
-        Path of ``subj0N.h5``; see :class:`.roi_store.StoreTables`. Repeats, ncsnr and noise ceiling are not known.
+        Path of ``subj0N.h5``; see :class:`.roi_store.StoreTables`. Repeats and ncsnr are not known.
 
     Raises:
         FileNotFoundError, ValueError: For missing or wrong input, naming file or argument; nothing is left then.
@@ -171,6 +173,14 @@ def prepare_subject(
     rows = np.argsort(images.image_id)
     image_id = images.image_id[rows]
     unknown = np.full(len(vertices.vertex), np.nan)
+    noise_ceiling, ceiling_files = unknown, []
+    if test_data is not None:
+        fractions = [
+            layout.noise_ceiling(test_data, subject, name, len(data.vertex))[vertices.columns[name]]
+            for name, data in hemispheres.items()
+        ]
+        noise_ceiling = 100 * np.concatenate(fractions)
+        ceiling_files = [layout.ceiling_file(test_data, subject, name) for name in hemispheres]
     tables = StoreTables(
         subject=subject,
         image_id=image_id,
@@ -180,7 +190,7 @@ def prepare_subject(
         coordinates=vertices.coordinates,
         rois=vertices.rois,
         ncsnr=unknown,
-        noise_ceiling=unknown,
+        noise_ceiling=noise_ceiling,
         location=dict(vertex=vertices.vertex, hemisphere=vertices.hemisphere),
         attributes=dict(
             beta_version='algonauts2023',
@@ -189,7 +199,7 @@ def prepare_subject(
             split_rule=split.rule,
             sources=[
                 *(f'{path.relative_to(layout.root)} {path.stat().st_size}' for path in layout.files(subject)),
-                *(f'{path.name} {path.stat().st_size}' for path in vertices.surfaces),
+                *(f'{path.name} {path.stat().st_size}' for path in (*vertices.surfaces, *ceiling_files)),
                 *([] if split.stim_info is None else [f'{split.stim_info.name} {split.stim_info.stat().st_size}']),
             ],
         ),
@@ -281,6 +291,7 @@ def prepare(
     split: Optional[SplitRule] = None,
     image_size: Optional[int] = None,
     progress: bool = True,
+    test_data: Optional[Union[str, Path]] = None,
 ) -> List[Path]:
     """Write the stores of several subjects and, with ``image_size``, their pictures; see :func:`prepare_subject`.
 
@@ -289,7 +300,7 @@ def prepare(
     """
     if image_size is not None and image_size < 16:
         raise ValueError(f'image-size is {image_size}; it must be at least 16 pixels.')
-    paths = [prepare_subject(layout, store, subject, fsaverage, split, progress) for subject in subjects]
+    paths = [prepare_subject(layout, store, subject, fsaverage, split, progress, test_data) for subject in subjects]
     if image_size is not None:
         paths.append(prepare_images(layout, store, subjects, image_size, progress))
     return paths

@@ -16,6 +16,9 @@ from .volumes import read_volume
 from .voxels import Voxels
 
 VOXELS_PER_BLOCK = 2048
+MAX_NCSNR = 5
+"""Of the 99th percentile of a map. An ncsnr of 5 would be a ceiling of 98.7 % for three repeats, which no voxel has;
+ceilings in percent are above 5 wherever a brain answers to images."""
 
 
 def add_rows(total: np.ndarray, rows: np.ndarray, values: np.ndarray) -> None:
@@ -68,8 +71,8 @@ def read_ncsnr(layout: NSDLayout, subject: str, voxels: Voxels, shown: Presentat
         (V,) float32, NaN where it is not known.
 
     Raises:
-        ValueError: If the map is damaged, of another shape, or NaN in all voxels; or if it is absent, and no image was
-            shown three times.
+        ValueError: If the map is damaged, of another shape, NaN in all voxels, or in percent; or if it is absent and no
+            image was shown three times.
     """
     path = layout.beta_dir(subject) / 'ncsnr.nii.gz'
     if path.exists():
@@ -82,6 +85,12 @@ def read_ncsnr(layout: NSDLayout, subject: str, voxels: Voxels, shown: Presentat
         ncsnr = volume[tuple(voxels.index.T)]
         if not (ncsnr >= 0).any() or (ncsnr < 0).any() or (ncsnr > np.finfo(np.float32).max).any():
             raise ValueError(f'{path} holds no ncsnr: NaN in all voxels, negative or infinite. Download it again.')
+        high = np.percentile(volume[np.isfinite(volume)], 99)
+        if high > MAX_NCSNR:
+            raise ValueError(
+                f'{path}: the 99th percentile is {high:.3g}, but an ncsnr is hardly ever above 2. Does it hold noise '
+                'ceilings in percent? Download it again.'
+            )
         return ncsnr.astype(np.float32)
     if not (shown.repeats == 3).any():
         raise ValueError(

@@ -8,7 +8,9 @@ by run along x, take 1.1 to 1.4 times as long, and asking h5py for the place of 
 
 from __future__ import annotations
 
+import os
 import warnings
+from itertools import repeat
 from pathlib import Path
 from typing import Optional, Tuple
 
@@ -21,6 +23,8 @@ from .nsd_layout import BETA_SCALE, TRIALS_PER_SESSION
 from .volumes import stream_volumes
 
 SLAB_BYTES = 64 << 20
+UNREAD = 0x81
+"""Last byte of a chunk before it is read; afterwards it means a short or missing one, or -108 % in the last trial."""
 
 
 def read_betas(path: Path, index: np.ndarray, shape: Tuple[int, int, int]) -> np.ndarray:
@@ -47,10 +51,7 @@ def read_betas(path: Path, index: np.ndarray, shape: Tuple[int, int, int]) -> np
         with h5py.File(path, 'r') as file:
             betas = _checked_dataset(file, path, shape)
             if _one_chunk_per_voxel(betas) and betas.id.get_create_plist().get_nfilters() == 0:
-                try:
-                    return _read_chunks(betas, index)
-                except RuntimeError:  # a chunk that was never written, which stands for zeros
-                    return _read_runs(betas, index)
+                return _read_chunks(betas, index)
             warnings.warn(
                 f'{path.parent}: "betas" has chunks {betas.chunks} with compression {betas.compression}, not '
                 f'{(TRIALS_PER_SESSION, 1, 1, 1)} without; this copy is read a slower way.',
@@ -92,13 +93,23 @@ def _one_chunk_per_voxel(betas: h5py.Dataset) -> bool:
 def _read_chunks(betas: h5py.Dataset, index: np.ndarray) -> np.ndarray:
     """Chunk by chunk, as they lie in the file."""
     size, read = TRIALS_PER_SESSION * betas.dtype.itemsize, betas.id.read_direct_chunk
-    if not len(index):  # the storage size would be that of all chunks, and 90 MB of index would be read for it
-        return np.empty((0, TRIALS_PER_SESSION), np.int16)
-    if betas.id.get_storage_size() != betas.id.get_num_chunks() * size:  # of a short one the rest would be anything
-        raise ValueError(f'it has chunks of other than {size} bytes')
-    chunks = [read((0, z, y, x))[1] for x, y, z in index.tolist()]
-    values = np.frombuffer(bytearray().join(chunks), betas.dtype).reshape(-1, TRIALS_PER_SESSION)
-    return values.astype(np.int16, copy=False)
+    # HDF5 copies as many bytes as its index says that a chunk has: one that claims the whole file must find room behind
+    # the others. What is not used of it never becomes memory.
+    room = np.empty(len(index) * size + os.path.getsize(betas.file.filename), np.uint8)
+    chunks = room[: len(index) * size].reshape(-1, size)
+    chunks[:, -1] = UNREAD
+    try:
+        for place, chunk in zip(zip(repeat(0), *index.T[::-1].tolist()), chunks):
+            read(place, None, chunk)
+    except RuntimeError:  # a chunk that was never written, which stands for zeros
+        pass
+    if (chunks[:, -1] == UNREAD).any():
+        # Only now are all lengths asked for, which takes HDF5 through the whole index.
+        if betas.id.get_storage_size() != betas.id.get_num_chunks() * size:
+            raise ValueError(f'it has chunks of other than {size} bytes')
+        return _read_runs(betas, index)
+    room.resize(chunks.size, refcheck=False)
+    return room.view(betas.dtype).reshape(-1, TRIALS_PER_SESSION).astype(np.int16, copy=False)
 
 
 def _read_runs(betas: h5py.Dataset, index: np.ndarray) -> np.ndarray:

@@ -7,10 +7,9 @@ from typing import Dict, NamedTuple, Tuple
 
 import numpy as np
 
-from .files import existing
+from .files import existing, read_rows
 from .mat_file import read_matrices
 from .nsd_layout import FULL_SESSIONS, NUM_STIMULI, SUBJECT_SHAPES, TRIALS_PER_SESSION
-from .stim_info import read_rows
 
 
 class Design(NamedTuple):

@@ -20,6 +20,9 @@ from mmnfn.progress import progress_bar
 from .betas import check_session, read_betas
 from .nsd_layout import TRIALS_PER_SESSION, NSDLayout
 
+VOXELS_COMPARED = 1000
+"""Evenly spaced, to tell sessions apart; the 750 betas of a single one would do, if it has data."""
+
 
 @contextmanager
 def working_folder(store: Path, needed_bytes: int) -> Iterator[Path]:
@@ -129,7 +132,7 @@ class Extraction:
     ):
         self.subject, self.index, self.shape = subject, index, shape
         self.sources = {session: layout.session_file(subject, session) for session in sessions}
-        self._files = {}
+        self._files, self._seen = {}, {}
         for session, source in self.sources.items():
             check_session(source, shape)
             status = source.stat()
@@ -148,7 +151,7 @@ class Extraction:
             position: Line of the terminal for the bar.
 
         Raises:
-            ValueError: If a session is damaged.
+            ValueError: If a session is damaged, or a copy of another one.
         """
         missing = [session for session, file in self._files.items() if not file.exists()]
         with progress_bar(
@@ -159,19 +162,34 @@ class Extraction:
             position=position,
             show=progress,
         ) as bar:
-            for session in missing:
-                betas = read_betas(self.sources[session], self.index, self.shape)
-                part = self._files[session].with_suffix('.part')
-                try:
-                    with open(part, 'wb') as stream:  # np.save does not say that the disk is full
-                        np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(betas))
-                        stream.write(betas)
-                        stream.flush()
-                        os.fsync(stream.fileno())
-                    part.replace(self._files[session])
-                finally:
-                    part.unlink(missing_ok=True)
-                bar.update()
+            for session in self.sources:
+                if session in missing:
+                    self._extract(session)
+                    bar.update()
+                self._refuse_copy(session)
+
+    def _extract(self, session: int) -> None:
+        betas = read_betas(self.sources[session], self.index, self.shape)
+        part = self._files[session].with_suffix('.part')
+        try:
+            with open(part, 'wb') as stream:  # np.save does not say that the disk is full
+                np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(betas))
+                stream.write(betas)
+                stream.flush()
+                os.fsync(stream.fileno())
+            part.replace(self._files[session])
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _refuse_copy(self, session: int) -> None:
+        """Raise a ValueError if some voxels have the betas that they have in an earlier session."""
+        some = self.read(session, slice(None, None, -(-len(self.index) // VOXELS_COMPARED)))
+        earlier = self._seen.setdefault(hashlib.sha256(some).hexdigest(), session)
+        if earlier != session:
+            raise ValueError(
+                f'{self.sources[earlier]} and {self.sources[session]} hold the same betas: one is a copy of the other '
+                'under another number. Download both again.'
+            )
 
     def read(self, session: int, voxels: slice) -> np.ndarray:
         """(block, 750) int16 betas of some voxels of a session."""

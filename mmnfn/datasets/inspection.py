@@ -239,9 +239,8 @@ def _stim_info(layout: NSDLayout, seen: np.ndarray, report: Report) -> None:
     path = layout.stim_info_file
     table, obstacles = report.attempt([path], read_stim_info, path, ('nsdId', 'cocoId', 'cocoSplit'))
     if table is not None:
-        unknown = seen[~np.isin(seen, table.nsdId)]
-        if unknown.size:
-            message = f'{path} lacks nsdId (0-based) {unknown[0]}, which was shown. Download it again.'
+        if seen.size and seen[-1] >= len(table):
+            message = f'{path} lacks nsdId (0-based) {seen[-1]}, which was shown. Download it again.'
             obstacles = [report.problem(message)]
     state, detail = _state(obstacles), '' if table is None else f'{len(table)} stimuli'
     report.common['stim_info'] = CommonFile('stimulus table', report.relative(path), state, detail, obstacles)

@@ -8,35 +8,17 @@ from typing import Sequence, Union
 import numpy as np
 import pandas as pd
 
-from .files import existing
+from .design import read_design
+from .files import existing, read_rows
 
 COCO_SPLITS = ('train2017', 'val2017')
-MAX_LINE = 100_000
-"""Bytes; each name of a column costs pandas time."""
 ID_COLUMNS = ('nsdId', 'cocoId')
 
 
-def read_rows(path: Path, separator: str, columns: Sequence[str]) -> pd.DataFrame:
-    """Some columns of a table, with as many rows as it has lines.
-
-    pandas lets a quotation mark swallow lines, and takes more fields than names for names of rows.
-
-    Raises:
-        ValueError: There are other rows than lines, or pandas cannot read it.
-    """
-    found = path.read_bytes().splitlines()
-    lines = sum(bool(line.strip(b' ')) for line in found)
-    if max(map(len, found), default=0) > MAX_LINE:
-        raise ValueError(f'it has a line of {max(map(len, found))} bytes')
-    table = pd.read_csv(path, sep=separator, usecols=lambda name: name in columns)
-    whole = len(table) == lines - 1 and isinstance(table.index, pd.RangeIndex)
-    if len(table.columns) and not whole:  # without a column there are no rows either
-        raise ValueError(f'it has {lines} lines, of which {len(table)} rows can be made')
-    return table
-
-
 def read_stim_info(path: Union[str, Path], columns: Sequence[str]) -> pd.DataFrame:
-    """Some columns of ``nsd_stim_info_merged.csv``, one row per stimulus.
+    """Read some columns of ``nsd_stim_info_merged.csv``, one row per stimulus.
+
+    Its ids and, where ``nsd_expdesign.mat`` lies beside it as in the release, its shared images are checked too.
 
     Args:
         path: The file.
@@ -44,13 +26,14 @@ def read_stim_info(path: Union[str, Path], columns: Sequence[str]) -> pd.DataFra
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it lacks a column, or ids or splits are not what NSD has.
+        ValueError: If it lacks a column, ids, shared images or splits are not what NSD has, or the design beside it is
+            damaged.
     """
     path = existing(
         Path(path), 'stimulus table', 'Download nsddata/experiments/nsd/nsd_stim_info_merged.csv of the NSD release.'
     )
     try:
-        table = read_rows(path, ',', columns)
+        table = read_rows(path, ',', {*columns, 'nsdId', 'shared1000'})
     except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
         raise ValueError(f'{path} cannot be read as a table: {error}. Is it nsd_stim_info_merged.csv?') from error
     missing = [name for name in columns if name not in table]
@@ -66,11 +49,25 @@ def read_stim_info(path: Union[str, Path], columns: Sequence[str]) -> pd.DataFra
         raise ValueError(
             f'{path}: nsdId {table.nsdId[table.nsdId.duplicated()].iloc[0]} stands in it twice. Download it again.'
         )
+    if 'nsdId' in table and len(table) and (table.nsdId.min(), table.nsdId.max()) != (0, len(table) - 1):
+        raise ValueError(
+            f'{path}: nsdId goes from {table.nsdId.min()} to {table.nsdId.max()}; NSD counts its {len(table)} stimuli '
+            f'from 0 to {len(table) - 1}. Download it again.'
+        )
+    design_file = path.with_name('nsd_expdesign.mat')
+    if {'nsdId', 'shared1000'} <= set(table) and design_file.exists():
+        design = read_design(design_file)
+        wrong = np.setxor1d(table.nsdId[table.shared1000 == 1], design.own[0, : design.shared])
+        if len(wrong):
+            raise ValueError(
+                f'{path}: shared1000 is not what sharedix of {design_file} says of {len(wrong)} image(s), the first is '
+                f'nsdId {wrong[0]} (0-based). Download both again.'
+            )
     if 'cocoSplit' in table:
         unknown = sorted(set(table.cocoSplit.astype(str)) - set(COCO_SPLITS))
         if unknown:
             raise ValueError(f'{path}: cocoSplit is {unknown[0]!r} in some row; expected {" or ".join(COCO_SPLITS)}.')
-    return table
+    return table[list(columns)]
 
 
 def photographs(path: Path, image_id: np.ndarray, shared: np.ndarray) -> np.ndarray:

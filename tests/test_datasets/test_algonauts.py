@@ -2,12 +2,14 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import h5py
 import nibabel as nib
 import numpy as np
 import pytest
-from algonauts_tree import SURFACE, change, picture, positions, write_fsaverage, write_stim_info, write_tree
+from algonauts_tree import CHALLENGE, SURFACE, change, picture, positions, write_fsaverage, write_stim_info, write_tree
+from same import as_written
 
 from mmnfn.datasets import ROIStore, StimulusImages
 from mmnfn.datasets.algonauts import HEMISPHERES, AlgonautsLayout
@@ -119,13 +121,55 @@ def test_the_split_of_the_stimulus_table(tree, tmp_path):
     assert store.attributes['sources'][-1] == f'{table.name} {table.stat().st_size}'
 
 
+@pytest.fixture()
+def ceilings(tree, tmp_path):
+    """The noise ceilings as the challenge published them: a fraction for each vertex, and one that is not known."""
+    for subject in ('subj01', 'subj06'):
+        for number, (hemisphere, size) in enumerate(CHALLENGE.items()):
+            path = AlgonautsLayout.ceiling_file(tmp_path / 'test', subject, hemisphere)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, np.r_[np.nan, np.linspace(0, 0.8 + 0.1 * number, size - 1)])
+    return tmp_path / 'test'
+
+
+def test_published_noise_ceilings_are_those_of_the_vertices_in_percent(tree, stores, ceilings, tmp_path):
+    where = AlgonautsLayout(tree), tmp_path, 'subj01', tree / 'fsaverage'
+    found = ROIStore(prepare_subject(*where, progress=False, test_data=ceilings))
+    expected = []
+    for hemisphere in HEMISPHERES:
+        fractions = np.load(AlgonautsLayout.ceiling_file(ceilings, 'subj01', hemisphere))
+        masks = [np.load(tree / f'subj01/roi_masks/{hemisphere}.{name}_challenge_space.npy') for name in ROI_CLASSES]
+        expected += [100 * fractions[k] for k in range(len(fractions)) if any(mask[k] > 0 for mask in masks)]
+    assert np.allclose(found.noise_ceiling, expected, equal_nan=True) and 60 < np.nanmax(expected) <= 90
+    assert np.isnan(found.ncsnr).all() and (found.responses == ROIStore(stores / 'subj01.h5').responses).all()
+    assert any(source.startswith('rh_noise_ceiling.npy ') for source in found.attributes['sources'])
+
+
+@pytest.mark.parametrize(
+    'spoil, named',
+    [
+        (lambda path: path.unlink(), 'does not exist'),
+        (lambda path: change(path, lambda a: a[1:]), 'has 130 vertices, but .*rh_training_fmri.npy has 131'),
+        (lambda path: change(path, lambda a: 100 * a), 'holds 0 to 90; noise ceilings are fractions of variance'),
+        (lambda path: change(path, lambda a: a - 0.1), 'holds -0.1 to 0.8; noise ceilings are fractions of variance'),
+        (lambda path: change(path, lambda a: a * np.nan), 'holds NaN only; noise ceilings are fractions of variance'),
+    ],
+)
+def test_noise_ceilings_that_do_not_fit_are_named(tree, ceilings, tmp_path, spoil, named):
+    spoil(AlgonautsLayout.ceiling_file(ceilings, 'subj06', 'rh'))
+    where = AlgonautsLayout(tree), tmp_path / 'store', 'subj06', tree / 'fsaverage'
+    with pytest.raises((ValueError, FileNotFoundError), match=f'subj06/.*rh_noise_ceiling.npy {named}'):
+        prepare_subject(*where, progress=False, test_data=ceilings)
+    assert not (tmp_path / 'store').exists()
+
+
 def test_stores_of_nsd_are_not_replaced(tree, store, tmp_path):
     """Nor the other way round."""
-    own = shutil.copy(store / 'subj01.h5', tmp_path)
-    before = os.stat(own)
+    own = Path(shutil.copy(store / 'subj01.h5', tmp_path))
+    before = as_written(own)
     with pytest.raises(ValueError, match='subj01.h5 is a store of func1pt8mm, and this would replace it by one of fsa'):
         prepare(AlgonautsLayout(tree), tmp_path, ['subj01'], tree / 'fsaverage', progress=False)
-    assert os.stat(own) == before and os.listdir(tmp_path) == ['subj01.h5']
+    assert as_written(own) == before and list(tmp_path.iterdir()) == [own]
 
 
 def test_pictures_of_another_subject_stay(tree, stores, tmp_path):

@@ -231,7 +231,8 @@ def test_a_table_that_does_not_fit(tree, tmp_path):
     table = write_stim_info(tmp_path / 'table.csv')
     lines = table.read_text().splitlines()
     for content, named in (
-        ('\n'.join(lines[:30]), 'has no nsdId'),
+        ('\n'.join(line for line in lines if 'nsdId' in line or int(line.split(',')[3]) < 30), 'has no nsdId'),
+        ('\n'.join(lines[:30]), 'nsdId goes from 2 to 99; NSD counts its 29 stimuli from 0 to 28'),
         (table.read_text().replace('shared1000', 'shared'), r'lacks the column\(s\) shared1000'),
         (table.read_text().replace('True', 'False'), 'gives 0 test and 40 training'),
         ('\n'.join([*lines, lines[-1]]), 'stands in it twice'),

@@ -88,7 +88,35 @@ def test_every_layout_gives_the_same(values, file_of, layout, index):
 def test_whole_files_are_read_chunk_by_chunk(values, file_of, monkeypatch, layout):
     """Not by the way for chunks that were never written, which would give the same and hide an error."""
     monkeypatch.setattr(module, '_read_runs', lambda *_: pytest.fail('the slower way was taken'))
-    assert (read_betas(file_of(layout), PLACES, SHAPE) == values[tuple(PLACES.T)]).all()
+    last = values[tuple(PLACES.T)][:, -1] >> (0 if 'big' in layout else 8)
+    index = PLACES[(last & 255) != module.UNREAD]
+    assert (read_betas(file_of(layout), index, SHAPE) == values[tuple(index.T)]).all() and len(index) > 190
+
+
+@pytest.mark.parametrize('length', [1, 700, 1499, 1501, 90_000])
+@pytest.mark.parametrize('place', [(0, 0, 0), (3, 2, 1), (6, 5, 4)])
+def test_a_chunk_of_another_length_spoils_no_voxel(tmp_path, values, place, length):
+    """A short one is refused, for the rest would be what the memory holds; of a long one the first trials count."""
+    path, expected = tmp_path / 'betas_session01.hdf5', np.maximum(values, -30000)
+    index = INDICES['raster'](None)
+    with h5py.File(path, 'w', libver='earliest') as file:
+        data = file.create_dataset('betas', (750, Z, Y, X), '<i2', chunks=(750, 1, 1, 1))
+        for x, y, z in index.tolist():
+            content = b'a' * length if (x, y, z) == place else expected[x, y, z].tobytes()
+            data.id.write_direct_chunk((0, z, y, x), content)
+    if length < 1500:
+        with pytest.raises(ValueError, match='betas_session01.hdf5 cannot be read.*chunks of other than 1500 bytes'):
+            read_betas(path, index, SHAPE)
+    else:
+        expected[place] = 0x6161
+        assert (read_betas(path, index, SHAPE) == expected[tuple(index.T)]).all()
+
+
+def test_a_voxel_that_looks_as_if_it_had_not_been_read(tmp_path, values):
+    path, marked = tmp_path / 'betas_session01.hdf5', values.copy()
+    marked[2, 3, 4, -1] = (module.UNREAD << 8) - (1 << 16)
+    save_hdf5(path, marked)
+    assert (read_betas(path, PLACES, SHAPE) == marked[tuple(PLACES.T)]).all()
 
 
 @pytest.mark.filterwarnings('ignore:.*this copy is read a slower way')
@@ -173,8 +201,8 @@ def test_the_head_is_checked_without_reading_the_data(tmp_path, values, name):
 
 
 @pytest.mark.skipif(not Path('/proc/self/io').exists(), reason='Linux counts what a process reads')
-def test_the_head_of_many_chunks_is_read_without_their_index(tmp_path):
-    """NSD's sessions have 700,000 chunks, and their index 90 MB."""
+def test_head_and_voxels_of_many_chunks_are_read_without_their_index(tmp_path):
+    """NSD's sessions have 700,000 chunks, and their index 45 MB, which takes longer than the voxels."""
     shape = (40, 20, 20)
     save_hdf5(tmp_path / 'betas_session01.hdf5', np.ones((*shape, 750), np.int16))
 
@@ -184,6 +212,8 @@ def test_the_head_of_many_chunks_is_read_without_their_index(tmp_path):
     before = read()
     check_session(tmp_path / 'betas_session01.hdf5', shape)
     assert read() - before < 50_000
+    assert (read_betas(tmp_path / 'betas_session01.hdf5', PLACES[:9], shape) == 1).all()
+    assert read() - before < 150_000
 
 
 def test_a_deviation_needs_two_trials():

@@ -1,12 +1,15 @@
 """Captions of NSD's stimuli against a slow loop, and bad input."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from mmnfn.datasets.algonauts_preparation import SplitRule
 from mmnfn.datasets.captions import captions_by_image
+from mmnfn.datasets.coco_overlap import nsd_coco_ids
 from mmnfn.datasets.stim_info import read_stim_info
 
 SPLITS = ('train2017', 'val2017')
@@ -126,6 +129,11 @@ def damage_table_twice(files):
     return 'nsdId .* twice'
 
 
+def damage_table_from_one(files):
+    edit(files, lambda table: table.assign(nsdId=table.nsdId + 1))
+    return 'nsdId goes from 1 to 30; NSD counts its 30 stimuli from 0 to 29'
+
+
 def damage_table_split(files):
     edit(files, lambda table: table.assign(cocoSplit='test2017'))
     return "cocoSplit is 'test2017'"
@@ -168,6 +176,31 @@ def test_bad_input_is_named(files, damage):
     named = damage(files)
     with pytest.raises((ValueError, FileNotFoundError), match=named):
         captions_by_image(files / 'nsd_stim_info_merged.csv', files)
+
+
+def test_ids_from_one_are_refused_whoever_reads_the_table(files):
+    """The caption of image 7 would be that of 6, and the shared images of the Algonauts data others."""
+    edit(files, lambda table: table.assign(nsdId=table.nsdId + 1, shared1000=table.nsdId < 9))
+    path = files / 'nsd_stim_info_merged.csv'
+    for read in (lambda: captions_by_image(path, files, [7]), lambda: SplitRule(path).is_test(np.arange(1, 20))):
+        with pytest.raises(ValueError, match='nsd_stim_info_merged.csv: nsdId goes from 1 to 30'):
+            read()
+    with pytest.raises(ValueError, match='nsd_stim_info_merged.csv: nsdId goes from 1 to 30'):
+        nsd_coco_ids(path)
+
+
+def test_shared_images_are_those_of_the_design_beside_the_table(world, tmp_path):
+    """Ids that are all there, and moved by one."""
+    experiment = world / 'nsd/nsddata/experiments/nsd'
+    table = pd.read_csv(experiment / 'nsd_stim_info_merged.csv', index_col=0)
+    path = tmp_path / 'nsd_stim_info_merged.csv'
+    table.assign(nsdId=np.roll(table.nsdId, -1)).to_csv(path)
+    assert len(read_stim_info(path, ['nsdId'])) == 950  # without a design nobody can know
+    shutil.copy(experiment / 'nsd_expdesign.mat', tmp_path)
+    with pytest.raises(ValueError, match=r'shared1000 is not what sharedix of .*nsd_expdesign.mat says of \d+ image'):
+        captions_by_image(path, world / 'coco_stimuli', [3])
+    table.to_csv(path)
+    assert len(captions_by_image(path, world / 'coco_stimuli')) == 950
 
 
 def test_unknown_images_are_named(files):

@@ -52,9 +52,9 @@ def few_responses(layout):
 
 
 def unknown_stimuli(layout):
-    table = pd.read_csv(layout.stim_info_file, index_col=0)
-    table[table.nsdId != 17].to_csv(layout.stim_info_file)
-    return 'lacks nsdId (0-based) 17'
+    table = pd.read_csv(layout.stim_info_file, index_col=0).drop(columns='shared1000')
+    table[table.nsdId < 17].to_csv(layout.stim_info_file)
+    return 'lacks nsdId (0-based) '
 
 
 def few_pictures(layout):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from child import in_child
 from nsd_damage import betas, cut, put, write
-from nsd_tree import CLASSES, difference, slow_store
-from same import contents
+from nsd_tree import CLASSES, difference, slow_store, to_nifti
+from same import as_written, contents
 
 from mmnfn.datasets import NSDLayout, extraction, preparation, roi_store
 from mmnfn.datasets.preparation import prepare, prepare_subject
@@ -93,11 +93,11 @@ def test_a_killed_run_goes_on(tiny, tmp_path, unbroken, reads, owner, name, call
 
 def test_killed_again_and_again(tiny, tmp_path, unbroken):
     """Each time in the next session; what is whole is never written again."""
-    times = {}
+    written = {}
     for number in (1, 2, 3):
         kept = kill(tiny, tmp_path, extraction, 'read_betas', 2 if number < 3 else 1, trials=True)
-        times.update({path.name: path.stat().st_mtime_ns for path in kept[number - 1 : number]})
-        assert {path.name: path.stat().st_mtime_ns for path in kept} == times and len(kept) == min(number, 2)
+        written.update({path.name: as_written(path) for path in kept[number - 1 : number]})
+        assert {path.name: as_written(path) for path in kept} == written and len(kept) == min(number, 2)
     assert contents(make(tiny, tmp_path, trials=True)) == unbroken
 
 
@@ -111,17 +111,17 @@ def test_killed_when_the_store_is_complete(tiny, tmp_path, unbroken, reads):
 def test_a_whole_store_is_kept(tree, tmp_path, reads):
     """Of the same files, made in the same way."""
     path = make(tree, tmp_path)
-    before = path.stat()
-    assert make(tree, tmp_path).stat() == before and reads == [1, 2, 3]
+    before = as_written(path)
+    assert as_written(make(tree, tmp_path)) == before and reads == [1, 2, 3]
     ways = (dict(dtype='float16'), dict(trials=True), dict(max_sessions=2), dict(roi_classes=CLASSES[:2]))
     for options in (*ways, dict(normalization='all'), {}):
-        assert make(tree, tmp_path, **options).stat().st_mtime_ns > before.st_mtime_ns, options
-        before = path.stat()
+        assert as_written(make(tree, tmp_path, **options)) != before, options
+        before = as_written(path)
     sources = [tree.design_file, tree.roi_file('subj01', CLASSES[1]), tree.session_file('subj01', 3)]
     for source in (*sources, tree.beta_dir('subj01') / 'ncsnr.nii.gz'):
-        os.utime(source)
-        assert make(tree, tmp_path).stat().st_mtime_ns > before.st_mtime_ns, source
-        before = path.stat()
+        os.utime(source, (1e9, 1e9))
+        assert as_written(make(tree, tmp_path)) != before, source
+        before = as_written(path)
     data = bytearray(path.read_bytes())
     data[-4000:-3900] = bytes(100)
     write(path, put(data, slice(0, 4), b'gone'))
@@ -156,6 +156,21 @@ def test_a_changed_session_is_read_again(tree, tmp_path, reads):
     path = make(tree, tmp_path)
     assert reads == [2] and len(kept) == 3
     assert difference(path, slow_store(tree.root, 'subj01')) == ''
+
+
+@pytest.mark.parametrize('form', ['hdf5', 'nii.gz'])
+def test_a_session_under_another_number_is_refused_also_when_resumed(tree, tmp_path, reads, form):
+    third = tree.beta_file('subj01', 3)
+    right = third.read_bytes()
+    shutil.copy(tree.beta_file('subj01', 1), third)
+    if form == 'nii.gz':
+        to_nifti(tree, 'subj01')
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f'session01.{form} and .*session03.{form} hold the same betas'):
+            make(tree, tmp_path)
+    assert reads == [1, 2, 3] and not (tmp_path / 'subj01.h5').exists()
+    third.write_bytes(right)  # which goes before the NIfTI file
+    assert difference(make(tree, tmp_path), slow_store(tree.root, 'subj01')) == '' and reads == [1, 2, 3, 3]
 
 
 @pytest.mark.parametrize('changes', [dict(size=True), dict(time=True)])

@@ -109,6 +109,7 @@ NCSNR = {
     'ncsnr negative in some voxels': lambda t: volume(t.ncsnr, lambda v: np.where(v > 0.5, -v, v)),
     'ncsnr infinite in some voxels': lambda t: volume(t.ncsnr, lambda v: np.where(v > 0.5, np.float32(np.inf), v)),
     'ncsnr infinite': lambda t: volume(t.ncsnr, lambda v: np.where(np.isnan(v), v, np.float32(np.inf))),
+    'ncsnr in percent': lambda t: volume(t.ncsnr, lambda v: 100 * v**2 / (v**2 + np.float32(1 / 3))),
     'ncsnr of another shape': lambda t: volume(t.ncsnr, lambda v: v[1:]),
     'ncsnr of another subject': lambda t: shutil.copy(t.beta_dir('subj01') / 'ncsnr.nii.gz', t.ncsnr) and t.ncsnr,
 }
@@ -140,6 +141,7 @@ LEGAL = {
     'ROI not quite whole': (True, lambda t: volume(t.words, lambda v: v + 1e-4)),
     'ROIs in an oblique volume': (False, oblique),
     'ncsnr NaN in some voxels': (False, lambda t: volume(t.ncsnr, lambda v: put(v, slice(0, 3), np.nan))),
+    'ncsnr huge in one voxel': (False, lambda t: volume(t.ncsnr, lambda v: put(v, (0, 0, 0), 99))),
     'ncsnr 0 in some voxels': (False, lambda t: volume(t.ncsnr, lambda v: put(v, slice(0, 3), 0))),
     'table lacks a label not in use': (True, no_unused_label),
     'table has more labels': (True, lambda t: lines(t.table, lambda found: [*found, '9 none', '', '10 none\t\t'])),

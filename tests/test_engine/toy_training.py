@@ -10,13 +10,13 @@ import os
 import random
 import resource
 import signal
-import socket
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from child import free_port
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, HOOKS, MODELS
@@ -192,7 +192,7 @@ def body(log, name, args, environment):
     sys.exit(command(name).main(args))
 
 
-def run(folder, name, *args, processes=1, timeout=100, **environment):
+def run(folder, name, *args, processes=1, timeout=600, **environment):
     """Run a command of tools/ in fresh processes on CPUs.
 
     When one fails, the others are killed, as launchers do.
@@ -204,9 +204,7 @@ def run(folder, name, *args, processes=1, timeout=100, **environment):
     context.set_forkserver_preload(
         ['mmpretrain.models', 'mmnfn.models', 'mmnfn.datasets', 'mmnfn.evaluation', 'mmnfn.engine']
     )
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
+    port = free_port()
     logs = [Path(folder) / f'output{rank}.txt' for rank in range(processes)]
     children = []
     for rank, log in enumerate(logs):

@@ -30,9 +30,7 @@ def test_a_killed_run_goes_on(toy, tmp_path):
     study = toy(seeds=[0])
     call = command(tmp_path, 'launch.run_locally(study, study.jobs, Console())')
     process = subprocess.Popen(call, env=dict(os.environ, TOY_SLEEP='1'), cwd=tmp_path)
-    for _ in range(600):
-        if (study.jobs[0].folder / 'slept').exists():
-            break
+    while process.poll() is None and not (study.jobs[0].folder / 'slept').exists():
         time.sleep(0.1)
     with pytest.raises(BlockingIOError, match='is being run by another process'):
         launch.run_locally(study, study.jobs, Console(quiet=True))
@@ -48,7 +46,7 @@ def test_workers_of_a_dead_launcher_are_found(toy, tmp_path):
     """Newer torchrun gives its workers sessions of their own, and a killed one leaves them behind."""
     job = toy(seeds=[0]).jobs[0]
     job.folder.mkdir(parents=True)
-    code = 'import subprocess, sys; subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], '
+    code = 'import subprocess, sys; subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], '
     code += 'start_new_session=True)'
     with open(os.devnull, 'w') as nowhere:
         assert run_marked(job.folder, [sys.executable, '-c', code], nowhere, os.environ, threading.Event()) == 0
@@ -74,12 +72,10 @@ def test_interrupt_ends_the_children(toy, tmp_path, monkeypatch, call):
     # a shell starts what it runs in the background with Ctrl-C ignored, and the tests may run there
     code = 'import signal; signal.signal(signal.SIGINT, signal.default_int_handler); ' + call
     process = subprocess.Popen(command(tmp_path, code), cwd=tmp_path, stderr=subprocess.DEVNULL)
-    for _ in range(600):
-        if (study.jobs[0].folder / 'slept').exists():
-            break
+    while process.poll() is None and not (study.jobs[0].folder / 'slept').exists():
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) != 0
+    assert process.wait(300) != 0
     assert study.jobs[0].state() == 'interrupted'
     left = subprocess.run(['pgrep', '-f', str(tmp_path / 'root/tools/train.py')], capture_output=True, text=True)
     assert left.stdout == ''

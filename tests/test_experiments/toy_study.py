@@ -23,7 +23,7 @@ if 'fail' in folder.parts:
     sys.exit(3)
 if os.environ.get('TOY_SLEEP') and not (folder / 'slept').exists():
     (folder / 'slept').touch()
-    time.sleep(60)
+    time.sleep(600)
 (folder / 'epoch_1.pth').write_text('weights')
 (folder / 'backbone_latest.pth').write_text('weights')
 (folder / 'last_checkpoint').write_text(str(folder / 'epoch_1.pth'))

@@ -4,8 +4,8 @@ import importlib.util
 import json
 import sys
 import threading
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -222,21 +222,21 @@ def test_dumped_label_maps_are_small_and_without_scores(tmp_path):
     assert kept['pred_sem_seg']['data'].dtype == torch.uint8 and kept['pred_sem_seg']['data'].tolist() == maps.tolist()
 
 
-def test_the_demo_begins_nothing_after_an_error():
+def test_the_demo_begins_nothing_after_an_error(monkeypatch):
     """What runs beside the failing call ends, and what waits is not begun."""
-    two_at_a_time, failing, ended = tool('demo.py').two_at_a_time, threading.Event(), []
+    demo, failed, ended = tool('demo.py'), threading.Event(), []
+    monkeypatch.setattr(demo, 'threading', SimpleNamespace(Event=lambda: failed))
 
     def fail():
-        failing.set()
         raise KeyError('first')
 
     def run_beside():
-        failing.wait()
-        time.sleep(0.5)  # the error is on its way
+        failed.wait()
         ended.append('beside')
 
     with pytest.raises(KeyError, match='first'):
-        two_at_a_time([run_beside, fail] + 5 * [lambda: ended.append('waiting')])
+        demo.two_at_a_time([run_beside, fail] + 5 * [lambda: ended.append('waiting')])
     assert ended == ['beside']
-    two_at_a_time([lambda: ended.append(1), lambda: ended.append(2), lambda: ended.append(3)])
+    failed.clear()
+    demo.two_at_a_time([lambda: ended.append(1), lambda: ended.append(2), lambda: ended.append(3)])
     assert sorted(ended[1:]) == [1, 2, 3]

@@ -21,7 +21,7 @@ def run(script, *args, **environment):
     env.update(PYTHON=sys.executable, PYTHONPATH=str(Path(toy_world.__file__).parent), OMP_NUM_THREADS='1')
     env.update(environment)
     return subprocess.run(
-        ['bash', str(TOOLS / script), *map(str, args)], env=env, capture_output=True, text=True, timeout=300
+        ['bash', str(TOOLS / script), *map(str, args)], env=env, capture_output=True, text=True, timeout=600
     )
 
 

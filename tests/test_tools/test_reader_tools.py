@@ -105,6 +105,10 @@ def test_stores_of_the_algonauts_data(run, algonauts, tmp_path):
         (('{tree}', 'store', '--fsaverage', '{tree}/fsaverage', '--seed', '-2'), 'seed is -2'),
         (('{tree}', 'store', '--fsaverage', '{tree}/fsaverage', '--image-size', '3'), 'image-size is 3'),
         (('{tree}', 'store', '--fsaverage', '{tree}/fsaverage', '--stim-info', 'no.csv'), 'no.csv does not exist'),
+        (
+            ('{tree}', 'store', '--fsaverage', '{tree}/fsaverage', '--noise-ceiling', 'test'),
+            'test/subj01/test_split/noise_ceiling/lh_noise_ceiling.npy does not exist',
+        ),
     ],
 )
 def test_errors_of_the_algonauts_preparation_are_one_line(run, algonauts, tmp_path, monkeypatch, arguments, named):
