@@ -62,18 +62,18 @@ def refuse_entries(node: Mapping, names: Sequence[str], where: str, reason: str)
 
 def option_text(key: str, value: Any) -> str:
     """A value of ``options`` as --cfg-options reads it back; a ValueError for one that would come out as another."""
-    if isinstance(value, Mapping) or (isinstance(value, str) and re.search(r'[\s,\[\]()]', value)):
+    if isinstance(value, Mapping) or (isinstance(value, str) and re.search(r'[,\[\]()]', value)):
         raise ValueError(
             f'STUDY: options, {key}: --cfg-options cannot take {value!r}. Write the entries of a mapping one by one '
-            f'({key}.NAME: VALUE), lists in YAML, and texts without blanks, commas and brackets; or set it in a config.'
+            f'({key}.NAME: VALUE), lists in YAML, and texts without commas and brackets; or set it in a config.'
         )
-    return str(value).replace(' ', '')
+    return str(value).replace(', ', ',')
 
 
 def check_place(place: Union[str, Path]) -> None:
     """Raise a ValueError for a path that cannot be written into --cfg-options."""
-    if re.search(r'[\s,=\[\]()]', str(place)):
+    if re.search(r'[,=\[\]()]', str(place)):
         raise ValueError(
-            f"STUDY: {str(place)!r} has a blank, a comma, '=' or a bracket in it, which --cfg-options cannot take. "
+            f"STUDY: {str(place)!r} has a comma, '=' or a bracket in it, which --cfg-options cannot take. "
             'Choose another folder (--work-dir), or a link to this one.'
         )

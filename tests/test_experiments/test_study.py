@@ -73,8 +73,8 @@ TESTS = dict.fromkeys(('detect', 'encode'), dict(config='configs/encode.py', tra
             'a.pretrain.b, transfer must be a list, but is None',
         ),
         (
-            dict(backbones=dict(a=dict(pretrain=dict(b=dict(checkpoint='https://my file.pth'))))),
-            "'https://my file.pth' has a blank, a comma",
+            dict(backbones=dict(a=dict(pretrain=dict(b=dict(checkpoint='https://my,file.pth'))))),
+            "'https://my,file.pth' has a comma",
         ),
         (
             dict(backbones=dict(a=dict(pretrain=dict(b=dict(checkpoint='c')), transfer=dict(pretrain={})))),
@@ -98,7 +98,7 @@ TESTS = dict.fromkeys(('detect', 'encode'), dict(config='configs/encode.py', tra
         ),
         *(
             (one_row(config='configs/pretrain.py', options={'lr': value}), 'options, lr: --cfg-options cannot take ')
-            for value in ('two words', 'a,b', '(1)', {'x': 1})
+            for value in ('a,b', '(1)', {'x': 1})
         ),
     ],
 )
