@@ -1,8 +1,10 @@
 """Settings and simulated data of all tests."""
 
 import contextlib
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +15,14 @@ with contextlib.suppress(ImportError):
 torch.set_num_threads(1)
 
 REAL_DATA = Path(__file__).resolve().parents[2] / 'shared/data'
+
+
+@pytest.fixture(autouse=True)
+def seeds():
+    """Random numbers do not depend on which tests came before."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
 
 
 @pytest.fixture(scope='session')
