@@ -228,17 +228,18 @@ def check_segmentation(cfg: Config, loaders: Tuple[str, ...]) -> None:
         if isinstance(kind, type) and issubclass(kind, BaseSegDataset):
             names = _class_names(key, node, kind)
             _check_segmentation_heads(cfg, key, names)
-            found.append((key, node, names, len(kind.METAINFO.get('classes') or names)))
-    for key, _, names, _ in found:
-        for label, pair in enumerate(zip(names, found[0][2])):
+            found.append((key, node, kind, names, len(kind.METAINFO.get('classes') or names)))
+    for key, _, _, names, _ in found:
+        for label, pair in enumerate(zip(names, found[0][3])):
             if pair[0] != pair[1]:
                 raise ValueError(
                     f'label {label} is {pair[1]!r} in {found[0][0]}, and {pair[0]!r} in {key}. Give both the same '
                     'metainfo.classes.'
                 )
-    for key, node, _, num_classes in found:
+    for key, node, kind, _, num_classes in found:
         if key.split('.')[0] in loaders and not node.get('backend_args'):
-            _check_label_maps(key, node, DATASETS.build({**node, 'pipeline': [], 'lazy_init': True}), num_classes)
+            arguments = {name: value for name, value in node.items() if name != 'type'}
+            _check_label_maps(key, node, kind(**{**arguments, 'pipeline': [], 'lazy_init': True}), num_classes)
 
 
 def _class_names(key: str, node: dict, kind: type) -> List[str]:
