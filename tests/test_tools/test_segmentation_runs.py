@@ -35,7 +35,8 @@ def train(run, data):
 
     def call(*options):
         short = ['model.backbone.init_cfg=None', 'train_cfg.max_iters=1', 'default_hooks.logger.interval=1']
-        whole = [f'data_root={data}', f'train_dataloader.batch_size={COUNT}']
+        # MMEngine gives a visualizer of the same name to every run of a process, with the first one's folder
+        whole = [f'data_root={data}', f'train_dataloader.batch_size={COUNT}', f'visualizer.name={data.name}']
         return run('train', CONFIG, '--work-dir', data / 'work', '--cfg-options', *short, *whole, *options)
 
     return call
