@@ -29,6 +29,17 @@ def the_file(work):
     return load(path), int(re.fullmatch(r'nonfinite_iter_(\d+).pth', path.name).group(1))
 
 
+def test_gradients_that_are_clipped_by_value_are_looked_at(tmp_path):
+    """MMEngine hands on no norm of them."""
+    norm, value = 'clip_grad=dict(max_norm=5.0)', "clip_grad=dict(type='value', clip_value=5.0)"
+    assert norm in CONFIG
+    config = CONFIG.replace(norm, value)
+    codes, outputs = train(tmp_path / 'whole', 'train_cfg.max_epochs=1', config=config)
+    assert codes == [0], outputs
+    codes, (output,) = train(tmp_path / 'spoiled', 'train_dataloader.dataset.spoil=12', config=config)
+    assert codes == [2] and 'not finite at iteration' in output
+
+
 def test_spoiled_data(tmp_path, same_random_numbers):
     """Sample 12 is subject 2's; its responses are NaN."""
     work = tmp_path / 'work'

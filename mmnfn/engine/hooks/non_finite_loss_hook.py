@@ -70,7 +70,7 @@ class NonFiniteLossHook(Hook):
             self._looked = True
             if getattr(optimizer, 'found_inf', None) is not None:  # a fused one, which leaves the step out itself
                 return
-            if wrapper.clip_grad_kwargs:
+            if wrapper.clip_grad_kwargs and wrapper.clip_func is nn.utils.clip_grad_norm_:
                 norm = runner.message_hub.get_scalar(f'train/{wrapper.grad_name}').current()
             else:
                 norm = _norm(optimizer)
