@@ -20,9 +20,9 @@ import torch
 from mmengine.dataset import DefaultSampler
 from torch.utils.data import DataLoader
 
-from mmnfn.datasets import NSDDataset, SubjectBatchSampler, collate_subject_batch
-from mmnfn.datasets.nsd_layout import ROI_CLASSES
-from mmnfn.datasets.roi_store import ROIStore, StoreTables, atomic_h5
+from mmnfn.datasets import NSDDataset, SubjectBatchSampler, collate_subject_batch, subject_geometry
+from mmnfn.nsd.release import ROI_CLASSES
+from mmnfn.nsd.store import ROIStore, StoreTables, atomic_h5
 
 IMAGES, VOXELS, SIZE, BATCH = 10000, 45000, 224, 64
 ROI_SIZES = (4700, 3400, 1100, 3200, 1900, 27600)
@@ -75,7 +75,7 @@ def main() -> None:
         pipeline = [dict(type='mmnfn.PackNSDInputs')]
         dataset = NSDDataset(folder, [1], f'images_{SIZE}.h5', split='all', pipeline=pipeline)
         store = ROIStore(Path(folder) / 'subj01.h5')
-        voxels = store.geometry(ROI_CLASSES)[1]
+        voxels = subject_geometry(store, ROI_CLASSES)[1]
         responses = store.responses
         order = np.random.default_rng(1).permutation(IMAGES)
         assert (dataset.load_responses(7) == responses[7][voxels]).all()

@@ -23,8 +23,8 @@ import numpy as np
 from measure import peak_memory
 from release import SHAPE, SUBJECT, cortical_masks, write_release
 
-from mmnfn.datasets.betas import read_betas
-from mmnfn.datasets.nsd_layout import TRIALS_PER_SESSION, NSDLayout
+from mmnfn.nsd.betas import read_betas
+from mmnfn.nsd.release import TRIALS_PER_SESSION, NSDLayout
 
 
 def fastest(function, times):
@@ -39,8 +39,8 @@ def fastest(function, times):
 
 def measure_memory(root: Path, store: Path) -> None:
     """Print how much memory it takes to make a store, in MB above the imported libraries, and seconds."""
-    from mmnfn.datasets.extraction import Extraction
-    from mmnfn.datasets.preparation import prepare_subject
+    from mmnfn.nsd.extraction import Extraction
+    from mmnfn.nsd.preparation import prepare_subject
 
     Extraction._refuse_copy = lambda *_: None  # all sessions here are links to one file
     before, start = peak_memory(), time.perf_counter()

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.io
 import scipy.ndimage
 
-from mmnfn.datasets.nsd_layout import ROI_LABELS, SUBJECT_SHAPES, TRIALS_PER_SESSION, NSDLayout
+from mmnfn.nsd.release import ROI_LABELS, SUBJECT_SHAPES, TRIALS_PER_SESSION, NSDLayout
 from mmnfn.simulation.design import make_design
 from mmnfn.simulation.nsd_writer import save_volume, write_session
 

@@ -1,11 +1,11 @@
 """mmnfn: brain-guided pretraining (NeuroFusionNet) for the OpenMMLab libraries."""
 
-from .stack import check_stack
+from importlib.util import find_spec
 
-check_stack()  # first: the other imports need mmengine, and would fail without saying what to install
+from .version import __version__
 
-from . import registry  # noqa: E402,F401  makes the scope "mmnfn" known to mmengine
-from .version import __version__  # noqa: E402
+if find_spec('mmengine'):  # mmnfn.nsd alone does without
+    from . import registry  # noqa: F401  makes the scope "mmnfn" known to mmengine
 
 __all__ = ['__version__', 'get_model']
 

@@ -5,7 +5,11 @@ imported, which ``custom_imports = dict(imports=['mmnfn'])`` does. Only mmengine
 ImportError raised while it looks for a scope and reports "not in registry" instead.
 """
 
-from mmengine.registry import (
+from .stack import check_stack
+
+check_stack()  # first: the other imports need mmengine, and would fail without saying what to install
+
+from mmengine.registry import (  # noqa: E402
     DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS,
     DATASETS as MMENGINE_DATASETS,
     FUNCTIONS as MMENGINE_FUNCTIONS,

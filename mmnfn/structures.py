@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, List, NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional, Tuple
 
 from torch import Tensor
 
@@ -27,8 +27,3 @@ class SubjectGeometry(NamedTuple):
     roi_sizes: Tuple[int, ...]
     coordinates: Tensor
     voxels: Optional[Tensor] = None
-
-
-def listed(values: Any) -> List[Any]:
-    """Turn a single text or number into a list of one, as ``--cfg-options subjects=1`` gives it; others into a list."""
-    return [values] if isinstance(values, (str, int)) else list(values)

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from mmnfn.datasets.nsd_layout import ROI_LABELS
+from mmnfn.nsd.release import ROI_LABELS
 
 SURFACE = {'lh': 300, 'rh': 310}
 CHALLENGE = {'lh': 120, 'rh': 131}

@@ -2,11 +2,17 @@
 
 import contextlib
 import random
+import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
+from nsd_damage import Files
+from nsd_tree import write_tree
+
+from mmnfn.nsd.hdf5 import digest, write_attributes
 
 with contextlib.suppress(ImportError):
     import submitit  # noqa: F401  which closes the log files of all loggers there are when it is imported
@@ -49,8 +55,8 @@ def world(tmp_path_factory):
 @pytest.fixture(scope='session')
 def store(world, tmp_path_factory):
     """ROI stores of both subjects of :func:`world` and their pictures at 32 pixels."""
-    from mmnfn.datasets import NSDLayout
-    from mmnfn.datasets.preparation import prepare
+    from mmnfn.nsd import NSDLayout
+    from mmnfn.nsd.preparation import prepare
 
     out = tmp_path_factory.mktemp('store')
     prepare(NSDLayout(world / 'nsd'), out, ['subj01', 'subj02'], image_size=32, progress=False)
@@ -63,3 +69,28 @@ def real_data():
     if not REAL_DATA.is_dir():
         pytest.skip('the real data samples are not beside this checkout')
     return REAL_DATA
+
+
+@pytest.fixture(scope='session')
+def tiny(tmp_path_factory):
+    """A release tree of a few dozen voxels: subj01 with 3 sessions, subj02 with 1. Leave it as it is."""
+    return Files(write_tree(tmp_path_factory.mktemp('tiny') / 'nsd').root)
+
+
+@pytest.fixture(scope='session')
+def twins(store, tmp_path_factory):
+    """Stores of two subjects who have the same voxels, saw the same pictures and responded alike."""
+    folder = tmp_path_factory.mktemp('twins')
+    shutil.copy(store / 'images_32.h5', folder)
+    for subject in ('subj01', 'subj02'):
+        path = shutil.copy(store / 'subj01.h5', folder / f'{subject}.h5')
+        with h5py.File(path, 'a') as file:
+            write_attributes(file, subject=subject)
+            write_attributes(file, digest=digest(file))
+    return folder
+
+
+@pytest.fixture()
+def tree(tiny, tmp_path):
+    """A copy of the tree that a test may damage."""
+    return Files(shutil.copytree(tiny.root, tmp_path / 'nsd'))

@@ -176,7 +176,7 @@ def write_data(home, world):
 def outcome(home, command):
     """Type a command; None, or what went wrong."""
     if '{ids}' in command:
-        from mmnfn.datasets import ROIStore
+        from mmnfn.nsd import ROIStore
 
         command = command.replace('{ids}', ' '.join(str(i) for i in ROIStore('data/nsd_store/subj01.h5').image_id[:2]))
     command, _, out = command.partition(' > ')

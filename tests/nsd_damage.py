@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 from nsd_tree import AFFINE, CLASSES, change_betas, change_volume, save_volume, to_nifti
 
-from mmnfn.datasets import NSDLayout
+from mmnfn.nsd import NSDLayout
 
 
 class Files(NSDLayout):

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import scipy.io
 
-from mmnfn.datasets import NSDLayout
-from mmnfn.datasets.nsd_layout import ROI_LABELS
+from mmnfn.nsd import NSDLayout
+from mmnfn.nsd.release import ROI_LABELS
 
 SHAPES = {'subj01': (5, 4, 6), 'subj02': (6, 4, 5)}
 """Volume (X, Y, Z)."""

@@ -3,8 +3,8 @@
 import os
 import shutil
 
-from mmnfn.datasets import NSDLayout
-from mmnfn.datasets.preparation import prepare_subject
+from mmnfn.nsd import NSDLayout
+from mmnfn.nsd.preparation import prepare_subject
 
 BETAS = 'nsddata_betas/ppdata/{}/func1pt8mm/betas_fithrf_GLMdenoise_RR/{}'
 ROIS = 'nsddata/ppdata/{}/func1pt8mm/roi/{}.nii.gz'

@@ -9,7 +9,7 @@ import termios
 
 import pytest
 
-CODE = 'from mmnfn.progress import progress_bar\nfor _ in progress_bar(range(3), desc="things"{more}): pass'
+CODE = 'from mmnfn.utils import progress_bar\nfor _ in progress_bar(range(3), desc="things"{more}): pass'
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Optional, Sequence
 
-from mmnfn.datasets.coco_json import refuse_existing, write_json
-from mmnfn.datasets.coco_overlap import nsd_coco_ids, overlap_table, remove_nsd_images
-from mmnfn.datasets.nsd_layout import parse_subjects
+from mmnfn.nsd.coco_json import refuse_existing, write_json
+from mmnfn.nsd.coco_overlap import nsd_coco_ids, overlap_table, remove_nsd_images
+from mmnfn.nsd.release import parse_subjects
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

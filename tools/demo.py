@@ -21,9 +21,9 @@ from typing import Callable, Dict, List, Optional, Sequence
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mmnfn.datasets.roi_store import FORMAT_VERSION
 from mmnfn.engine.launch import child_environment
-from mmnfn.engine.whole_file import whole_file
+from mmnfn.nsd.store import FORMAT_VERSION
+from mmnfn.utils import atomic_write
 from mmnfn.visualization.demo_figure import draw_demo_figure
 from mmnfn.visualization.demo_summary import INITS, print_summary, summarize
 
@@ -140,7 +140,7 @@ def simulate(chain: Chain) -> None:
         command += ['--' + name.replace('_', '-'), *str(value).split()]
     chain.run('simulate', command, processes=2)
     chain.run('prepare', [sys.executable, 'tools/prepare_nsd.py', DATA / 'nsd', DATA / 'store', '--image-size', 64])
-    with whole_file(marker) as temporary:
+    with atomic_write(marker) as temporary:
         Path(temporary).write_text(json.dumps(description), encoding='utf-8')
 
 
@@ -265,7 +265,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except KeyboardInterrupt:
         return 130
     summary = summarize(OUT, chain.seconds)
-    with whole_file(OUT / 'summary.json') as temporary:
+    with atomic_write(OUT / 'summary.json') as temporary:
         Path(temporary).write_text(json.dumps(summary, indent=2), encoding='utf-8')
     draw_demo_figure(
         OUT / 'demo.png',

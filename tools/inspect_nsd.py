@@ -13,9 +13,9 @@ from typing import Optional, Sequence
 
 from rich.console import Console
 
-from mmnfn.datasets.inspection import inspect
-from mmnfn.datasets.nsd_layout import BETA_VERSIONS
-from mmnfn.visualization.inspection_tables import render
+from mmnfn.nsd.inspection import inspect
+from mmnfn.nsd.inspection_tables import render
+from mmnfn.nsd.release import BETA_VERSIONS
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import Optional, Sequence
 
-from mmnfn.datasets.algonauts import AlgonautsLayout
-from mmnfn.datasets.algonauts_preparation import SplitRule, prepare
-from mmnfn.datasets.nsd_layout import parse_subjects
+from mmnfn.nsd.algonauts import AlgonautsLayout
+from mmnfn.nsd.algonauts_preparation import SplitRule, prepare
+from mmnfn.nsd.release import parse_subjects
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

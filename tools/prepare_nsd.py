@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import Optional, Sequence
 
-from mmnfn.datasets.nsd_layout import BETA_VERSIONS, ROI_CLASSES, NSDLayout, parse_subjects
-from mmnfn.datasets.preparation import NORMALIZATIONS, prepare
-from mmnfn.datasets.verification import verify_store
+from mmnfn.nsd.preparation import NORMALIZATIONS, prepare
+from mmnfn.nsd.release import BETA_VERSIONS, ROI_CLASSES, NSDLayout, parse_subjects
+from mmnfn.nsd.verification import verify_store
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

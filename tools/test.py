@@ -14,13 +14,13 @@ import sys
 from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS
 
-from mmnfn.datasets import DataError
 from mmnfn.disk import explained, no_room
 from mmnfn.engine import predictions, run_config
 from mmnfn.engine.annotation_check import check_annotations
 from mmnfn.engine.cfg_options import CfgOptions
 from mmnfn.engine.launch import LAUNCHERS, Runner, close_device, prepare_device
 from mmnfn.engine.load_audit import LoadAuditError
+from mmnfn.utils import DataError
 
 
 def parse_args(argv=None):

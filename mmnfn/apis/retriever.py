@@ -12,7 +12,8 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from mmnfn.datasets import ROIStore
+from mmnfn.datasets.geometry import subject_geometry
+from mmnfn.nsd import ROIStore
 from mmnfn.structures import SubjectGeometry
 
 from .images import ImageLike, centre_square, config_image_size, read_image
@@ -172,7 +173,7 @@ class BrainImageRetriever:
                     f'responses have shape {responses.shape}, but must be (n, {len(store.ncsnr)}): one value for each '
                     f'voxel of {store.path}.'
                 )
-            subject, voxels = store.geometry(self.roi_names, **self.arrangement)
+            subject, voxels = subject_geometry(store, self.roi_names, **self.arrangement)
         geometry = subject._replace(coordinates=subject.coordinates.to(self.device))
         parts: List[np.ndarray] = []
         for start in range(0, len(responses), self.batch_size):

@@ -12,8 +12,7 @@ from mmengine import fileio
 from PIL import Image
 
 from mmnfn.registry import TRANSFORMS
-
-from .files import DataError
+from mmnfn.utils import DataError
 
 UNLABELLED = 255
 """MMSegmentation's label of pixels that do not count."""

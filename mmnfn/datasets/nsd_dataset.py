@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 
+from mmnfn.nsd import ROI_CLASSES, ROIStore, StimulusImages
+from mmnfn.nsd.noise_ceiling import mixed_noise_ceiling
+from mmnfn.nsd.release import parse_subjects
 from mmnfn.registry import DATASETS
-from mmnfn.structures import listed
+from mmnfn.utils import listed
 
-from .images import StimulusImages
-from .noise_ceiling import mixed_noise_ceiling
-from .nsd_layout import ROI_CLASSES, parse_subjects
-from .roi_store import ROIStore
+from .geometry import subject_geometry
 
 SPLITS = ('train', 'test', 'special515', 'all')
 
@@ -90,8 +90,8 @@ class NSDDataset(BaseDataset):
         self.images = StimulusImages(Path(data_root) / images)
         self.geometries, self._voxels, self._ceilings, self._ncsnr = {}, {}, {}, {}
         for name, store in self.stores.items():
-            self.geometries[name], self._voxels[name] = store.geometry(
-                self.roi_names, voxel_order, permute_rois, permute_positions
+            self.geometries[name], self._voxels[name] = subject_geometry(
+                store, self.roi_names, voxel_order, permute_rois, permute_positions
             )
             self._ceilings[name] = torch.from_numpy(self._noise_ceiling(store)[self._voxels[name]])
             self._ncsnr[name] = torch.from_numpy(store.ncsnr[self._voxels[name]])

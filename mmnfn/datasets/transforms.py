@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 
+from mmnfn.nsd.captions import captions_by_image
 from mmnfn.registry import FUNCTIONS, TRANSFORMS
-
-from .captions import captions_by_image
 
 
 @TRANSFORMS.register_module()
@@ -63,7 +62,7 @@ class LoadCaption(BaseTransform):
         random: Draw one of the picture's captions each time; False takes the first.
 
     Raises:
-        FileNotFoundError, ValueError: See :func:`mmnfn.datasets.captions.captions_by_image`; when a dataset is built
+        FileNotFoundError, ValueError: See :func:`mmnfn.nsd.captions.captions_by_image`; when a dataset is built
             with it, or at the first sample.
     """
 

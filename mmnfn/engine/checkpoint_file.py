@@ -18,7 +18,7 @@ import torch
 from mmengine.dist import barrier, get_local_rank
 from torch import Tensor
 
-from mmnfn.inert_pickle import StandIn
+from mmnfn.engine.inert_pickle import StandIn
 
 from .tensor_file import TensorUnpickler, load_tensors
 

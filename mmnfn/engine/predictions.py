@@ -14,7 +14,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
-from .whole_file import whole_file
+from mmnfn.utils import atomic_write
 
 DUMP_FORMATS = ('.pkl', '.pickle')
 METRIC_FORMATS = ('.json', '.pkl', '.pickle', '.yaml', '.yml')
@@ -31,7 +31,7 @@ class WholeDump:
 
     def compute_metrics(self, results: list) -> dict:
         """Write the predictions."""
-        with whole_file(self.out_file_path) as temporary, open(temporary, 'wb') as file:
+        with atomic_write(self.out_file_path) as temporary, open(temporary, 'wb') as file:
             pickle.dump(results, file)
         return {}
 
@@ -179,7 +179,7 @@ def write_metrics(metrics: Dict[str, Any], path: str) -> None:
     """``--out``: write the metrics of a test run to a .json, .pkl or .yaml file."""
     os.makedirs(osp.dirname(osp.abspath(path)), exist_ok=True)
     form = osp.splitext(path)[1][1:]
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         mmengine.dump(plain_metrics(metrics), temporary, form, **(dict(indent=2) if form == 'json' else {}))
 
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional
 
-from mmnfn.structures import listed
+from mmnfn.utils import listed
 
 from .config_nodes import dicts
 

@@ -12,12 +12,12 @@ from typing import Any, Dict, Mapping, NamedTuple, Optional
 import torch
 import yaml
 
+from mmnfn.utils import atomic_write
 from mmnfn.yaml_file import load_yaml
 
 from .checkpoint_file import Checkpoint, read_checkpoint
 from .config_nodes import dicts, literal_config
 from .export import backbone_config, plain
-from .whole_file import whole_file
 
 DATA = dict(NSDDataset='Natural Scenes Dataset', CocoDataset='COCO', ADE20KDataset='ADE20K')
 """Class of a data set → its name."""
@@ -104,7 +104,7 @@ def _write_weights(checkpoint: Checkpoint, meta: Dict[str, Any], folder: Path, n
     torch.save(dict(state_dict=checkpoint.state_dict, meta=meta), buffer)
     digest = hashlib.sha256(buffer.getvalue()).hexdigest()[:8]
     weights = folder / f'{name}_{time.strftime("%Y%m%d")}-{digest}.pth'
-    with whole_file(weights) as temporary:
+    with atomic_write(weights) as temporary:
         Path(temporary).write_bytes(buffer.getvalue())
     return weights
 
@@ -162,5 +162,5 @@ def _read_index(index: Path) -> Dict[str, Any]:
 
 
 def _write_text(path: Path, text: str) -> None:
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         Path(temporary).write_text(text, encoding='utf-8')

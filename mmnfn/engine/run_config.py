@@ -19,9 +19,9 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 
-from mmnfn.datasets.files import DataError
-from mmnfn.datasets.nsd_layout import subject_names
+from mmnfn.nsd.release import subject_names
 from mmnfn.registry import DATASETS
+from mmnfn.utils import DataError
 
 from .cfg_options import (
     LOADERS,

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Dict, List, NamedTuple, Optional, Sequence, Tu
 import torch
 from torch import Tensor
 
-from mmnfn.inert_pickle import InertUnpickler, OrderedDict
+from mmnfn.engine.inert_pickle import InertUnpickler, OrderedDict
 
 DTYPES = dict(
     Double=torch.float64,

@@ -12,7 +12,7 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator.metric import _to_cpu
 
 from mmnfn.engine.tensor_file import PlainTensorUnpickler
-from mmnfn.engine.whole_file import whole_file
+from mmnfn.utils import atomic_write
 
 from .gathered_metric import GatheredMetric, photo_ids, response_digests
 
@@ -53,7 +53,7 @@ class DumpSubjectResults(GatheredMetric):
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
         """Write the file, on rank 0."""
         if is_main_process():
-            with whole_file(self.out_file_path) as temporary, open(temporary, 'wb') as file:
+            with atomic_write(self.out_file_path) as temporary, open(temporary, 'wb') as file:
                 pickle.dump([result['prediction'] for result in results], file)
         return {}
 

@@ -10,8 +10,8 @@ import numpy as np
 from mmengine.dist import all_gather_object
 from mmengine.logging import print_log
 
-from mmnfn.datasets.nsd_layout import subject_names
-from mmnfn.datasets.roi_store import ROIStore
+from mmnfn.nsd.release import subject_names
+from mmnfn.nsd.store import ROIStore
 from mmnfn.registry import METRICS
 
 from .encoding_maps import write_voxel_map

@@ -9,8 +9,8 @@ from typing import Union
 import nibabel as nib
 import numpy as np
 
-from mmnfn.datasets.roi_store import ROIStore
-from mmnfn.engine.whole_file import whole_file
+from mmnfn.nsd.store import ROIStore
+from mmnfn.utils import atomic_write
 
 
 def write_voxel_map(store: ROIStore, index: np.ndarray, values: np.ndarray, path: Union[str, Path]) -> Path:
@@ -37,6 +37,6 @@ def write_voxel_map(store: ROIStore, index: np.ndarray, values: np.ndarray, path
     volume = np.full(shape, np.nan, np.float32)
     volume[tuple(store.location['voxel'][index].T)] = values
     path = Path(path)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         Path(temporary).write_bytes(gzip.compress(nib.Nifti1Image(volume, affine).to_bytes(), mtime=0))
     return path

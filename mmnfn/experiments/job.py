@@ -18,8 +18,7 @@ from mmengine.config import Config
 from mmnfn.engine.last_checkpoint import last_checkpoint
 from mmnfn.engine.launch import child_environment
 from mmnfn.engine.provenance import source_revision
-from mmnfn.engine.whole_file import whole_file
-from mmnfn.json_file import load_json
+from mmnfn.utils import atomic_write
 
 from .processes import Interrupted, end_marked, run_marked
 
@@ -77,7 +76,7 @@ class Job(NamedTuple):
         if not path.is_file():
             return None
         try:
-            return Record.of(load_json(path))
+            return Record.of(json.loads(path.read_bytes()))
         except (ValueError, TypeError) as error:
             raise ValueError(f'{path} is no record of a job ({error}). Remove it, and the job runs again.') from error
 
@@ -130,7 +129,7 @@ class Record(NamedTuple):
     def write(self, folder: Path) -> None:
         """Replace the record in a folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(folder / RECORD) as temporary:
+        with atomic_write(folder / RECORD) as temporary:
             Path(temporary).write_text(json.dumps(self._asdict(), indent=1), encoding='utf-8')
 
 

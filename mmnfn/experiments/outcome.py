@@ -8,10 +8,9 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 
-from mmnfn.engine.whole_file import whole_file
 from mmnfn.evaluation.dump import read_predictions
 from mmnfn.evaluation.retrieval import Ranks, ranks_of_predictions
-from mmnfn.json_file import load_json
+from mmnfn.utils import atomic_write
 
 from .job import Job
 from .study import EMBEDDINGS
@@ -69,7 +68,7 @@ def read_results(path: Union[str, Path]) -> Dict[str, Outcome]:
     if not path.is_file():
         raise FileNotFoundError(f'--results: there is no file {str(path)!r}.')
     try:
-        content = load_json(path)
+        content = json.loads(path.read_bytes())
         if content.get('format') != _FORMAT:
             raise ValueError(f'its format is {content.get("format")!r}, not {_FORMAT!r}')
         return {name: _outcome(**node) for name, node in content['jobs'].items()}
@@ -87,7 +86,7 @@ def write_results(path: Union[str, Path], outcomes: Mapping[str, Outcome]) -> No
         node['ranks'] = outcome.ranks and [np.asarray(values).tolist() for values in outcome.ranks]
         lines.append(f'{json.dumps(name)}: {json.dumps(node)}')
     text = ',\n'.join(lines)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         Path(temporary).write_text(f'{{"format": {json.dumps(_FORMAT)}, "jobs": {{\n{text}\n}}}}\n', encoding='utf-8')
 
 
@@ -137,7 +136,7 @@ def _ranks(path: Path) -> Ranks:
 def _read_json(path: Path) -> Dict[str, Any]:
     """A mapping from a JSON file."""
     try:
-        content = load_json(path)
+        content = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(_damaged(path, error)) from error
     if not isinstance(content, dict):

@@ -8,8 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Dict, Iterable, Mapping, NamedTuple, Sequence
 
-from mmnfn.engine.whole_file import whole_file
-from mmnfn.json_file import load_json
+from mmnfn.utils import atomic_write
 
 from .job import Job
 
@@ -43,7 +42,7 @@ def read_queue(work_dir: Path) -> Dict[str, Queued]:
     if not file.is_file():
         return {}
     try:
-        known = load_json(file)
+        known = json.loads(file.read_bytes())
         entries = known.values() if isinstance(known, dict) else [None]
         if not all(isinstance(e, list) and len(e) == 2 and all(isinstance(text, str) for text in e) for e in entries):
             raise ValueError('it holds something else than numbers and fingerprints of jobs')
@@ -55,7 +54,7 @@ def read_queue(work_dir: Path) -> Dict[str, Queued]:
 
 def write_queue(work_dir: Path, jobs: Mapping[str, Queued]) -> None:
     """Keep number and fingerprint of jobs."""
-    with whole_file(queue_file(work_dir)) as temporary:
+    with atomic_write(queue_file(work_dir)) as temporary:
         content = {name: [entry.number, entry.fingerprint] for name, entry in jobs.items()}
         Path(temporary).write_text(json.dumps(content, indent=1), encoding='utf-8')
 

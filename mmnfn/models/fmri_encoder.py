@@ -10,7 +10,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmnfn.registry import MODELS
-from mmnfn.structures import SubjectGeometry, listed
+from mmnfn.structures import SubjectGeometry
+from mmnfn.utils import listed
 
 from .roi_readout import ROIReadout, presence
 from .subject_adapter import INIT_STD

@@ -10,7 +10,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmnfn.datasets.nsd_layout import subject_names
+from mmnfn.nsd.release import subject_names
 from mmnfn.structures import SubjectGeometry
 
 ADAPTERS = ('fourier', 'table')

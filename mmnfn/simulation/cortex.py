@@ -6,7 +6,7 @@ from typing import Dict, NamedTuple, Tuple
 
 import numpy as np
 
-from mmnfn.datasets.nsd_layout import ROI_LABELS, SUBJECT_SHAPES
+from mmnfn.nsd.release import ROI_LABELS, SUBJECT_SHAPES
 
 FUNC_VOXEL_MM = 1.8
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from mmnfn.datasets.nsd_layout import TRIALS_PER_SESSION
+from mmnfn.nsd.release import TRIALS_PER_SESSION
 
 IMAGES_PER_SESSION = TRIALS_PER_SESSION // 3
 RUNS_PER_SESSION = 12

@@ -10,7 +10,7 @@ from typing import Callable, ContextManager, Iterator, Optional, Tuple
 import cv2
 import numpy as np
 
-from mmnfn.progress import progress_bar
+from mmnfn.utils import progress_bar
 
 from .photographs import Photographs
 from .scenes import Scene, render_scene

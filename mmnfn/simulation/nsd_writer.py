@@ -8,11 +8,11 @@ import h5py
 import nibabel as nib
 import numpy as np
 
-from mmnfn.datasets.noise_ceiling import estimate_ncsnr
-from mmnfn.datasets.nsd_layout import BETA_SCALE, ROI_CLASSES, ROI_LABELS, TRIALS_PER_SESSION, NSDLayout
-from mmnfn.datasets.roi_store import TABLES_BYTES
 from mmnfn.disk import check_room
-from mmnfn.progress import progress_bar
+from mmnfn.nsd.noise_ceiling import estimate_ncsnr
+from mmnfn.nsd.release import BETA_SCALE, ROI_CLASSES, ROI_LABELS, TRIALS_PER_SESSION, NSDLayout
+from mmnfn.nsd.store import TABLES_BYTES
+from mmnfn.utils import progress_bar
 
 from .cortex import Anatomy
 from .tuning import Tuning

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Dict, List, Tuple
 
 import cv2
 import numpy as np
 from pycocotools.coco import COCO
-
-from mmnfn.json_file import load_json
 
 from .scenes import CLASSES, Instance, Scene
 
@@ -59,7 +58,7 @@ class Photographs:
         if not Path(annotations).is_file():
             raise FileNotFoundError(f'--annotations: {annotations} does not exist. Give a COCO instances file.')
         try:
-            content = load_json(Path(annotations))
+            content = json.loads(Path(annotations).read_bytes())
             for image in content['images']:
                 if not (image['height'] > 0 and image['width'] > 0 and isinstance(image['file_name'], str)):
                     raise ValueError(f'picture {image["id"]} has no size or no file name')

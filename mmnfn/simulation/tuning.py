@@ -7,7 +7,7 @@ from typing import Dict, List, NamedTuple, Tuple
 import cv2
 import numpy as np
 
-from mmnfn.datasets.nsd_layout import ROI_LABELS
+from mmnfn.nsd.release import ROI_LABELS
 
 from .cortex import Anatomy, SmoothField
 from .scenes import CLASSES, STUFF_CLASSES

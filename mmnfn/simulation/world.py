@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import scipy.io
 
-from mmnfn.datasets.nsd_layout import BETA_VERSIONS, TRIALS_PER_SESSION, NSDLayout
-from mmnfn.datasets.roi_store import TABLES_BYTES
 from mmnfn.disk import check_room, full_disk_named
-from mmnfn.structures import listed
+from mmnfn.nsd.release import BETA_VERSIONS, TRIALS_PER_SESSION, NSDLayout
+from mmnfn.nsd.store import TABLES_BYTES
+from mmnfn.utils import listed
 
 from .cortex import make_anatomy
 from .design import Design, behaviour_table, make_design, stimulus_table

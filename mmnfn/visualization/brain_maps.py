@@ -9,8 +9,8 @@ import nibabel as nib
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmnfn.datasets.volumes import read_volume
-from mmnfn.engine.whole_file import whole_file
+from mmnfn.nsd.volumes import read_volume
+from mmnfn.utils import atomic_write
 
 
 def draw_brain_maps(
@@ -80,7 +80,7 @@ def draw_brain_maps(
             cmap='RdBu_r',
             black_bg=False,
         )
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=150, format=Path(path).suffix[1:] or 'png', facecolor='white')
 
 

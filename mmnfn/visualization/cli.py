@@ -12,7 +12,7 @@ from torch import nn
 
 from mmnfn.apis import get_model
 from mmnfn.apis.images import centre_square, config_image_size, read_image
-from mmnfn.datasets import StimulusImages
+from mmnfn.nsd import StimulusImages
 
 
 def new_parser(description: str) -> argparse.ArgumentParser:

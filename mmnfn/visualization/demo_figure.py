@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.gridspec import GridSpecFromSubplotSpec
 
 from mmnfn.apis import get_model
-from mmnfn.datasets import StimulusImages
-from mmnfn.engine.whole_file import whole_file
 from mmnfn.evaluation.dump import read_predictions
+from mmnfn.nsd import StimulusImages
+from mmnfn.utils import atomic_write
 
 from .image_grid import draw_overlay
 from .roi_maps import roi_maps
@@ -131,6 +131,6 @@ def draw_demo_figure(out: Path, summary: dict, config: str, checkpoint: Path, pr
         fontsize=8.5,
         color='#555555',
     )
-    with whole_file(out) as temporary:
+    with atomic_write(out) as temporary:
         figure.savefig(temporary, dpi=130, format=out.suffix[1:])
     plt.close(figure)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmnfn.engine.whole_file import whole_file
+from mmnfn.utils import atomic_write
 
 
 def draw_overlay(axes: Axes, image: np.ndarray, heat: Optional[np.ndarray] = None) -> None:
@@ -59,5 +59,5 @@ def draw_grid(
             draw_overlay(axes, image, maps[column - 1][row] if column else None)
             if row == 0:
                 axes.set_title(columns[column - 1] if column else 'image', fontsize=10)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=150, format=Path(path).suffix[1:] or 'png')

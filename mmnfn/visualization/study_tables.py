@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from mmnfn.experiments.results import StudyResults, formatted, formatted_difference, paired_difference, summarise
 from mmnfn.experiments.study import Study
-from mmnfn.structures import listed
+from mmnfn.utils import listed
 
 REFERENCES = ('random', 'nfn-shuffled')
 """Rows that every other row is compared with, where a table has them and does not say otherwise."""

@@ -14,9 +14,10 @@ from PIL import Image
 
 from mmnfn.apis import BrainImageRetriever, get_model, rank
 from mmnfn.apis.images import read_image
-from mmnfn.datasets import NSDDataset, ROIStore, collate_subject_batch
+from mmnfn.datasets import NSDDataset, collate_subject_batch, subject_geometry
 from mmnfn.datasets.transforms import PackNSDInputs
 from mmnfn.engine import export
+from mmnfn.nsd import ROIStore
 
 ROOT = Path(__file__).resolve().parents[2]
 ROIS = ('streams', 'floc-faces')
@@ -124,7 +125,7 @@ def test_voxels_are_arranged_as_in_training(config, store):
     changed = Config(config.to_dict())
     changed.train_dataloader.dataset.update(permute_rois=3, permute_positions=4, voxel_order='stored')
     model, own = get_model(changed), ROIStore(store / 'subj01.h5')
-    geometry, voxels = own.geometry(ROIS, 'stored', 3, 4)
+    geometry, voxels = subject_geometry(own, ROIS, 'stored', 3, 4)
     found = BrainImageRetriever(model).embed_responses(own.responses[:3], own)
     expected = BrainImageRetriever(model).embed_responses(own.responses[:3][:, voxels], geometry)
     np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from mmnfn.datasets import ROI_CLASSES, NSDDataset, ROIStore
+from mmnfn.datasets import NSDDataset, subject_geometry
+from mmnfn.nsd import ROI_CLASSES, ROIStore
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs/nfn'
 
 
 def voxels(store, subject=1, **control):
     """Geometry, voxel indices and ROI number of each place of the voxel axis."""
-    geometry, index = ROIStore(store / f'subj0{subject}.h5').geometry(ROI_CLASSES, 'hilbert', **control)
+    geometry, index = subject_geometry(ROIStore(store / f'subj0{subject}.h5'), ROI_CLASSES, 'hilbert', **control)
     return geometry, index, np.repeat(np.arange(len(ROI_CLASSES)), geometry.roi_sizes)
 
 
@@ -29,7 +30,7 @@ def test_permuted_rois_keep_voxels_and_their_places(store):
     assert overlaps == dealt_overlaps and sum(overlaps) > sum(plain.roi_sizes), 'which overlap as before'
     stored = ROIStore(store / 'subj01.h5').coordinates
     assert (geometry.coordinates.numpy() == stored[dealt]).all()
-    sizes, in_order = ROIStore(store / 'subj01.h5').geometry(ROI_CLASSES, 'stored', permute_rois=0)
+    sizes, in_order = subject_geometry(ROIStore(store / 'subj01.h5'), ROI_CLASSES, 'stored', permute_rois=0)
     for part in np.split(in_order, np.cumsum(sizes.roi_sizes)[:-1]):
         assert (np.diff(part) > 0).all(), 'in the order of the store, over which the tower convolves'
     # a voxel's ROI says no more of its true one than chance: share of voxels that kept theirs

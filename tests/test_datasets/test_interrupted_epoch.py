@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from nsd_tree import CLASSES
 
 from mmnfn.datasets import NSDDataset, SubjectBatchSampler, collate_subject_batch
-from mmnfn.datasets.preparation import prepare
+from mmnfn.nsd.preparation import prepare
 
 
 @pytest.fixture(scope='module')

@@ -9,7 +9,8 @@ from mmengine.registry import TRANSFORMS
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from mmnfn.datasets import DataError, LoadLabelMap
+from mmnfn.datasets import LoadLabelMap
+from mmnfn.utils import DataError
 
 CLASSES = 3
 

@@ -11,17 +11,10 @@ from mmengine.dataset import DefaultSampler
 from mmengine.registry import DATASETS
 from torch.utils.data import DataLoader
 
-from mmnfn.datasets import (
-    ROI_CLASSES,
-    NSDDataset,
-    PackNSDInputs,
-    ROIStore,
-    StimulusImages,
-    SubjectBatchSampler,
-    collate_subject_batch,
-)
-from mmnfn.datasets.hdf5 import digest, write_attributes
-from mmnfn.datasets.roi_store import atomic_h5
+from mmnfn.datasets import NSDDataset, PackNSDInputs, SubjectBatchSampler, collate_subject_batch
+from mmnfn.nsd import ROI_CLASSES, ROIStore, StimulusImages
+from mmnfn.nsd.hdf5 import digest, write_attributes
+from mmnfn.nsd.store import atomic_h5
 
 
 def make_dataset(store, **kwargs):

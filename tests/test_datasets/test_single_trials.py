@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from nsd_tree import CLASSES, slow_store
 
-from mmnfn.datasets import NSDDataset, ROIStore
-from mmnfn.datasets.preparation import prepare, prepare_subject
+from mmnfn.datasets import NSDDataset
+from mmnfn.nsd import ROIStore
+from mmnfn.nsd.preparation import prepare, prepare_subject
 
 SUBJECTS = ('subj01', 'subj02')
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from mmnfn.datasets import NSDDataset, PackNSDInputs, ROIStore, WeightByReliability
+from mmnfn.datasets import NSDDataset, PackNSDInputs, WeightByReliability
 from mmnfn.datasets.voxel_order import hilbert_index, order_voxels
+from mmnfn.nsd import ROIStore
 
 
 @pytest.mark.parametrize('bits', [1, 2, 3, 4])

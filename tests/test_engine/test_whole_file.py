@@ -9,10 +9,11 @@ import torch
 from child import in_child
 from mmengine.evaluator import DumpResults
 
-from mmnfn.datasets.coco_json import write_json
 from mmnfn.disk import NoRoom, explained, full_disk_named, no_room
 from mmnfn.engine.predictions import WholeDump, write_metrics
-from mmnfn.engine.whole_file import WholeFileBackend, save_whole, whole_file
+from mmnfn.engine.whole_file import WholeFileBackend, save_whole
+from mmnfn.nsd.coco_json import write_json
+from mmnfn.utils import atomic_write
 
 
 class Dump(WholeDump, DumpResults):
@@ -24,7 +25,7 @@ def dump(results, path):
 
 
 def write_text(content, path):
-    with whole_file(path) as temporary, open(temporary, 'w') as file:
+    with atomic_write(path) as temporary, open(temporary, 'w') as file:
         file.write(str(content))
 
 

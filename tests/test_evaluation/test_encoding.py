@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmnfn.datasets import ROI_CLASSES, NSDDataset, PackNSDInputs, ROIStore, collate_subject_batch
+from mmnfn.datasets import NSDDataset, PackNSDInputs, collate_subject_batch
 from mmnfn.evaluation import EncodingMetric, encoding, fit_encoding_model, gathered_metric
+from mmnfn.nsd import ROI_CLASSES, ROIStore
 from mmnfn.structures import SubjectGeometry
 
 ROIS = ('streams', 'floc-faces', 'floc-words')

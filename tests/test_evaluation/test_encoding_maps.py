@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from mmnfn.datasets import NSDDataset, NSDLayout, ROIStore
+from mmnfn.datasets import NSDDataset, subject_geometry
 from mmnfn.evaluation import EncodingMetric, fit_encoding_model, write_voxel_map
+from mmnfn.nsd import NSDLayout, ROIStore
 
 
 def test_maps_lie_where_the_voxels_do(world, store, tmp_path):
     """A voxel's value stands at its place in the ROI files' volume."""
-    geometry, index = ROIStore(store / 'subj01.h5').geometry(('streams', 'floc-faces'), 'hilbert')
+    geometry, index = subject_geometry(ROIStore(store / 'subj01.h5'), ('streams', 'floc-faces'), 'hilbert')
     values = np.arange(len(index), dtype=np.float32)
     path = write_voxel_map(ROIStore(store / 'subj01.h5'), index, values, tmp_path / 'a/r.nii.gz')
     image = nib.load(path)

@@ -12,10 +12,10 @@ import pytest
 from guard import run_cases
 from mutations import counts, mutate, rng_of
 
-from mmnfn.datasets.betas import check_session, read_betas
-from mmnfn.datasets.hdf5 import digest, write_attributes
-from mmnfn.datasets.images import StimulusImages
-from mmnfn.datasets.roi_store import ROIStore, StoreTables, atomic_h5
+from mmnfn.nsd.betas import check_session, read_betas
+from mmnfn.nsd.hdf5 import digest, write_attributes
+from mmnfn.nsd.images import StimulusImages
+from mmnfn.nsd.store import ROIStore, StoreTables, atomic_h5
 
 CASES = counts(betas=400, betas_packed=150, betas_slabs=100, stimuli=250, stimuli_chunks=100, pictures=250, store=250)
 SHAPE = (3, 2, 2)

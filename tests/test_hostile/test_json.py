@@ -7,10 +7,10 @@ import pytest
 from guard import run_cases
 from mutations import TEXT, counts, mutate, rng_of
 
-from mmnfn.datasets.coco_json import read_coco_json
-from mmnfn.datasets.coco_overlap import read_nsd_images
 from mmnfn.experiments.job import Job
 from mmnfn.experiments.outcome import _read_json
+from mmnfn.nsd.coco_json import read_coco_json
+from mmnfn.nsd.coco_overlap import read_nsd_images
 
 CASES = counts(annotations=400, nsd_images=300, record=400, metrics=200)
 ORIGINALS = {

@@ -10,8 +10,8 @@ import scipy.io
 from guard import run_cases
 from mutations import counts, mutate, rng_of
 
-from mmnfn.datasets.design import read_design
-from mmnfn.datasets.mat_file import MAX_BYTES
+from mmnfn.nsd.design import read_design
+from mmnfn.nsd.mat_file import MAX_BYTES
 
 CASES = counts(plain=350, packed=300, inside=300)
 

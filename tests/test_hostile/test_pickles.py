@@ -13,8 +13,8 @@ from mutations import counts, mutate, rng_of
 from pickle_attacks import bombs, name, runs, structures, text
 from plain_tensors import Plain
 
-from mmnfn.datasets.pickled_dict import load_pickled_dict
 from mmnfn.evaluation.dump import read_predictions
+from mmnfn.nsd.pickled_dict import load_pickled_dict
 
 CASES = counts(mapping=500, predictions=300)
 LABELS = {0: 'Unknown', 1: 'OPA', 2: 'PPA\t', 3: 'RSC'}

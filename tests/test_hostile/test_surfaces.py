@@ -13,7 +13,7 @@ import pytest
 from guard import run_cases
 from mutations import counts, mutate, rng_of
 
-from mmnfn.datasets.fsaverage import read_white_surface
+from mmnfn.nsd.fsaverage import read_white_surface
 
 CASES = counts(freesurfer=250, gifti=300, gifti_packed=150)
 NAMES = {'freesurfer': 'lh.white', 'gifti': 'white_left.gii', 'gifti_packed': 'white_left.gii.gz'}

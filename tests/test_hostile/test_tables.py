@@ -10,9 +10,9 @@ import pytest
 from guard import run_cases
 from mutations import TEXT, counts, mutate, rng_of
 
-from mmnfn.datasets import NSDLayout
-from mmnfn.datasets.design import check_responses
-from mmnfn.datasets.stim_info import read_stim_info
+from mmnfn.nsd import NSDLayout
+from mmnfn.nsd.design import check_responses
+from mmnfn.nsd.stim_info import read_stim_info
 
 CASES = counts(stim_info=400, responses=350, labels=300)
 COLUMNS = ('nsdId', 'cocoId', 'cocoSplit', 'shared1000', 'subject1')

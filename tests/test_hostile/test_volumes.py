@@ -9,7 +9,7 @@ import pytest
 from guard import run_cases
 from mutations import counts, mutate, rng_of
 
-from mmnfn.datasets.volumes import read_volume, stream_volumes
+from mmnfn.nsd.volumes import read_volume, stream_volumes
 
 CASES = counts(packed=250, inside=300, scaled=150, plain=250, stream=150, stream_inside=200)
 SHAPE = (4, 3, 5)

@@ -5,8 +5,9 @@ import torch
 from scipy.stats import binom
 from torch import nn
 
-from mmnfn.datasets import ROI_CLASSES, NSDDataset, PackNSDInputs, collate_subject_batch
+from mmnfn.datasets import NSDDataset, PackNSDInputs, collate_subject_batch
 from mmnfn.models import NeuroFusionNet
+from mmnfn.nsd import ROI_CLASSES
 
 ITERATIONS = 120
 

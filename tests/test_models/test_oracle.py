@@ -9,9 +9,10 @@ import h5py
 import numpy as np
 import pytest
 
-from mmnfn.datasets import NSDDataset, NSDLayout
-from mmnfn.datasets.preparation import prepare
+from mmnfn.datasets import NSDDataset
 from mmnfn.engine.launch import child_environment
+from mmnfn.nsd import NSDLayout
+from mmnfn.nsd.preparation import prepare
 from mmnfn.simulation.world import WorldConfig, simulate
 
 ROOT = Path(__file__).resolve().parents[2]

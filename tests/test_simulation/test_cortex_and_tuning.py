@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmnfn.datasets.nsd_layout import ROI_LABELS, SUBJECT_SHAPES
+from mmnfn.nsd.release import ROI_LABELS, SUBJECT_SHAPES
 from mmnfn.simulation.cortex import make_anatomy
 from mmnfn.simulation.scenes import CLASSES, render_scene
 from mmnfn.simulation.tuning import ENERGY_CHANNELS, NUM_CHANNELS, Tuning, make_tuning, picture_features, scale_features

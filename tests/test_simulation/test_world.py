@@ -15,9 +15,9 @@ from child import in_child
 from PIL import Image
 from pycocotools.coco import COCO
 
-from mmnfn.datasets.design import read_design
-from mmnfn.datasets.nsd_layout import ROI_CLASSES, ROI_LABELS, NSDLayout
 from mmnfn.disk import NoRoom
+from mmnfn.nsd.design import read_design
+from mmnfn.nsd.release import ROI_CLASSES, ROI_LABELS, NSDLayout
 from mmnfn.simulation.downstream import write_picture
 from mmnfn.simulation.scenes import THING_CLASSES
 from mmnfn.simulation.world import WorldConfig, simulate

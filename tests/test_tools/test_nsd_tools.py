@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmnfn.datasets import ROIStore, StimulusImages
+from mmnfn.nsd import ROIStore, StimulusImages
 
 
 def test_from_nothing_to_a_store(run, tmp_path):

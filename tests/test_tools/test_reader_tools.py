@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from algonauts_tree import write_stim_info, write_tree
 
-from mmnfn.datasets import ROIStore, StimulusImages
+from mmnfn.nsd import ROIStore, StimulusImages
 
 
 @pytest.fixture()

@@ -60,5 +60,5 @@ grep -o '"retrieval/image_to_brain_top1": [0-9.]*' retrieval.json
 grep -o '"encoding/pcc": [-0-9.]*' encoding.json
 
 cd "$ROOT"
-python -m pytest -q -p no:cacheprovider tests/test_losses tests/test_models tests/test_datasets tests/test_simulation \
+python -m pytest -q -p no:cacheprovider tests/test_losses tests/test_models tests/test_nsd tests/test_datasets tests/test_simulation \
     tests/test_evaluation/test_retrieval.py tests/test_evaluation/test_encoding.py tests/test_stack.py

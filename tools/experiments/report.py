@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 
 from mmnfn.engine.run_config import report_error
-from mmnfn.engine.whole_file import whole_file
 from mmnfn.experiments import read_study
 from mmnfn.experiments.outcome import RESULTS, read_results, write_results
 from mmnfn.experiments.results import StudyResults
+from mmnfn.utils import atomic_write
 from mmnfn.visualization.study_figures import study_panels
 from mmnfn.visualization.study_page import Part, study_page
 from mmnfn.visualization.study_tables import comma_separated, make_table, markdown, read_layouts
@@ -87,7 +87,7 @@ def main(argv=None):
             text += [f'## {part.name}', part.progress, *map(markdown, part.tables)]
         files['report.md'] = '\n\n'.join(text) + '\n'
         for name, content in files.items():
-            with whole_file(args.out / name) as temporary:
+            with atomic_write(args.out / name) as temporary:
                 Path(temporary).write_text(content, encoding='utf-8')
             print(args.out / name)
         write_results(args.out / RESULTS, outcomes)

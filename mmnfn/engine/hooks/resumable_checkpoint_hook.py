@@ -11,10 +11,10 @@ from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
 
 from mmnfn.registry import HOOKS
+from mmnfn.utils import atomic_write
 
 from ..checkpoint_file import non_finite
 from ..random_state import random_state
-from ..whole_file import whole_file
 
 RESUME_KEY = 'mmnfn_resume'
 
@@ -104,7 +104,7 @@ class ResumableCheckpointHook(CheckpointHook):
         self._resume_state = None
         if is_main_process():
             with (
-                whole_file(osp.join(runner.work_dir, 'last_checkpoint')) as temporary,
+                atomic_write(osp.join(runner.work_dir, 'last_checkpoint')) as temporary,
                 open(temporary, 'w', encoding='utf-8') as file,
             ):
                 file.write(self.last_ckpt)
