@@ -22,8 +22,7 @@ from mmengine.registry import init_default_scope
 
 from mmnfn.losses import contrastive_loss, fmri_guided_loss
 from mmnfn.models import FMRIEncoder
-from mmnfn.models.transformer import TransformerBlock
-from mmnfn.models.windows import sliding_plan
+from mmnfn.models.transformer import TransformerBlock, sliding_plan
 from mmnfn.registry import MODELS
 from mmnfn.structures import SubjectGeometry
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmnfn.models import MultiScaleFMRITimeformer
-from mmnfn.models.windows import laid_slices, sliding_plan, window_spans
+from mmnfn.models.transformer import concatenate_slices, sliding_plan, window_spans
 
 CPU = torch.device('cpu')
 DIMS, HEADS, W, S = 8, 2, 6, 3
@@ -125,7 +125,7 @@ def test_whole_windows_need_no_copy():
 
 
 def test_literal_form_lays_slices_one_after_another():
-    tokens, lengths = laid_slices((7, 0, 2), W, S, CPU)
+    tokens, lengths = concatenate_slices((7, 0, 2), W, S, CPU)
     assert tokens.tolist() == [0, 1, 2, 3, 4, 5, 3, 4, 5, 6, 7, 8]
     assert lengths == (10, 0, 2)
 
