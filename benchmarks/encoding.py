@@ -21,7 +21,7 @@ from sklearn.linear_model import RidgeCV
 from threadpoolctl import threadpool_limits
 
 from mmnfn.evaluation import fit_encoding_model
-from mmnfn.evaluation.encoding_model import ALPHAS
+from mmnfn.evaluation.ridge import ALPHAS
 
 IMAGES, FEATURES, VOXELS, TEST = 10_000, 23_040, 45_000, 1_000
 """A subject of NSD, and four maps of Swin-S pooled to 4 × 4 cells."""

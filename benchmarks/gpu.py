@@ -66,7 +66,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmnfn.engine.launch import arrange_channels, close_device, prepare_device
 from mmnfn.engine.run_config import use_accelerator
 from mmnfn.evaluation import pearson_r
-from mmnfn.evaluation.encoding_model import ALPHAS
+from mmnfn.evaluation.ridge import ALPHAS
 from mmnfn.registry import MODELS
 from mmnfn.structures import SubjectGeometry
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmnfn.datasets import NSDDataset, PackNSDInputs, WeightByReliability
-from mmnfn.datasets.voxel_order import hilbert_index, order_voxels
+from mmnfn.datasets.geometry import hilbert_index, order_voxels
 from mmnfn.nsd import ROIStore
 
 

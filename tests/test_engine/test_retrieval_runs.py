@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from toy_training import CONFIG, SAMPLES, run, without_gpu  # noqa: F401  a fixture
 
-from mmnfn.evaluation import retrieval_figures, retrieval_ranks
+from mmnfn.evaluation import retrieval_metrics, retrieval_ranks
 from mmnfn.evaluation.dump import read_predictions
 
 
@@ -56,6 +56,6 @@ def test_figures_can_be_computed_from_the_dump(tested):
     own = [sample for sample in samples if sample['subject'] == 'subj01']
     image, fmri = (np.stack([sample[f'{kind}_embedding'].numpy() for sample in own]) for kind in ('image', 'fmri'))
     image_id = [sample['image_id'] for sample in own]
-    figures = retrieval_figures(retrieval_ranks(image, fmri, image_id, image_id))
+    figures = retrieval_metrics(retrieval_ranks(image, fmri, image_id, image_id))
     for name, value in figures.items():
         assert metrics[f'retrieval/subj01_image_to_brain_{name}'] == pytest.approx(value.item())

@@ -7,7 +7,7 @@ import torch
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.preprocessing import StandardScaler
 
-from mmnfn.evaluation import bootstrap_r, draw_images, encoding_model as module, fit_encoding_model, pearson_r
+from mmnfn.evaluation import bootstrap_r, draw_images, fit_encoding_model, pearson_r, ridge as module
 
 
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmnfn.evaluation import RetrievalMetric, gathered_metric, retrieval_figures, retrieval_ranks
-from mmnfn.evaluation.retrieval import Ranks, chance_figures, ranks_of_predictions
+from mmnfn.evaluation import RetrievalMetric, gathered_metric, retrieval_metrics, retrieval_ranks
+from mmnfn.evaluation.retrieval import Ranks, chance_metrics, ranks_of_predictions
 
 
 def slow_ranks(queries, gallery, query_id, gallery_id, partner):
@@ -34,7 +34,7 @@ def test_against_a_loop():
     assert 1 < np.median(ranks) < 20
     found = retrieval_ranks(queries, gallery)
     assert found.rank.tolist() == ranks and found.candidates.tolist() == candidates == [40] * 40
-    figures = retrieval_figures(found)
+    figures = retrieval_metrics(found)
     assert {name: value.item() for name, value in figures.items()} == dict(
         top1=np.mean([r == 1 for r in ranks]), top5=np.mean([r <= 5 for r in ranks]), median_rank=np.median(ranks)
     )
@@ -74,7 +74,7 @@ def test_more_queries_than_are_compared_at_once(monkeypatch):
 def test_collapsed_embeddings_find_nothing(embeddings):
     """They tie everywhere, but for rounding, or are no numbers; that must not count as a hit."""
     ranks = retrieval_ranks(embeddings.astype(np.float32), embeddings.astype(np.float32))
-    assert ranks.rank.tolist() == [10] * 10 and retrieval_figures(ranks)['top5'] == 0
+    assert ranks.rank.tolist() == [10] * 10 and retrieval_metrics(ranks)['top5'] == 0
 
 
 def test_figures_of_resamplings_are_those_of_the_resampled_queries():
@@ -82,7 +82,7 @@ def test_figures_of_resamplings_are_those_of_the_resampled_queries():
     ranks = Ranks(rng.integers(1, 20, 25), np.full(25, 20), np.arange(25))
     picks = rng.integers(0, 25, (50, 24))  # an even number: the median is a mean of two
     weights = np.stack([np.bincount(pick, minlength=25) for pick in picks])
-    figures = retrieval_figures(ranks, weights)
+    figures = retrieval_metrics(ranks, weights)
     for b, pick in enumerate(picks):
         drawn = ranks.rank[pick]
         expected = ((drawn == 1).mean(), (drawn <= 5).mean(), np.median(drawn))
@@ -93,12 +93,12 @@ def test_chance_is_what_guessing_gives():
     candidates = np.array([3, 8, 8, 9, 12])
     rng = np.random.default_rng(0)
     guesses = np.stack([rng.integers(1, m + 1, 20000) for m in candidates])
-    chance = chance_figures(Ranks(candidates, candidates, candidates))
+    chance = chance_metrics(Ranks(candidates, candidates, candidates))
     assert chance['top1'] == pytest.approx((guesses == 1).mean(), abs=0.005)
     assert chance['top5'] == pytest.approx((guesses <= 5).mean(), abs=0.005)
     assert chance['median_rank'] == np.median(guesses) == 4
     for m in (1, 2, 9, 10):
-        assert chance_figures(Ranks(*[np.array([m, m])] * 3))['median_rank'] == (m + 1) / 2
+        assert chance_metrics(Ranks(*[np.array([m, m])] * 3))['median_rank'] == (m + 1) / 2
 
 
 def batch(subject, image_id, image, fmri, responses=None):

@@ -1,4 +1,4 @@
-"""Ridge from image features to voxels, and how well it predicts: Pearson r with its uncertainty."""
+"""Ridge regression from image features to voxels, scored by Pearson's r with its uncertainty."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor
 
 ALPHAS = tuple(np.logspace(-1, 6, 15))
 BACKENDS = dict(numpy='cpu', torch='cpu', torch_cuda='cuda')
-"""himalaya's backends, and where they work."""
+"""himalaya's backends and their devices."""
 BLOCK = 2048
-"""Voxels that are worked on at a time, which bounds the memory of temporary arrays."""
+"""Voxels at a time, which bounds the memory of temporary arrays."""
 
 
 def pearson_r(prediction: np.ndarray, response: np.ndarray) -> np.ndarray:
-    """Pearson correlation of each column; NaN where either is constant.
+    """Compute Pearson's r of each column; NaN if either is constant.
 
     Args:
         prediction: (images, V).
@@ -37,20 +37,20 @@ def pearson_r(prediction: np.ndarray, response: np.ndarray) -> np.ndarray:
 
 
 def draw_images(count: int, bootstraps: int, seed: int) -> np.ndarray:
-    """(bootstraps, count) how often each of some images is drawn in each drawing with replacement."""
+    """Draw images with replacement: (bootstraps, count), how often each image is in each resampling."""
     return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), bootstraps)
 
 
 def bootstrap_r(prediction: np.ndarray, response: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Pearson correlation of each column over images drawn with replacement, the same draws for all columns.
+    """Compute Pearson's r of each column over images drawn with replacement, the same images for all columns.
 
     Args:
         prediction: (images, V).
         response: (images, V).
-        draws: (bootstraps, images) how often each is drawn, e.g. of :func:`draw_images`.
+        draws: (bootstraps, images), see :func:`draw_images`.
 
     Returns:
-        (bootstraps, V) float32; NaN where either is constant, or was in that drawing, or nothing was drawn.
+        (bootstraps, V) float32; NaN if either is constant, at all or among the drawn images, or none was drawn.
     """
     draws = draws / np.maximum(draws.sum(1, keepdims=True), 1)
     resampled = np.full((len(draws), prediction.shape[1]), np.nan, np.float32)
@@ -70,19 +70,19 @@ def _blocks(voxels: int):
 
 
 def _centred(prediction: np.ndarray, response: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Both in float64 without their means, and whether both vary, (V,)."""
+    """Subtract the means in float64, and tell for which of the V columns both arrays vary."""
     varies = (np.ptp(prediction, axis=0) > 0) & (np.ptp(response, axis=0) > 0)
     centred = [x.astype(np.float64) - x.mean(0, dtype=np.float64) for x in (prediction, response)]
     return centred[0], centred[1], varies
 
 
 class EncodingResult(NamedTuple):
-    """Outcome of an encoding model.
+    """Hold the outcome of an encoding model.
 
     Attributes:
         prediction: (test images, V).
-        r: (V,) raw Pearson r between prediction and response over the test images, NaN for constant voxels.
-        resampled: (bootstraps, V) the same over test images drawn with replacement.
+        r: (V,) raw Pearson's r between prediction and response over the test images, NaN for constant voxels.
+        resampled: (bootstraps, V) r over test images drawn with replacement.
     """
 
     prediction: np.ndarray
@@ -91,7 +91,7 @@ class EncodingResult(NamedTuple):
 
     @property
     def standard_error(self) -> float:
-        """Of the mean of r over voxels, by bootstrap over test images."""
+        """Estimate the standard error of the mean of r over voxels, by bootstrap over test images."""
         return float(np.std(np.nanmean(self.resampled, axis=1), ddof=1))
 
 
@@ -107,25 +107,25 @@ def fit_encoding_model(
     draws: Optional[np.ndarray] = None,
     backend: str = 'numpy',
 ) -> EncodingResult:
-    """Fit a ridge regression from features to voxels, with a regularisation for each voxel.
+    """Fit a ridge regression from features to voxels, each voxel with a regularisation of its own.
 
-    Plain ridge chooses by generalised cross-validation (Golub, Heath and Wahba, 1979), leave-one-out made independent
-    of the images' coordinate system: one eigendecomposition serves all voxels and candidates, where folds need one each
-    and a product of their size for each candidate. Banded ridge is himalaya's, with five consecutive folds.
+    Plain ridge chooses the regularisation by generalised cross-validation (Golub, Heath and Wahba, 1979), a
+    rotation-invariant form of leave-one-out. One eigendecomposition serves all voxels and candidates; k-fold
+    cross-validation would need one per fold. Banded ridge is himalaya's, with five consecutive folds.
 
-    Features are z-scored with mean and deviation of the training images, responses lose their training mean. Work is in
-    float32 unless the features are float64.
+    Features are z-scored with mean and std of the training images, and responses are centred on their training mean.
+    Computation is in float32 unless the features are float64.
 
     Args:
         train_features: (n, F). train_responses: (n, V).
         test_features: (m, F). test_responses: (m, V).
         alphas: Candidates for the regularisation.
-        bands: Sizes of consecutive groups of features, e.g. one for each stage of a backbone, each of which gets its
-            own regularisation (banded ridge, random search over 20 shares of the bands); None for plain ridge.
+        bands: Sizes of consecutive groups of features, e.g. one per stage of a backbone, which are regularised
+            separately (banded ridge, random search over 20 weightings of the bands); None for plain ridge.
         bootstraps: Number of resamplings of the test images.
-        seed: Of bootstrap and random search.
-        draws: (bootstraps, m) how often each test image is drawn in each resampling; None draws them here.
-        backend: himalaya's, ``'numpy'``, ``'torch'`` or ``'torch_cuda'``, which fits both kinds on the GPU.
+        seed: Seed of bootstrap and random search.
+        draws: (bootstraps, m) as of :func:`draw_images`; None draws the test images here.
+        backend: himalaya's ``'numpy'``, ``'torch'`` or ``'torch_cuda'``; the last fits both kinds of ridge on the GPU.
 
     Raises:
         ValueError: If there are fewer than 10 training or 3 test images, ``bands`` do not add up to F, a feature is not
@@ -143,16 +143,16 @@ def fit_encoding_model(
     if bands is not None and sum(bands) != train_features.shape[1]:
         raise ValueError(f'bands {tuple(bands)} must add up to the {train_features.shape[1]} features.')
     for name, features in (('training', train_features), ('test', test_features)):
-        broken = ~np.isfinite(features.sum(axis=1, dtype=np.float64))  # no array as large as the features
+        broken = ~np.isfinite(features.sum(axis=1, dtype=np.float64))  # without an array of that size
         if broken.any():
             raise ValueError(
                 f'the features of {broken.sum()} of {len(features)} {name} images are NaN or infinite. Are the weights '
                 'of the backbone finite?'
             )
     dtype = np.float64 if train_features.dtype == np.float64 else np.float32
-    mean, deviation = train_features.mean(0), train_features.std(0)
-    deviation = np.where(deviation > 1e-8, deviation, 1)
-    x, x_test = (((f - mean) / deviation).astype(dtype) for f in (train_features, test_features))
+    mean, std = train_features.mean(0), train_features.std(0)
+    std = np.where(std > 1e-8, std, 1)
+    x, x_test = (((f - mean) / std).astype(dtype) for f in (train_features, test_features))
     offset = train_responses.mean(0, dtype=np.float64).astype(dtype)
     if bands is None:
         prediction = _plain(x, train_responses, offset, x_test, alphas, BACKENDS[backend])
@@ -172,17 +172,17 @@ def fit_encoding_model(
 def _plain(
     x: np.ndarray, responses: np.ndarray, offset: np.ndarray, x_test: np.ndarray, alphas: Sequence[float], device: str
 ) -> np.ndarray:
-    """(m, V) predictions of ridge on centred features (n, F), the best candidate for each voxel.
+    """Predict (m, V) by ridge on centred features (n, F), with the best candidate for each voxel.
 
-    With X = U·√e·Vᵀ and z = Uᵀy, the residual sum of squares is Σ_j (α / (e_j + α))² z_j² + |y − Uz|², and the trace
-    of the residual maker n − 1 − Σ_j e_j / (e_j + α); the candidate with the least ratio of the former to the square
-    of the latter is taken.
+    With X = U·√e·Vᵀ and z = Uᵀy, the residual sum of squares is Σ_j (α / (e_j + α))² z_j² + |y − Uz|², and the trace of
+    the residual operator n − 1 − Σ_j e_j / (e_j + α). The best candidate α minimises the former over the latter
+    squared.
     """
     basis, values, test = _decompose(torch.from_numpy(x).to(device), torch.from_numpy(x_test).to(device))
     candidates = torch.tensor(np.asarray(alphas), dtype=torch.float64, device=device)
     shrink = candidates[:, None] / (values + candidates[:, None])  # (candidates, k)
     freedom = len(x) - 1 - (1 - shrink).sum(1)
-    inside = len(values) == len(x) - 1  # then nothing of the responses is outside the span of the features
+    inside = len(values) == len(x) - 1  # then the features span the centred responses
     prediction = np.empty((len(x_test), responses.shape[1]), x.dtype)
     for part in _blocks(responses.shape[1]):
         y = torch.from_numpy(responses[:, part].astype(x.dtype) - offset[part]).to(device)
@@ -197,8 +197,10 @@ def _plain(
 
 
 def _decompose(x: Tensor, x_test: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-    """Eigenvectors (n, k) of X·Xᵀ and its values (k,), from the smaller of the two Gram matrices; and what test images
-    are in their terms, (m, k): X_test·Xᵀ·U.
+    """Decompose X·Xᵀ by way of the smaller Gram matrix.
+
+    Returns:
+        Eigenvectors U (n, k), eigenvalues (k,), and the test images in this basis, X_test·Xᵀ·U (m, k).
     """
     wide = x.shape[1] >= x.shape[0]
     values, vectors = torch.linalg.eigh((x @ x.T if wide else x.T @ x).double())
@@ -214,7 +216,7 @@ def _decompose(x: Tensor, x_test: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
 def _banded(
     x: np.ndarray, y: np.ndarray, x_test: np.ndarray, alphas: np.ndarray, borders: np.ndarray, seed: int, backend: str
 ) -> np.ndarray:
-    """(m, V) predictions of banded ridge."""
+    """Predict (m, V) by banded ridge."""
     array = set_backend(backend)
     parts, test_parts = (np.split(f, borders, axis=1) for f in (x, x_test))
     kernels = np.stack([part @ part.T for part in parts])
