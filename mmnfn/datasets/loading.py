@@ -86,8 +86,8 @@ class LoadLabelMap(BaseTransform):
             raise _unreadable(path, 'a label map', error) from error
         if labels.ndim != 2:
             raise DataError(
-                f'{path} is an image of {labels.shape[2]} channels; a label map has one, with the numbers of the classes '
-                '(a palette is fine). Write it again.'
+                f'{path} is an image of {labels.shape[2]} channels; a label map has one, with the class numbers (a '
+                'palette is fine). Write it again.'
             )
         n = self.num_classes
         wrong = labels[(labels >= n + reduced) & (reduced | (labels != UNLABELLED))]

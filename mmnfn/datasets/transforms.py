@@ -45,8 +45,7 @@ class WeightByReliability(BaseTransform):
         weights = np.where(ceiling > 0, np.maximum(ceiling, 1e-12) ** self.power, 0)
         if not weights.any():
             raise ValueError(
-                f'WeightByReliability: no voxel of {results["subject"]} has a noise ceiling above 0. Leave it out of the '
-                'pipeline.'
+                f'WeightByReliability: no voxel of {results["subject"]} has a noise ceiling above 0. Leave it out.'
             )
         return (weights / np.sqrt(np.mean(weights**2))).astype(np.float32)
 

@@ -14,8 +14,7 @@ from mmnfn.evaluation.dump import read_predictions
 from mmnfn.nsd import StimulusImages
 from mmnfn.utils import atomic_write
 
-from .image_grid import draw_overlay
-from .roi_maps import roi_maps
+from .image_maps import draw_overlay, roi_maps
 
 COLOURS = dict(random='#9aa3ad', shuffled='#d9a441', nfn='#2f6f9f')
 LABELS = dict(random='random weights', shuffled='shuffled brains', nfn='NeuroFusionNet')
