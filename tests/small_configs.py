@@ -8,7 +8,7 @@ CHANNELS = [8, 16, 32, 64]
 
 
 def shrink(node):
-    """Sizes of a pipeline, for images of 96 pixels."""
+    """Shrink the sizes in a pipeline to images of 96 pixels."""
     if isinstance(node, dict):
         for key, value in node.items():
             if key == 'scale':
@@ -27,7 +27,7 @@ def shrink(node):
 
 
 def make_small_transfer(cfg, backbone, classes):
-    """A detector's or segmenter's own model and pipelines, and the classes of the simulated world."""
+    """Shrink model and pipelines of a detector or segmenter, and set the classes of the simulated world."""
     model = cfg.model
     model.backbone.arch = BACKBONES[backbone]
     if 'roi_head' in model:
@@ -58,7 +58,7 @@ def make_small_transfer(cfg, backbone, classes):
 
 
 def make_small_pretraining(cfg, backbone, subjects):
-    """A pretraining's or encoding's own model, for the subjects and the 32-pixel pictures of the simulated world."""
+    """Shrink the model of a pretraining or encoding, and set subjects and 32-pixel images of the simulated world."""
     model = cfg.model
     model.backbone.arch = BACKBONES[backbone]
     if backbone == 'swin-s':

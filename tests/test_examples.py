@@ -1,4 +1,4 @@
-"""The example runs as in a stranger's project: from another folder, with the wheel and no checkout."""
+"""The example runs in another project: from another folder, with the wheel and without a checkout."""
 
 import os
 import subprocess
@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / 'examples/retinanet/retinanet_nfn-swin-s_fpn_1x_coco.py'
 
 
-def test_environment_is_told_where_mmnfn_cannot_be_imported(installed):
-    """Just when it is needed: an installed package without the libraries."""
+def test_collect_env_works_without_the_libraries(installed):
+    """That is when it is needed."""
     script = (
         "import runpy, sys; sys.modules['mmengine'] = None; sys.argv = ['collect_env.py']; "
         f"runpy.run_path({str(installed / 'mmnfn/.mim/tools/collect_env.py')!r}, run_name='__main__')"
@@ -28,7 +28,7 @@ def test_environment_is_told_where_mmnfn_cannot_be_imported(installed):
 
 @pytest.fixture(scope='module')
 def installed(tmp_path_factory):
-    """Folder with the package as pip installs its wheel."""
+    """Install the wheel into a folder."""
     folder = tmp_path_factory.mktemp('site')
     pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '-q']
     quiet = dict(check=True, capture_output=True)

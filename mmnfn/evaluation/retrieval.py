@@ -13,6 +13,8 @@ from .gathered_metric import GatheredMetric, photo_ids, response_digests
 TIE = 1e-6
 """Cosines that differ by less count as equal, because rounding of float32 embeddings differs between batches."""
 
+BLOCK = 1024
+"""Queries at a time, which bounds the memory of the similarities."""
 NAMES = ('top1', 'top5', 'median_rank')
 PARTNERS = {'brain': 'fmri_embedding', 'text': 'text_embedding'}
 """What an image is matched with → field of a prediction that holds its embedding."""
@@ -65,8 +67,8 @@ def retrieval_ranks(
             for x in (queries, gallery)
         )
     rank, candidates = [], []
-    for start in range(0, len(queries), 1024):
-        part = slice(start, start + 1024)
+    for start in range(0, len(queries), BLOCK):
+        part = slice(start, start + BLOCK)
         similarity = queries[part] @ gallery.T
         own = np.take_along_axis(similarity, partner[part, None], axis=1)
         other = query_id[part, None] != gallery_id

@@ -97,9 +97,7 @@ def image_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument('--out', type=Path, required=True, help='figure to write, e.g. .png or .pdf')
     parser.add_argument('--store', metavar='IMAGES.h5', help='use images of images_224.h5 or nsd_stimuli.hdf5')
     parser.add_argument('--ids', type=int, nargs='+', default=[], metavar='ID', help='their 0-based 73k ids')
-    parser.add_argument(
-        '--image-size', type=int, metavar='S', help="side in pixels (default: as the config's data)"
-    )
+    parser.add_argument('--image-size', type=int, metavar='S', help="side in pixels (default: as the config's data)")
     parser.add_argument('--device', default='cpu', help='(default: %(default)s)')
     return parser
 

@@ -1,6 +1,6 @@
 """1 to 4 gloo processes against one process with the global batch.
 
-Ranks hold batches of different sizes, of different subjects, one of whom lacks a ROI, and show some images twice.
+The ranks' batches differ in size and subject, two subjects lack a ROI, and some images are shown twice.
 """
 
 import pytest
@@ -67,7 +67,7 @@ def rank_batch(rank):
 
 
 def joined(batches):
-    """One batch of the subjects' groups of several."""
+    """Join batches into one with the groups of several subjects."""
     return dict(
         inputs=torch.cat([data['inputs'] for data in batches]),
         responses=[data['responses'] for data in batches],
@@ -77,12 +77,12 @@ def joined(batches):
 
 
 def weighted_sum(features):
-    """A loss in which every entry counts differently."""
+    """Compute a loss in which every entry has another weight."""
     return (features.sin() * torch.arange(features.numel(), dtype=features.dtype).view_as(features)).sum()
 
 
 def work(rank, folder):
-    """Body of one process: for each world size the losses and gradients as DDP leaves them."""
+    """Save losses and gradients after DDP's backward pass, in one process of each world size."""
     torch.set_num_threads(1)
     for world_size in WORLD_SIZES:
         if rank >= world_size:
@@ -127,7 +127,7 @@ def results(folder, world_size):
 
 
 def single_process(world_size):
-    """Losses and gradients of the global batch, from features that are simply concatenated."""
+    """Compute losses and gradients of the global batch from concatenated features."""
     model = build_model().train()
     encoded, fusion_losses, ids, present = [], [], [], []
     for rank in range(world_size):
@@ -185,25 +185,15 @@ def test_one_process_with_all_groups_in_its_batch_takes_the_same_step(folder, wo
 
 
 @pytest.mark.parametrize('world_size', WORLD_SIZES)
-def test_every_rank_knows_whom_the_others_train(folder, world_size):
-    for result in results(folder, world_size):
-        assert result['trained'].tolist() == [1] * world_size + [0] * (8 - world_size)
-
-
-@pytest.mark.parametrize('world_size', WORLD_SIZES)
-def test_gathered_rows_and_their_gradient(folder, world_size):
+def test_gathering_concatenates_rows_and_sums_gradients(folder, world_size):
+    """The incoming gradient, which autograd may need for another branch, stays as it is."""
     batches = [rank_batch(rank) for rank in range(world_size)]
     rows = torch.cat([data['responses'][:, :5] for data in batches]).requires_grad_()
     weighted_sum(rows).backward()
     gradients = rows.grad.split([len(data['image_id']) for data in batches])
-    for result, gradient in zip(results(folder, world_size), gradients):
+    for rank, (result, gradient) in enumerate(zip(results(folder, world_size), gradients)):
         assert torch.equal(result['gathered'], rows.detach())
         assert result['gathered_ids'].tolist() == [i for data in batches for i in data['image_id'].tolist()]
         torch.testing.assert_close(result['gathered_gradient'], world_size * gradient)
-
-
-@pytest.mark.parametrize('world_size', WORLD_SIZES)
-def test_the_incoming_gradient_stays_as_it_is(folder, world_size):
-    """Autograd may still need it for another branch; the sum over ranks is formed in a copy."""
-    for rank, result in enumerate(results(folder, world_size)):
         assert (result['incoming'] == rank + 1).all()
+        assert result['trained'].tolist() == [1] * world_size + [0] * (8 - world_size), 'subjects of all ranks'

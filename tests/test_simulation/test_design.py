@@ -1,4 +1,4 @@
-"""The simulated experiment follows NSD's rules."""
+"""The simulated experiment follows the rules of NSD."""
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ def design():
 
 
 def within_session_lags(order):
-    """Shares of all pairs of presentations of an image in the same and in neighbouring sessions."""
+    """Compute the shares of pairs of presentations within a session and in neighbouring sessions."""
     sessions = np.argsort(order, kind='stable').reshape(-1, 3) // 750
     lags = np.concatenate([sessions[:, b] - sessions[:, a] for a, b in ((0, 1), (0, 2), (1, 2))])
     return (lags == 0).mean(), (lags == 1).mean()

@@ -1,4 +1,4 @@
-"""Order and weight of the voxels that the fMRI tower gets."""
+"""Order and weights of the voxels."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_consecutive_voxels_are_closer_than_in_raster_order(store):
     assert spread('hilbert') < 0.6 * spread('stored')
 
 
-def test_responses_and_places_are_reordered_alike(store):
+def test_responses_and_positions_are_reordered_alike(store):
     options = dict(roi_names=('floc-faces', 'streams'), split='all')
     plain = NSDDataset(store, [1], 'images_32.h5', **options)
     curve = NSDDataset(store, [1], 'images_32.h5', voxel_order='hilbert', **options)
@@ -45,14 +45,9 @@ def test_responses_and_places_are_reordered_alike(store):
 
 
 def labelled(geometry):
-    """Number of the ROI and place of each voxel."""
+    """List ROI number and position of each voxel."""
     rois = np.repeat(np.arange(len(geometry.roi_sizes)), geometry.roi_sizes)
     return zip(rois.tolist(), map(tuple, geometry.coordinates.tolist()))
-
-
-def test_unknown_order_is_refused(store):
-    with pytest.raises(ValueError, match='voxel_order'):
-        NSDDataset(store, [1], 'images_32.h5', voxel_order='random')
 
 
 def test_reliability_weights(store):
