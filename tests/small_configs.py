@@ -5,6 +5,20 @@ BACKBONES = {
     'convnext-s': dict(depths=[1, 1, 1, 1], channels=[8, 16, 32, 64]),
 }
 CHANNELS = [8, 16, 32, 64]
+ROI_NAMES = ('prf-visualrois', 'floc-faces', 'streams')
+ENCODER = dict(
+    roi_names=ROI_NAMES,
+    embed_dims=16,
+    out_dims=24,
+    num_heads=2,
+    kernel_size=8,
+    stride=4,
+    position_dims=4,
+    window_size=6,
+    window_stride=3,
+    num_queries=3,
+)
+"""Settings of a small fMRI encoder."""
 
 
 def shrink(node):

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from small_configs import ENCODER, ROI_NAMES
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -15,7 +16,6 @@ from mmnfn.losses import contrastive_loss, fmri_guided_loss, gather_features
 from mmnfn.models import NeuroFusionNet
 from mmnfn.structures import SubjectGeometry
 
-NAMES = ('prf-visualrois', 'floc-faces', 'streams')
 BATCHES = (  # of each rank: voxels of the ROIs, image ids
     ((40, 21, 30), (1, 2, 3)),
     ((55, 0, 18), (4, 1)),
@@ -31,19 +31,7 @@ def build_model():
     return NeuroFusionNet(
         backbone=backbone,
         neck=dict(in_channels=6),
-        fmri_encoder=dict(
-            roi_names=NAMES,
-            embed_dims=8,
-            out_dims=8,
-            num_heads=2,
-            kernel_size=8,
-            stride=4,
-            position_dims=4,
-            window_size=6,
-            window_stride=3,
-            num_queries=2,
-            adapter=dict(num_features=4),
-        ),
+        fmri_encoder=dict(ENCODER, embed_dims=8, out_dims=8, num_queries=2, adapter=dict(num_features=4)),
         contrastive=dict(temperature=0.3),
         guidance=dict(temperature=0.5, learnable_temperature=True, negatives='roi+batch'),
         fusion=dict(embed_dims=8),
@@ -62,7 +50,7 @@ def rank_batch(rank):
         inputs=normal(len(ids), 3, 7, 7),
         responses=normal(len(ids), sum(sizes)),
         image_id=torch.tensor(ids),
-        geometry=SubjectGeometry(f'subj0{rank + 1}', NAMES, sizes, 30 * normal(sum(sizes), 3)),
+        geometry=SubjectGeometry(f'subj0{rank + 1}', ROI_NAMES, sizes, 30 * normal(sum(sizes), 3)),
     )
 
 

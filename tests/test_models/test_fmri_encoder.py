@@ -2,36 +2,23 @@
 
 import pytest
 import torch
+from small_configs import ENCODER, ROI_NAMES
 
 from mmnfn.models import FMRIEncoder
 from mmnfn.models.roi_readout import ROIReadout
 from mmnfn.structures import SubjectGeometry
 
-NAMES = ('prf-visualrois', 'floc-faces', 'streams')
-
 
 def encoder(**kwargs):
     torch.manual_seed(0)
-    defaults = dict(
-        roi_names=NAMES,
-        embed_dims=16,
-        out_dims=12,
-        num_heads=2,
-        kernel_size=8,
-        stride=4,
-        position_dims=4,
-        window_size=6,
-        window_stride=3,
-        num_queries=3,
-    )
-    return FMRIEncoder(**{**defaults, **kwargs}).double().eval()
+    return FMRIEncoder(**{**ENCODER, **kwargs}).double().eval()
 
 
 def data(sizes=(90, 31, 50), batch=4, seed=1):
     generator = torch.Generator().manual_seed(seed)
     coordinates = 30 * torch.randn(sum(sizes), 3, generator=generator)
     responses = torch.randn(batch, sum(sizes), generator=generator)
-    return responses, SubjectGeometry('subj01', NAMES, tuple(sizes), coordinates)
+    return responses, SubjectGeometry('subj01', ROI_NAMES, tuple(sizes), coordinates)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +44,7 @@ def test_every_option_encodes_and_trains_all_parameters_whatever_rois_are_there(
     module = encoder(**options).train()
     for sizes in ((90, 31, 50), (90, 0, 3), (0, 0, 50)):
         features = module(*data(sizes))
-        assert features.rois.shape == (4, 3, 12) and features.context.shape == (4, 12)
+        assert features.rois.shape == (4, 3, 24) and features.context.shape == (4, 24)
         assert features.present.tolist() == 4 * [[size > 0 for size in sizes]]
         assert (features.rois[~features.present] == 0).all()
         module.zero_grad()

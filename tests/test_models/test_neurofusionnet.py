@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from mmengine.optim import OptimWrapper
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
+from small_configs import ENCODER, ROI_NAMES
 
 from mmnfn.losses import contrastive_loss, fmri_guided_loss
 from mmnfn.models import NeuroFusionNet
 from mmnfn.structures import SubjectGeometry
 
-NAMES = ('prf-visualrois', 'floc-faces', 'streams')
 SWIN = dict(
     type='mmpretrain.SwinTransformer',
     arch=dict(embed_dims=24, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8]),
@@ -34,18 +34,7 @@ def config(**kwargs):
         type='mmnfn.NeuroFusionNet',
         backbone=SWIN,
         neck=dict(in_channels=192),
-        fmri_encoder=dict(
-            roi_names=NAMES,
-            embed_dims=16,
-            out_dims=24,
-            num_heads=2,
-            kernel_size=8,
-            stride=4,
-            position_dims=4,
-            window_size=6,
-            window_stride=3,
-            num_queries=3,
-        ),
+        fmri_encoder=ENCODER,
         contrastive=dict(),
         guidance=dict(),
         fusion=dict(embed_dims=32),
@@ -67,7 +56,7 @@ def batch(size=8, sizes=(90, 31, 50)):
         inputs=torch.randint(0, 256, (size, 3, 64, 64), dtype=torch.uint8, generator=generator),
         responses=torch.randn(size, sum(sizes), generator=generator),
         image_id=torch.arange(size) % (size - 1),  # the last row shows image 0 again
-        geometry=SubjectGeometry('subj03', NAMES, tuple(sizes), coordinates),
+        geometry=SubjectGeometry('subj03', ROI_NAMES, tuple(sizes), coordinates),
     )
 
 
@@ -82,9 +71,9 @@ def test_training_steps_lower_the_loss(backbone):
     optimizer = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=2e-3))
     logs = [model.train_step(data, optimizer) for _ in range(30)]
     names = {'loss', 'loss_con', 'loss_bfg', 'loss_fus', 'temperature', 'batch_top1'}
-    assert set(logs[0]) == names | {f'bfg_{roi}' for roi in NAMES}
+    assert set(logs[0]) == names | {f'bfg_{roi}' for roi in ROI_NAMES}
     for log in (logs[0], logs[-1]):
-        torch.testing.assert_close(sum(log[f'bfg_{roi}'] for roi in NAMES) / len(NAMES), log['loss_bfg'])
+        torch.testing.assert_close(sum(log[f'bfg_{roi}'] for roi in ROI_NAMES) / len(ROI_NAMES), log['loss_bfg'])
         torch.testing.assert_close(log['loss'], log['loss_con'] + log['loss_bfg'] + log['loss_fus'])
     assert logs[-1]['loss'] < 0.6 * logs[0]['loss']
     assert logs[-1]['loss_con'] < 0.5 * logs[0]['loss_con']
