@@ -10,7 +10,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmnfn.datasets import LoadCaption, NSDDataset, PackNSDInputs, collate_subject_batch
-from mmnfn.nsd.captions import captions_by_image
+from mmnfn.nsd.coco import captions_by_image
 from mmnfn.registry import MODELS
 
 pytest.importorskip('open_clip')
