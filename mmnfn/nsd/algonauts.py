@@ -13,9 +13,8 @@ from typing import Dict, List, NamedTuple, Tuple, Union
 
 import numpy as np
 
-from .files import existing
 from .pickled_dict import load_pickled_dict
-from .release import ROI_CLASSES, ROI_LABELS, SUBJECT_SHAPES
+from .release import ROI_CLASSES, ROI_LABELS, SUBJECT_SHAPES, existing
 
 HEMISPHERES = ('lh', 'rh')
 IMAGE_NAME = re.compile(r'train-(\d+)_nsd-(\d+)\.png')

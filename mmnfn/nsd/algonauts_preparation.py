@@ -5,20 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence, Union
 
-import cv2
 import numpy as np
 from PIL import Image
 
-from mmnfn.disk import full_disk_named
 from mmnfn.utils import progress_bar
 
 from .algonauts import DOWNLOAD_AGAIN, HEMISPHERES, AlgonautsLayout, Hemisphere
+from .design import read_stim_info
 from .fsaverage import REMEDY, read_white_surface
-from .hdf5 import write_attributes
-from .images import earlier_pictures, one_writer
-from .preparation import refuse_other_space
+from .images import write_image_store
+from .preparation import earlier_store
 from .release import ROI_CLASSES
-from .stim_info import read_stim_info
 from .store import StoreTables, atomic_h5
 
 ROWS_PER_BLOCK = 256
@@ -159,7 +156,7 @@ def prepare_subject(
         FileNotFoundError, ValueError: For missing or wrong input, naming file or argument; nothing is left then.
     """
     path = Path(store) / f'{subject}.h5'
-    refuse_other_space(path, 'fsaverage')
+    earlier_store(path, 'fsaverage')
     split = SplitRule() if split is None else split
     images = layout.images(subject)
     hemispheres = {name: layout.hemisphere(subject, name) for name in HEMISPHERES}
@@ -205,7 +202,7 @@ def prepare_subject(
         ),
     )
     size = len(rows) * len(vertices.vertex) * np.dtype(np.float32).itemsize
-    with full_disk_named(path), atomic_h5(path, size) as file:
+    with atomic_h5(path, size) as file:
         responses = file.create_dataset('responses', (len(rows), len(vertices.vertex)), np.float32)
         with progress_bar(total=len(rows), desc=subject, unit='image', show=progress) as bar:
             for start in range(0, len(rows), ROWS_PER_BLOCK):
@@ -250,29 +247,18 @@ def prepare_images(
         images = layout.images(subject)
         for image_id, path in zip(images.image_id.tolist(), images.paths):
             paths.setdefault(image_id, path)
-    Path(store).mkdir(parents=True, exist_ok=True)
-    with one_writer(Path(store)):
-        return _write_images(paths, Path(store), subjects, size, progress)
+    return write_image_store(
+        Path(store),
+        paths,
+        size,
+        lambda image_id: _read_image(paths[image_id]),
+        'Algonauts 2023 training_images',
+        progress,
+    )
 
 
-def _write_images(paths: Dict[int, Path], store: Path, subjects: Sequence[str], size: int, progress: bool) -> Path:
-    """:func:`prepare_images`, when nobody else writes there."""
-    target, names, said = store / f'images_{size}.h5', set(subjects), 'Algonauts 2023 training_images of '
-    earlier, image_ids = earlier_pictures(target), sorted(paths)
-    if earlier is not None and str(earlier.source).startswith(said):
-        names.update(earlier.source[len(said) :].split(', '))
-        image_ids = sorted({*paths, *earlier.image_id.tolist()})
-    with full_disk_named(target), atomic_h5(target, len(image_ids) * size * size * 3) as file:
-        images = file.create_dataset('images', (len(image_ids), size, size, 3), np.uint8)
-        for row, image_id in enumerate(progress_bar(image_ids, desc='pictures', unit='picture', show=progress)):
-            images[row] = _read_picture(paths[image_id], size) if image_id in paths else earlier[image_id]
-        file['image_id'] = np.asarray(image_ids, np.int64)
-        write_attributes(file, source=said + ', '.join(sorted(names)))
-    return target
-
-
-def _read_picture(path: Path, size: int) -> np.ndarray:
-    """(size, size, 3) uint8 RGB."""
+def _read_image(path: Path) -> np.ndarray:
+    """Read a square image, (S, S, 3) uint8 RGB."""
     try:
         with Image.open(path) as image:
             picture = np.asarray(image.convert('RGB'))
@@ -280,7 +266,7 @@ def _read_picture(path: Path, size: int) -> np.ndarray:
         raise ValueError(f'{path} cannot be read as a picture: {error}. {DOWNLOAD_AGAIN}') from error
     if picture.shape[0] != picture.shape[1]:
         raise ValueError(f"{path} is {picture.shape[1]}x{picture.shape[0]} pixels; NSD's pictures are square.")
-    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
+    return picture
 
 
 def prepare(

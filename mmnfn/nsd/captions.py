@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Set, Union
 
 from .coco_json import read_coco_json
-from .stim_info import COCO_SPLITS, read_stim_info
+from .design import COCO_SPLITS, read_stim_info
 
 MAX_NAMED = 10
 

@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Union
 
 from mmnfn.disk import full_disk_named
 
-from .files import existing
+from .release import existing
 
 INSTANCE_FIELDS = dict(
     images=('id', 'file_name', 'width', 'height'),

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Collection, Dict, List, NamedTuple, Optional, Sequence, Union
 
 from .coco_json import read_coco_json, refuse_existing, write_json
-from .files import existing
-from .stim_info import COCO_SPLITS, read_stim_info
+from .design import COCO_SPLITS, read_stim_info
+from .release import existing
 
 
 class Overlap(NamedTuple):

@@ -14,14 +14,11 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from .averaging import read_ncsnr
 from .betas import check_session
-from .design import Design, check_responses, read_design
-from .files import Unsuitable
-from .hdf5 import plain_dataset
+from .design import Design, check_responses, read_design, read_presentations, read_stim_info
 from .inspection_report import Betas, CommonFile, Obstacle, Report, RoiClass, Subject
 from .inspection_uses import possible_uses, session_paths
-from .presentations import read_presentations
+from .preparation import read_ncsnr
 from .release import (
     BETA_VERSIONS,
     FULL_SESSIONS,
@@ -29,11 +26,11 @@ from .release import (
     SUBJECT_SHAPES,
     TRIALS_PER_SESSION,
     NSDLayout,
+    Voxels,
     parse_subjects,
+    read_volume,
+    select_voxels,
 )
-from .stim_info import read_stim_info
-from .volumes import read_volume
-from .voxels import Voxels, select_voxels
 
 
 def inspect(
@@ -256,12 +253,8 @@ def _stimuli(layout: NSDLayout, seen: np.ndarray, report: Report) -> None:
 def _check_stimuli(path: Path, seen: np.ndarray) -> str:
     try:
         with h5py.File(path, 'r') as file:
-            pictures = plain_dataset(file, 'imgBrick')
-            if pictures is None:
-                raise Unsuitable(f'{path} has no dataset "imgBrick". Is it nsd_stimuli.hdf5?')
+            pictures = file['imgBrick']
             shape, dtype, chunks = pictures.shape, pictures.dtype, pictures.chunks
-    except Unsuitable:
-        raise
     except Exception as error:  # HDF5 raises many kinds for a damaged file
         raise ValueError(f'{path} is no readable HDF5 file: {error}. Download it again.') from error
     if len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3 or dtype != np.uint8:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmnfn.engine.inert_pickle import InertUnpickler, StandIn
 
-from .files import existing
+from .release import existing
 
 ALLOWED = {
     ('numpy.core.multiarray', '_reconstruct'),

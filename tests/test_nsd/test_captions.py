@@ -10,7 +10,7 @@ import pytest
 from mmnfn.nsd.algonauts_preparation import SplitRule
 from mmnfn.nsd.captions import captions_by_image
 from mmnfn.nsd.coco_overlap import nsd_coco_ids
-from mmnfn.nsd.stim_info import read_stim_info
+from mmnfn.nsd.design import read_stim_info
 
 SPLITS = ('train2017', 'val2017')
 
@@ -121,12 +121,12 @@ def damage_table_column(files):
 
 def damage_table_id(files):
     edit(files, lambda table: table.assign(cocoId=table.cocoId.where(table.cocoId > table.cocoId.min())))
-    return 'column cocoId must hold whole numbers'
+    return 'cannot be read as a table'
 
 
 def damage_table_twice(files):
     edit(files, lambda table: table.assign(nsdId=table.nsdId // 2))
-    return 'nsdId .* twice'
+    return 'nsdId goes from .*, each once'
 
 
 def damage_table_from_one(files):
@@ -197,7 +197,7 @@ def test_shared_images_are_those_of_the_design_beside_the_table(world, tmp_path)
     table.assign(nsdId=np.roll(table.nsdId, -1)).to_csv(path)
     assert len(read_stim_info(path, ['nsdId'])) == 950  # without a design nobody can know
     shutil.copy(experiment / 'nsd_expdesign.mat', tmp_path)
-    with pytest.raises(ValueError, match=r'shared1000 is not what sharedix of .*nsd_expdesign.mat says of \d+ image'):
+    with pytest.raises(ValueError, match=r'shared1000 differs from sharedix of .*nsd_expdesign.mat for \d+ image'):
         captions_by_image(path, world / 'coco_stimuli', [3])
     table.to_csv(path)
     assert len(captions_by_image(path, world / 'coco_stimuli')) == 950

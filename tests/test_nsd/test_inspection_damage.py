@@ -68,7 +68,7 @@ def no_pictures(layout):
     layout.stimuli_file.unlink()
     with h5py.File(layout.stimuli_file, 'w') as file:
         file.create_group('imgBrick')
-    return 'has no dataset "imgBrick"'
+    return 'nsd_stimuli.hdf5 is no readable HDF5 file'
 
 
 DAMAGES = {

@@ -17,7 +17,7 @@ from mmnfn.nsd.design import read_design
 from mmnfn.nsd.noise_ceiling import mixed_noise_ceiling
 from mmnfn.nsd.preparation import prepare_subject
 from mmnfn.nsd.release import ROI_CLASSES, parse_subjects
-from mmnfn.nsd.voxels import select_voxels
+from mmnfn.nsd.release import select_voxels
 
 
 @pytest.fixture(scope='module')
@@ -187,7 +187,7 @@ def test_an_unfinished_store_is_refused(store, tmp_path):
     path = tmp_path / 'subj01.h5'
     shutil.copy(store / 'subj01.h5', path)
     with h5py.File(path, 'a') as file:
-        del file.attrs['complete']
+        file.attrs['format_version'] = 1
     with pytest.raises(ValueError, match='not complete'):
         ROIStore(path)
     with pytest.raises(FileNotFoundError, match='subj03.h5'):
