@@ -60,7 +60,7 @@ def to_nifti(layout, subject):
 
 
 def write_tree(root, sessions=(3, 1), rois=ROI_VOXELS, seed=4):
-    """Write ``subj01`` and ``subj02``, their design and pictures.
+    """Write ``subj01`` and ``subj02``, their design and images.
 
     No subject has a VWFA-1. Among the voxels of a subject one has no data in session 1, one none at all, one saturates,
     and one never varies.
@@ -114,7 +114,8 @@ def save_design(layout, order, own, shared, **more):
     variables = dict(
         masterordering=order[None].astype(np.uint16), subjectim=own.astype(np.int32), sharedix=shared[None]
     )
-    scipy.io.savemat(layout.design_file, {k: v for k, v in dict(variables, **more).items() if v is not None})
+    content = {name: value for name, value in dict(variables, **more).items() if value is not None}
+    scipy.io.savemat(layout.design_file, content, do_compression=True)  # as NSD's, which gives it checksums
 
 
 def change_design(layout, **changes):
@@ -142,7 +143,7 @@ def read_voxels(path, places):
 
 
 def slow_store(root, subject, classes=CLASSES, sessions=None, normalization='train'):
-    """What the store of a subject must hold: name of the data set → values, and the attributes that are numbers.
+    """What the store of a subject must hold: name of the dataset → values, and the attributes that are numbers.
 
     Args:
         root: The release tree.
@@ -228,7 +229,7 @@ def difference(path, expected, tolerance=1e-5):
         names = []
         file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
         if {name for name in names if not name.startswith('trials/')} != set(expected):
-            return f'data sets {sorted(names)}'
+            return f'datasets {sorted(names)}'
         for name, values in expected.items():
             found = file[name][()]
             if found.shape != np.shape(values):
