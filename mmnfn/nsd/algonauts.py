@@ -10,17 +10,14 @@ import re
 from pathlib import Path
 from typing import List, NamedTuple, Optional, Sequence, Tuple, Union
 
-import cv2
 import numpy as np
 
 from mmnfn.utils import progress_bar
 
-from .files import existing
-from .hdf5 import write_attributes
-from .images import earlier_pictures, one_writer
-from .preparation import refuse_other_space
-from .release import ROI_CLASSES, ROI_LABELS, SUBJECT_SHAPES
-from .stim_info import read_stim_info
+from .design import read_stim_info
+from .images import write_image_store
+from .preparation import earlier_store
+from .release import ROI_CLASSES, ROI_LABELS, SUBJECT_SHAPES, existing
 from .store import StoreTables, atomic_h5
 from .surface import REMEDY, read_white_surface
 
@@ -273,7 +270,9 @@ def prepare(
         halves = [Hemisphere(Path(root), subject, name, fsaverage, test_data) for name in HEMISPHERES]
         paths.append(_write_store(Path(store), subject, image_id, images, halves, split or SplitRule(), progress))
     if image_size is not None:
-        paths.append(_write_images(Path(root), Path(store), subjects, image_size, progress))
+        files = {int(i): file for subject in subjects for i, file in zip(*find_images(root, subject))}
+        source = 'Algonauts 2023 training_images'
+        paths.append(write_image_store(store, files, image_size, lambda i: _read_image(files[i]), source, progress))
     return paths
 
 
@@ -287,7 +286,7 @@ def _write_store(
     progress: bool,
 ) -> Path:
     path = store / f'{subject}.h5'
-    refuse_other_space(path, 'fsaverage')
+    earlier_store(path, 'fsaverage')
     for half in halves:
         if len(half.responses) != len(images):
             raise ValueError(
@@ -332,27 +331,9 @@ def _write_store(
     return path
 
 
-def _write_images(root: Path, store: Path, subjects: Sequence[str], size: int, progress: bool) -> Path:
-    """Write the images of some subjects; images that an earlier call wrote stay."""
-    paths = {int(i): path for subject in subjects for i, path in zip(*find_images(root, subject))}
-    target, names, origin = store / f'images_{size}.h5', set(subjects), 'Algonauts 2023 training_images of '
-    with one_writer(store):
-        earlier, image_ids = earlier_pictures(target), sorted(paths)
-        if earlier is not None and str(earlier.source).startswith(origin):
-            names.update(earlier.source[len(origin) :].split(', '))
-            image_ids = sorted({*paths, *earlier.image_id.tolist()})
-        with atomic_h5(target, len(image_ids) * size * size * 3) as file:
-            images = file.create_dataset('images', (len(image_ids), size, size, 3), np.uint8)
-            for row, image_id in enumerate(progress_bar(image_ids, desc='images', unit='image', show=progress)):
-                images[row] = _read_image(paths[image_id], size) if image_id in paths else earlier[image_id]
-            file['image_id'] = np.asarray(image_ids, np.int64)
-            write_attributes(file, source=origin + ', '.join(sorted(names)))
-    return target
-
-
-def _read_image(path: Path, size: int) -> np.ndarray:
-    """Read an image as (size, size, 3) uint8 RGB."""
-    from PIL import Image  # needed here only; mmnfn.nsd works without it
+def _read_image(path: Path) -> np.ndarray:
+    """Read a square image as (S, S, 3) uint8 RGB."""
+    from PIL import Image  # the only place in mmnfn.nsd that needs Pillow
 
     try:
         with Image.open(path) as opened:
@@ -361,4 +342,4 @@ def _read_image(path: Path, size: int) -> np.ndarray:
         raise ValueError(f'{path} cannot be read as an image: {error}. {DOWNLOAD_AGAIN}') from error
     if image.shape[0] != image.shape[1]:
         raise ValueError(f"{path} is {image.shape[1]}x{image.shape[0]} pixels; NSD's images are square.")
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    return image

@@ -11,14 +11,19 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 
 import pandas as pd
 
-from .averaging import read_ncsnr
 from .betas import check_session
-from .design import read_design
+from .design import read_design, read_presentations, read_stim_info
 from .images import open_stimuli
-from .presentations import read_presentations
-from .release import BETA_VERSIONS, FULL_SESSIONS, ROI_CLASSES, SUBJECT_SHAPES, NSDLayout, parse_subjects
-from .stim_info import read_stim_info
-from .voxels import select_voxels
+from .preparation import read_ncsnr
+from .release import (
+    BETA_VERSIONS,
+    FULL_SESSIONS,
+    ROI_CLASSES,
+    SUBJECT_SHAPES,
+    NSDLayout,
+    parse_subjects,
+    select_voxels,
+)
 
 COCO_COLUMNS = ('nsdId', 'cocoId', 'cocoSplit')
 PRETRAINING_SUBJECTS = [f'subj{n:02d}' for n in range(1, 8)]
@@ -207,7 +212,7 @@ def _roi_store(report: Report, layout: NSDLayout, subject: str, rois: List[Found
         report.put(f'{version} images', subject, f'{len(test)}, {test.sum()} of them shared')
         report.put(f'{version} seen three times', subject, f'{thrice.sum()}, {(thrice & test).sum()} of them shared')
         report.put(f'{version} seen three times by all subjects', subject, shown.value.seen_by_all.sum())
-        file = layout.beta_dir(subject) / 'ncsnr.nii.gz'
+        file = layout.ncsnr_file(subject)
         if voxels is not None:
             files = [] if thrice.any() else [file]
             ncsnr = report.read(files, read_ncsnr, layout, subject, voxels, shown.value)

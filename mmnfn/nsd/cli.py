@@ -9,7 +9,8 @@ from typing import Optional, Sequence
 
 from . import algonauts, coco
 from .check import inspect
-from .preparation import NORMALIZATIONS, prepare
+from .design import NORMALIZATIONS
+from .preparation import prepare
 from .release import BETA_VERSIONS, ROI_CLASSES, NSDLayout, parse_subjects
 from .verification import verify_store
 
@@ -56,17 +57,11 @@ def run_prepare(parser: ArgumentParser, argv: Optional[Sequence[str]]) -> int:
     if args.image_size is not None and args.image_size < 16:
         raise ValueError(f'--image-size is {args.image_size}; it must be at least 16 pixels.')
     layout = NSDLayout(args.nsd_root, args.beta_version)
-    subjects = parse_subjects(args.subjects) if args.subjects else layout.subjects()
-    if not subjects:
-        raise FileNotFoundError(
-            f'{args.nsd_root} holds no {args.beta_version} betas of any subject. Choose another --beta-version, or '
-            'download nsddata_betas/.'
-        )
     before = {path: path.stat().st_ino for path in args.store.glob('*.h5')}
     paths = prepare(
         layout,
         args.store,
-        subjects,
+        args.subjects,
         args.image_size,
         args.workers,
         roi_classes=args.rois,
@@ -77,7 +72,7 @@ def run_prepare(parser: ArgumentParser, argv: Optional[Sequence[str]]) -> int:
     )
     for path in paths:
         print(f'{"kept" if before.get(path) == path.stat().st_ino else "wrote"} {path}')
-    for path in paths[: len(subjects)] if args.verify else ():
+    for path in (path for path in paths if args.verify and path.name.startswith('subj')):
         voxels, difference = verify_store(layout, path, args.verify)
         print(f'{path}: {voxels} voxels read again, largest difference {difference:.1e}')
     return 0

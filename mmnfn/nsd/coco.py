@@ -14,8 +14,8 @@ import pandas as pd
 
 from mmnfn.utils import atomic_write
 
-from .files import existing
-from .stim_info import COCO_SPLITS, read_stim_info
+from .design import COCO_SPLITS, read_stim_info
+from .release import existing
 
 DOWNLOAD = 'Download annotations_trainval2017.zip from cocodataset.org.'
 MAKE_IDS = 'Make it with tools/coco_nsd_overlap.py STIM_INFO --ids FILE.'

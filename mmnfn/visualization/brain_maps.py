@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmnfn.nsd.volumes import read_volume
+from mmnfn.nsd.release import read_volume
 from mmnfn.utils import atomic_write
 
 

@@ -161,7 +161,7 @@ def test_stores_of_nsd_are_not_replaced(tree, store, tmp_path):
 def test_images_are_averaged_and_keep_their_colours(tree, stores, tmp_path):
     images = StimulusImages(stores / 'images_32.h5')
     ids = sorted({*ROIStore(stores / 'subj01.h5').image_id, *ROIStore(stores / 'subj06.h5').image_id})
-    assert images.image_id.tolist() == ids and 'subj01, subj06' in images.source
+    assert images.image_id.tolist() == ids and 'Algonauts' in images.source
     make(tree, tmp_path, 'subj06', image_size=16)
     small = StimulusImages(tmp_path / 'images_16.h5')
     for found in (images, small):

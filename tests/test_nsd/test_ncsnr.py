@@ -67,7 +67,7 @@ def test_blocks_do_not_matter(tree, tmp_path, monkeypatch):
     without_map(tree)
     stores = []
     for size in (2048, 8, 24):
-        monkeypatch.setattr('mmnfn.nsd.averaging.VOXELS_PER_BLOCK', size)
+        monkeypatch.setattr('mmnfn.nsd.preparation.VOXELS_PER_BLOCK', size)
         monkeypatch.setattr('mmnfn.nsd.preparation.VOXELS_PER_BLOCK', size)
         stores.append(ROIStore(prepare_subject(tree, tmp_path / str(size), 'subj01', CLASSES, progress=False)))
     for store in stores[1:]:

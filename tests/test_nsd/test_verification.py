@@ -11,7 +11,6 @@ from nsd_damage import betas, cut, gone, group, hdf5, put, volume, write
 from nsd_tree import CLASSES, change_design, to_nifti
 
 from mmnfn.nsd import NSDLayout, ROIStore
-from mmnfn.nsd.hdf5 import digest, write_attributes
 from mmnfn.nsd.preparation import prepare_subject
 from mmnfn.nsd.verification import verify_store
 
