@@ -33,12 +33,12 @@ def write_tree(root, images=(40, 33), subjects=('subj01', 'subj06')):
                 np.save(masks / f'{hemisphere}.{name}_challenge_space.npy', mask)
         for row, image_id in enumerate(rng.choice(70, count, replace=False) + 12, 1):
             path = folder / f'train-{row:04d}_nsd-{image_id:05d}.png'
-            Image.fromarray(picture(image_id)).save(path)
+            Image.fromarray(pixels(image_id)).save(path)
     write_fsaverage(root / 'fsaverage')
     return root
 
 
-def picture(image_id):
+def pixels(image_id):
     """The (64, 64, 3) RGB image of an id, redder than it is blue."""
     values = np.random.default_rng(int(image_id)).integers(0, 128, (IMAGE_SIDE, IMAGE_SIDE, 3))
     return (values + [127, 60, 0]).astype(np.uint8)

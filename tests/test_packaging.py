@@ -17,7 +17,7 @@ import mmnfn
 ROOT = Path(__file__).resolve().parents[1]
 METAFILES = yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']
 SCIENTIFIC = ('numpy', 'h5py', 'nibabel', 'scipy', 'pandas', 'tqdm')
-THEIRS = ('python-dateutil', 'pytz', 'tzdata', 'six', 'packaging', 'importlib-resources', 'typing-extensions')
+THEIRS = ('python-dateutil', 'pytz', 'tzdata', 'six', 'packaging', 'importlib-resources', 'zipp', 'typing-extensions')
 
 
 @pytest.fixture(scope='module')

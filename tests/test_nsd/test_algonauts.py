@@ -15,7 +15,7 @@ from algonauts_tree import (
     change,
     image_dir,
     mask,
-    picture,
+    pixels,
     positions,
     responses,
     write_fsaverage,
@@ -166,7 +166,7 @@ def test_images_are_averaged_and_keep_their_colours(tree, stores, tmp_path):
     small = StimulusImages(tmp_path / 'images_16.h5')
     for found in (images, small):
         for i in found.image_id:
-            parts = picture(i).reshape(found.size, 64 // found.size, found.size, 64 // found.size, 3)
+            parts = pixels(i).reshape(found.size, 64 // found.size, found.size, 64 // found.size, 3)
             assert np.abs(found[i] - parts.mean((1, 3))).max() <= 0.51
 
 
@@ -266,7 +266,7 @@ def test_bad_input_is_named_and_nothing_is_left(copy, named, tmp_path):
 def test_bad_images_are_named_and_nothing_is_left(copy, tmp_path, content, named):
     path = next(image_dir(copy, 'subj06').glob('train-0002_*'))
     if content == 'wide':
-        Image.fromarray(picture(3)[:32]).save(path)
+        Image.fromarray(pixels(3)[:32]).save(path)
     else:
         path.write_bytes(path.read_bytes()[:-2000] if content == 'cut' else b'')
     with pytest.raises(ValueError, match=f'{path.name} .*{named}'):
