@@ -84,19 +84,13 @@ def _read_chunks(betas: h5py.Dataset, index: np.ndarray) -> np.ndarray:
 
 
 def _read_slabs(betas: h5py.Dataset, index: np.ndarray) -> np.ndarray:
-    """Read through HDF5: whole volumes trial by trial, or whole time series slice by slice, whatever cuts no chunk."""
+    """Read through HDF5: whole volumes, as many at a time as a chunk has trials, so that no chunk is read twice."""
     out = np.empty((len(index), TRIALS_PER_SESSION), np.int16)
     x, y, z = index.T
-    step_t, step_z = (betas.chunks or (1, 1))[:2]
-    if step_t < TRIALS_PER_SESSION:
-        for start in range(0, TRIALS_PER_SESSION, step_t):
-            part = slice(start, start + step_t)
-            out[:, part] = betas[part][:, z, y, x].T
-    else:
-        for start in range(0, betas.shape[1], step_z):
-            inside = np.flatnonzero((z >= start) & (z < start + step_z))
-            if inside.size:
-                out[inside] = betas[:, start : start + step_z][:, z[inside] - start, y[inside], x[inside]].T
+    step = betas.chunks[0] if betas.chunks else 1
+    for start in range(0, TRIALS_PER_SESSION, step):
+        part = slice(start, start + step)
+        out[:, part] = betas[part][:, z, y, x].T
     return out
 
 

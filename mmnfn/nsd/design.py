@@ -39,9 +39,6 @@ class Design(NamedTuple):
     def trials(self, subject: str, sessions: int) -> Tuple[np.ndarray, np.ndarray]:
         """Return the 73k id (0-based) of each trial of the first sessions, and whether its image is shared.
 
-        Returns:
-            (750·sessions,) int and (750·sessions,) bool.
-
         Raises:
             ValueError: If the design has no such subject or fewer sessions.
         """
@@ -95,7 +92,7 @@ def read_design(path: Path) -> Design:
         sharedix = mat['sharedix'].astype(np.int64).ravel() - 1
     except Exception as error:  # scipy raises many kinds for a damaged file
         raise ValueError(f'{path} cannot be read as the NSD design: {error!r}. Download it again.') from error
-    if own.ndim != 2 or not 1 <= len(own) <= len(SUBJECT_SHAPES) or not order.size or len(order) % TRIALS_PER_SESSION:
+    if own.ndim != 2 or len(own) > len(SUBJECT_SHAPES) or len(order) % TRIALS_PER_SESSION:
         raise ValueError(
             f'{path}: subjectim has shape {own.shape} and masterordering {order.size} entries; expected (subjects, '
             f'images) and a multiple of {TRIALS_PER_SESSION}. Download it again.'
@@ -196,11 +193,7 @@ def photographs(path: Path, image_id: np.ndarray, shared: np.ndarray) -> np.ndar
 
     Args:
         path: ``nsd_stim_info_merged.csv``.
-        image_id: (images,) 0-based 73k ids.
-        shared: 0-based 73k ids of the shared stimuli.
-
-    Returns:
-        (images,) 0-based 73k ids.
+        image_id: (images,) 0-based 73k ids, and shared: those of the shared stimuli.
 
     Raises:
         ValueError: If the table is damaged, or a shared stimulus and another one are of the same photograph.

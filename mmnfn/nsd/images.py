@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
-from typing import Callable, Iterable, Optional, Union
+from typing import Callable, Collection, Union
 
 import h5py
 import numpy as np
@@ -117,7 +116,7 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
 
 def write_image_store(
     store: Path,
-    image_ids: Iterable[int],
+    image_ids: Collection[int],
     size: int,
     read: Callable[[int], np.ndarray],
     source: str,
@@ -125,8 +124,8 @@ def write_image_store(
 ) -> Path:
     """Write ``images_<size>.h5``: resized images as memory-mappable uint8 (images, size, size, 3).
 
-    Images that an earlier call wrote there from the same source stay in it. Processes that write the same file wait
-    for each other.
+    Images that an earlier call wrote there from the same source stay in it, and processes that write there wait for
+    each other.
 
     Args:
         store: Folder to write into.
@@ -146,17 +145,14 @@ def write_image_store(
     path.parent.mkdir(parents=True, exist_ok=True)
     wanted = np.unique(list(image_ids))
     with lock(path, wait=True):
-        earlier, kept = _earlier_images(path), set()
-        if earlier is not None and earlier.source == source:
-            if not len(earlier.missing(wanted)):
-                return path
-            kept, wanted = set(earlier.image_id.tolist()), np.union1d(wanted, earlier.image_id)
-        elif earlier is not None and len(np.setdiff1d(earlier.image_id, wanted)):
-            warnings.warn(
-                f'{path} was made from another source ({earlier.source}): its images of other subjects are not kept. '
-                'Prepare those subjects again.',
-                stacklevel=2,
-            )
+        try:
+            earlier = StimulusImages(path)
+            kept = set(earlier.image_id.tolist()) if earlier.source == source else set()
+        except (FileNotFoundError, ValueError):  # nothing there, or of no use
+            kept = set()
+        if kept.issuperset(wanted.tolist()):
+            return path
+        wanted = np.union1d(wanted, sorted(kept)).astype(np.int64)
         with atomic_h5(path, len(wanted) * size * size * 3) as file:
             images = file.create_dataset('images', (len(wanted), size, size, 3), np.uint8)
             for row, image_id in enumerate(progress_bar(wanted.tolist(), desc='images', unit='image', show=progress)):
@@ -164,10 +160,3 @@ def write_image_store(
             file['image_id'] = wanted
             file.attrs['source'] = source
     return path
-
-
-def _earlier_images(path: Path) -> Optional[StimulusImages]:
-    try:
-        return StimulusImages(path)
-    except (FileNotFoundError, ValueError):  # nothing there, or of no use
-        return None

@@ -38,13 +38,6 @@ class Extraction:
     The name of a session's file ends with a digest of what it was made from (place in the tree, size and time of the
     beta file, the voxels), and the file gets its name when it is whole; so a killed run can go on with what it left.
 
-    Args:
-        layout: The release tree.
-        subject: ``'subj0N'``.
-        sessions: Sessions (1-based).
-        voxels: The voxels.
-        folder: The working folder.
-
     Raises:
         FileNotFoundError, ValueError: If a session's file is missing, or its header wrong.
     """
@@ -61,16 +54,7 @@ class Extraction:
             stale.unlink()
 
     def run(self, progress: bool = True, position: int = 0) -> None:
-        """Read the sessions that are missing.
-
-        Args:
-            progress: Show a progress bar.
-            position: Line of the terminal for the bar.
-
-        Raises:
-            ValueError: If a session is damaged, or a copy of another one.
-            OSError: If the disk is full.
-        """
+        """Read the sessions that are missing; ValueError if one is damaged, or a copy of another one."""
         name = f'{self.subject} reading'
         for session in progress_bar(self.sources, desc=name, unit='session', position=position, show=progress):
             if not self._files[session].exists():
@@ -113,7 +97,7 @@ def average_repeats(
         trials: Dataset (trials, V) that gets the single-trial responses, NaN where there is no data.
 
     Returns:
-        (images, block) float32 with 0 where there is no data at all.
+        (images, block) float32; 0 where there is no data at all.
     """
     total = np.zeros((len(shown.image_id), block.stop - block.start), np.float32)
     count = np.zeros(total.shape, np.uint8)
@@ -132,10 +116,7 @@ def average_repeats(
 
 
 def read_ncsnr(layout: NSDLayout, subject: str, voxels: Voxels, shown: Presentations) -> Optional[np.ndarray]:
-    """Read the ncsnr of the voxels from ``ncsnr.nii.gz``, or return None where that is absent and can be estimated.
-
-    Returns:
-        (V,) float32, NaN where it is not known.
+    """Read the (V,) float32 ncsnr of the voxels, or return None where the map is absent and can be estimated.
 
     Raises:
         ValueError: If the map is damaged, of another shape, NaN in all voxels, or in percent; or if it is absent and no

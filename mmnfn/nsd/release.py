@@ -98,17 +98,10 @@ class NSDLayout:
 
     def __init__(self, root: Union[str, Path], beta_version: str = 'b3'):
         self.root = Path(root)
-        existing(
-            self.root, 'NSD root folder', 'Give the folder that holds nsddata/, nsddata_betas/ and nsddata_stimuli/.'
-        )
-        existing(
-            self.root / 'nsddata', 'NSD root folder', f'{self.root} is no NSD release tree: it must hold nsddata/.'
-        )
+        remedy = f'{root} is no NSD release tree: it must hold nsddata/, nsddata_betas/ and nsddata_stimuli/.'
+        existing(self.root / 'nsddata', 'NSD root folder', remedy)
         if beta_version not in BETA_VERSIONS:
-            raise ValueError(
-                f'beta_version is {beta_version!r}; it must be one of {", ".join(BETA_VERSIONS)} '
-                '(b3 = betas_fithrf_GLMdenoise_RR).'
-            )
+            raise ValueError(f'beta_version is {beta_version!r}; it must be one of {", ".join(BETA_VERSIONS)}.')
         self.beta_version = beta_version
 
     @staticmethod
@@ -222,8 +215,7 @@ class NSDLayout:
             (X, Y, Z) int: −1 not cortex, 0 no label, k label; and (4, 4) voxel → mm.
 
         Raises:
-            ValueError: If the class is unknown, or the file does not hold labels of the table.
-            FileNotFoundError: If a file is missing.
+            FileNotFoundError, ValueError: If the class is unknown, or a file is missing or not what it should be.
         """
         known = sorted({*ROI_CLASSES, *self.roi_classes(subject)})
         if roi_class not in known:

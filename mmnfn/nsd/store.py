@@ -68,9 +68,6 @@ def atomic_h5(path: Path, size: int = 0) -> Iterator[h5py.File]:
     Args:
         path: The file.
         size: Bytes of its large datasets.
-
-    Yields:
-        The open file.
     """
     with atomic_write(path, size + TABLES_BYTES) as temporary, h5py.File(temporary, 'w') as file:
         file.attrs['format_version'] = FORMAT_VERSION
