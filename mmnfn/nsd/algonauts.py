@@ -298,7 +298,9 @@ def _write_store(
         raise ValueError(f'no vertex of {subject} has a label of {", ".join(ROI_CLASSES)}. {DOWNLOAD_AGAIN}')
     rows = np.argsort(image_id)
     is_test = split.is_test(image_id[rows])
-    sources = [file for half in halves for file in half.sources] + [split.stim_info] * (split.stim_info is not None)
+    sources = [file for half in halves for file in half.sources]
+    if split.stim_info is not None:
+        sources.append(split.stim_info)
     tables = StoreTables(
         subject=subject,
         image_id=image_id[rows],

@@ -1,6 +1,6 @@
-"""Find out what a release tree holds, what is missing, and what can be done with it.
+"""Check a release tree, and a store against the release it was made from.
 
-The verdicts come from the readers that the preparation uses; of the session files only the headers are read.
+The verdicts on a tree come from the readers that the preparation uses; of the session files only the headers are read.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ import warnings
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
+import h5py
+import nibabel as nib
+import numpy as np
 import pandas as pd
 
 from .betas import check_session
@@ -16,14 +19,18 @@ from .design import read_design, read_presentations, read_stim_info
 from .images import open_stimuli
 from .preparation import read_ncsnr
 from .release import (
+    BETA_SCALE,
     BETA_VERSIONS,
     FULL_SESSIONS,
     ROI_CLASSES,
     SUBJECT_SHAPES,
+    TRIALS_PER_SESSION,
     NSDLayout,
     parse_subjects,
+    read_volume,
     select_voxels,
 )
+from .store import ROIStore
 
 TOLERANCE = {'float32': 2e-4, 'float16': 4e-3}
 COCO_COLUMNS = ('nsdId', 'cocoId', 'cocoSplit')
@@ -118,11 +125,13 @@ class Report:
         lines = [f'What is in {self.root}', table, *(f'{name}: {found}' for name, found in self.common.items())]
         lines += ['', 'What can be done']
         for use in self.uses:
-            of = f' ({use.of})' if use.of else ''
-            lines.append(f'{"yes" if use.possible else "no":<4}{use.name}{of}{": " * bool(use.reason)}{use.reason}')
+            line = f'{"yes" if use.possible else "no":<4}{use.name}'
+            line += f' ({use.of})' if use.of else ''
+            lines.append(line + (f': {use.reason}' if use.reason else ''))
             lines += [f'      download {file}' for file in use.missing]
         for title, found in (('Problems', self.problems), ('Notes', self.notes)):
-            lines += ['', title] * bool(found) + [f'{number}. {text}' for number, text in enumerate(found, 1)]
+            if found:
+                lines += ['', title, *(f'{number}. {text}' for number, text in enumerate(found, 1))]
         return '\n'.join(lines)
 
 
@@ -164,12 +173,14 @@ def inspect(
     for layout in layouts:
         version = layout.beta_version
         made = [name for name in names if _roi_store(report, layout, name, voxels[name], design)]
-        how = f'set subjects = {[int(name[4:]) for name in made]} in configs/_base_/datasets/nsd.py'
-        stores = Found(None, '' if made else 'no ROI store can be made')
-        report.judge('pretraining and retrieval', version, [stimuli, stores], how * (made[:7] != PRETRAINING_SUBJECTS))
-        how = 'set the held-out subject in configs/_base_/datasets/nsd_encoding.py'
-        stores = Found(None, '' if len(made) > 1 else 'it needs ROI stores of two subjects')
-        report.judge('encoding of a held-out subject', version, [stimuli, stores], how * (HELD_OUT_SUBJECT not in made))
+        stores, how = Found(None, '' if made else 'no ROI store can be made'), ''
+        if made[:7] != PRETRAINING_SUBJECTS:
+            how = f'set subjects = {[int(name[4:]) for name in made]} in configs/_base_/datasets/nsd.py'
+        report.judge('pretraining and retrieval', version, [stimuli, stores], how)
+        stores, how = Found(None, '' if len(made) > 1 else 'it needs ROI stores of two subjects'), ''
+        if HELD_OUT_SUBJECT not in made:
+            how = 'set the held-out subject in configs/_base_/datasets/nsd_encoding.py'
+        report.judge('encoding of a held-out subject', version, [stimuli, stores], how)
     captions = 'captions also need annotations_trainval2017.zip from cocodataset.org'
     report.judge('COCO overlap and captions', '', [table], captions)
     return report
@@ -185,7 +196,7 @@ def _voxels(report: Report, layout: NSDLayout, subject: str) -> List[Found]:
         if not part.reason:
             labels, part = part.value[0], Found(part.value[0].shape)
             absent = [label for k, label in layout.labels(subject, name).items() if not (labels == k).any()]
-            cell = f'{(labels > 0).sum()} voxels' + f', no {", ".join(absent)}' * bool(absent)
+            cell = f'{(labels > 0).sum()} voxels' + (f', no {", ".join(absent)}' if absent else '')
         report.put(name, subject, cell)
         parts.append(part)
     if any(part.reason for part in parts):

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Optional, Sequence
 
 from . import algonauts, coco
-from .check import inspect
+from .check import inspect, verify_store
 from .design import NORMALIZATIONS
 from .preparation import prepare
 from .release import BETA_VERSIONS, ROI_CLASSES, NSDLayout, parse_subjects
-from .verification import verify_store
 
 
 def run_inspect(parser: ArgumentParser, argv: Optional[Sequence[str]]) -> int:

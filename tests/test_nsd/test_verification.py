@@ -9,8 +9,8 @@ from nsd_damage import betas, gone, put, volume
 from nsd_tree import CLASSES, change_design, to_nifti
 
 from mmnfn.nsd import NSDLayout, ROIStore
+from mmnfn.nsd.check import verify_store
 from mmnfn.nsd.preparation import prepare_subject
-from mmnfn.nsd.verification import verify_store
 
 
 @pytest.fixture(scope='module')
