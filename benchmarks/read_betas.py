@@ -36,8 +36,7 @@ def fastest(function, times):
 
 def measure_memory(root: Path, store: Path) -> None:
     """Print the memory for making a store, in MB above the imported libraries, and the seconds."""
-    from mmnfn.nsd.extraction import Extraction
-    from mmnfn.nsd.preparation import prepare_subject
+    from mmnfn.nsd.preparation import Extraction, prepare_subject
 
     Extraction._refuse_copy = lambda *_: None  # all sessions here are links to one file
     before, start = peak_memory(), time.perf_counter()

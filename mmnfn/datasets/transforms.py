@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 
-from mmnfn.nsd.captions import captions_by_image
+from mmnfn.nsd.coco import captions_by_image
 from mmnfn.registry import FUNCTIONS, TRANSFORMS
 
 
@@ -60,7 +60,7 @@ class LoadCaption(BaseTransform):
         random: Draw one of the image's captions each time; False takes the first.
 
     Raises:
-        FileNotFoundError, ValueError: See :func:`mmnfn.nsd.captions.captions_by_image`, when a dataset is built with it
+        FileNotFoundError, ValueError: See :func:`mmnfn.nsd.coco.captions_by_image`, when a dataset is built with it
             or at the first sample.
     """
 

@@ -17,7 +17,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmnfn.datasets.loading import LoadImageFromFile, LoadLabelMap
-from mmnfn.nsd.coco_json import read_instances, require_masks
+from mmnfn.nsd.coco import read_instances, require_masks
 
 from .cfg_options import LOADERS, is_first_of_machine, walk, walk_dicts
 

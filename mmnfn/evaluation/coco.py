@@ -16,8 +16,7 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmnfn.nsd.coco_json import read_instances, require_masks
-from mmnfn.nsd.coco_overlap import read_nsd_images
+from mmnfn.nsd.coco import read_instances, read_nsd_images, require_masks
 from mmnfn.registry import METRICS
 from mmnfn.utils import listed
 

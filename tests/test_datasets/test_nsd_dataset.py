@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader
 
 from mmnfn.datasets import NSDDataset, SubjectBatchSampler, collate_subject_batch
 from mmnfn.nsd import ROI_CLASSES, ROIStore, StimulusImages
-from mmnfn.nsd.hdf5 import digest, write_attributes
 from mmnfn.nsd.store import atomic_h5
 
 
@@ -89,7 +88,6 @@ def crops(store, tmp_path_factory):
         own = ROIStore(path)
         with h5py.File(path, 'a') as file:
             file['photo_id'] = own.image_id // 6 * 6 + (own.split == 'test') * 100_000
-            write_attributes(file, digest=digest(file))
     return folder
 
 
@@ -248,8 +246,7 @@ def test_stores_that_do_not_belong_together_are_refused(twins, tmp_path):
     other.unlink()
     shutil.copy(twins / 'subj02.h5', other)
     with h5py.File(other, 'a') as file:
-        write_attributes(file, normalization='none')
-        write_attributes(file, digest=digest(file))
+        file.attrs['normalization'] = 'none'
     with pytest.raises(ValueError, match="normalization of .*subj01.h5 is 'train', and of .*subj02.h5 'none'"):
         make_dataset(tmp_path)
 

@@ -1,6 +1,5 @@
 """Files that are replaced as a whole, or not at all."""
 
-import json
 import pickle
 import resource
 
@@ -12,7 +11,6 @@ from mmengine.evaluator import DumpResults
 from mmnfn.disk import NoRoom, explained, full_disk_named, no_room
 from mmnfn.engine.predictions import WholeDump, write_metrics
 from mmnfn.engine.whole_file import WholeFileBackend, save_whole
-from mmnfn.nsd.coco_json import write_json
 from mmnfn.utils import atomic_write
 
 
@@ -33,7 +31,6 @@ WRITERS = dict(
     text=(write_text, 'a.txt', lambda path: path.read_text()),
     torch=(save_whole, 'a.pth', torch.load),
     checkpoint=(lambda content, path: WholeFileBackend().put(pickle.dumps(content), path), 'a.pth', None),
-    json=(lambda content, path: write_json(content, path, True), 'a.json', lambda path: json.loads(path.read_text())),
     metrics=(lambda content, path: write_metrics(dict(all=content), str(path)), 'a.json', None),
     yaml=(lambda content, path: write_metrics(dict(all=content), str(path)), 'a.yaml', None),
     dump=(dump, 'a.pkl', lambda path: pickle.loads(path.read_bytes())),

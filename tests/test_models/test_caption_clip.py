@@ -12,7 +12,7 @@ from torch import nn
 
 from mmnfn.datasets import LoadCaption, NSDDataset, PackNSDInputs, collate_subject_batch, transforms
 from mmnfn.models import CaptionCLIP
-from mmnfn.nsd.captions import captions_by_image
+from mmnfn.nsd.coco import captions_by_image
 from mmnfn.registry import MODELS
 
 pytest.importorskip('open_clip')
