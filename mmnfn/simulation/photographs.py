@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from pycocotools.coco import COCO
 
-from mmnfn.nsd.coco_json import read_instances
+from mmnfn.nsd.coco import read_instances
 
 from .scenes import CLASSES, Instance, Scene
 
