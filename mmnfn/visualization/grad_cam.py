@@ -73,9 +73,7 @@ def as_map(activations: Tensor) -> Tensor:
         ValueError: The tokens do not form a square.
     """
     if not isinstance(activations, Tensor):
-        raise ValueError(
-            f'layer: its output is a {type(activations).__name__} and no tensor; choose a layer within it.'
-        )
+        raise ValueError(f'layer: it returns {type(activations).__name__} and no tensor; choose a layer within it.')
     if activations.dim() == 4:
         return activations
     side = math.isqrt(activations.shape[1])
