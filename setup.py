@@ -102,6 +102,7 @@ setup(
         'psutil',
         'pycocotools',
         'rich',
+        'safetensors',
         'scipy',
         'tqdm',
     ],

@@ -8,8 +8,6 @@ from typing import Any, BinaryIO, Dict, Tuple, Union
 
 import numpy as np
 
-from mmnfn.engine.inert_pickle import InertUnpickler, StandIn
-
 from .files import existing
 
 ALLOWED = {
@@ -21,25 +19,16 @@ ALLOWED = {
 """What the pickle of an array of plain Python objects names."""
 
 
-class _Array(StandIn):
-    """Takes the place of a NumPy object: it keeps what the pickle says of it, so that not even NumPy's code runs."""
-
-    state: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class _ArrayUnpickler(InertUnpickler):
+class _ArrayUnpickler(pickle.Unpickler):
     """Refuses everything that the pickle of an array does not name."""
 
-    def known(self, module: str, name: str) -> type:
-        """A stand-in for an allowed name; UnpicklingError for any other."""
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what an allowed name stands for."""
         if (module, name) not in ALLOWED:
             raise pickle.UnpicklingError(
                 f'it asks for {module}.{name}, which a dictionary of plain objects does not need'
             )
-        return _Array
+        return super().find_class(module, name)
 
 
 def load_pickled_dict(path: Union[str, Path], what: str) -> Dict:
@@ -63,12 +52,12 @@ def load_pickled_dict(path: Union[str, Path], what: str) -> Dict:
             if shape != () or dtype != np.dtype(object):
                 raise ValueError(f'it holds an array of {dtype}, shape {shape}, and no dictionary')
             array = _ArrayUnpickler(file).load()
-        _, shape, _, _, content = array.state  # version, shape, dtype, order, list of the objects
-        if shape != () or not isinstance(content, list) or len(content) != 1 or not isinstance(content[0], dict):
+        content = array.item()
+        if not isinstance(content, dict):
             raise ValueError('it holds something else than one dictionary')
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise ValueError(f'{path} ({what}) is refused: {error}. Download it again from its source.') from error
-    return content[0]
+    return content
 
 
 def _read_header(file: BinaryIO) -> Tuple[Tuple[int, ...], np.dtype]:

@@ -12,8 +12,8 @@ revision), published/pretrain_nsd.py and published/metafile.yml. Then, anywhere:
 import argparse
 import sys
 
+from mmnfn.apis.publish import publish
 from mmnfn.engine import run_config
-from mmnfn.engine.publish import publish
 
 
 def parse_args(argv=None):
