@@ -163,19 +163,9 @@ def read_checkpoint(path: Union[str, Path], argument: str = 'CHECKPOINT') -> Che
         )
     with open(path, 'rb') as file:
         start = file.read(512)
-    found = _other_kind(path, start)
-    if found:
-        raise ValueError(f'{argument}: {path} is not a checkpoint: {found}.')
     try:
-        if start[8:9] == b'{':
-            content = read_safetensors(path)
-        else:
-            if start.startswith(b'PK'):  # torch.load passes over the checksums
-                with zipfile.ZipFile(path) as archive:
-                    damaged = archive.testzip()
-                if damaged:
-                    raise zipfile.BadZipFile(f'the checksum of {damaged} is wrong')
-            content = torch_load(path)
+        _refuse_other_kinds(path, start)
+        content = read_safetensors(path) if start[8:9] == b'{' else torch_load(path)
     except ForeignName as error:
         raise ValueError(
             f'{argument}: {path} would import {error} when it is opened, which no weights need: it can run code. Ask '
@@ -183,27 +173,29 @@ def read_checkpoint(path: Union[str, Path], argument: str = 'CHECKPOINT') -> Che
         ) from error
     except Exception as error:  # a damaged file raises nearly anything
         raise ValueError(
-            f'{argument}: {path} is damaged, and cannot be read ({type(error).__name__}: {error}). Copy or '
+            f'{argument}: {path} is no checkpoint, or a damaged one ({type(error).__name__}: {error}). Copy or '
             'download it again, or take an earlier checkpoint.'
         ) from error
     return Checkpoint.of(content, path, argument)
 
 
-def _other_kind(path: str, start: bytes) -> Optional[str]:
-    """Tell by its first bytes what a file is instead of a checkpoint; None if it may be one."""
+def _refuse_other_kinds(path: str, start: bytes) -> None:
+    """Raise ValueError where a file is no checkpoint by its first bytes, or an archive with a wrong checksum."""
     if not start:
-        return 'it is empty'
+        raise ValueError('it is empty')
     if start.startswith(b'version https://git-lfs'):
-        return 'it is a pointer of Git LFS; fetch the file itself (git lfs pull)'
+        raise ValueError('it is a pointer of Git LFS; fetch the file itself with git lfs pull')
     if start.lstrip()[:1] in (b'<', b'{'):
-        return 'it is a text; was a web page downloaded in its place?'
+        raise ValueError('it is a text; was a web page downloaded in its place?')
     if start.startswith(b'PK'):
         if not zipfile.is_zipfile(path):
-            return 'it is cut off; copy or download it again'
+            raise ValueError('it is cut off')
         with zipfile.ZipFile(path) as archive:
             if any(name.endswith('/constants.pkl') for name in archive.namelist()):
-                return 'it is a TorchScript program; save the state_dict of the model instead'
-    return None
+                raise ValueError('it is a TorchScript program; save the state_dict of the model instead')
+            damaged = archive.testzip()  # torch.load passes over the checksums
+            if damaged:
+                raise ValueError(f'the checksum of {damaged} is wrong')
 
 
 def non_finite(state_dict: Mapping[str, Tensor]) -> List[str]:

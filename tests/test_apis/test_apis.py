@@ -13,10 +13,10 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmnfn.apis import BrainImageRetriever, get_model, rank
-from mmnfn.apis.images import read_image
+from mmnfn.apis.retriever import read_image
 from mmnfn.datasets import NSDDataset, collate_subject_batch, subject_geometry
 from mmnfn.datasets.transforms import PackNSDInputs
-from mmnfn.engine import export
+from mmnfn.engine.checkpoint import export_checkpoint
 from mmnfn.nsd import ROIStore
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,7 +77,7 @@ def test_checkpoint_that_does_not_fit_is_refused(config, checkpoint, tmp_path):
     ):
         get_model(other, checkpoint)
     exported = str(tmp_path / 'backbone.pth')
-    export.export_checkpoint(str(checkpoint), exported)
+    export_checkpoint(str(checkpoint), exported)
     with pytest.raises(ValueError, match='does not load into the model: it lacks .*neck'):
         get_model(config, exported)
     with pytest.raises(FileNotFoundError, match='nothing.pth'):
@@ -89,7 +89,7 @@ def test_checkpoint_that_does_not_fit_is_refused(config, checkpoint, tmp_path):
 def test_an_exported_backbone_fits_the_encoding_config(checkpoint, tmp_path, retriever):
     """All of it, but for the norms of stages that pretraining did not use."""
     exported = str(tmp_path / 'backbone.pth')
-    export.export_checkpoint(str(checkpoint), exported)
+    export_checkpoint(str(checkpoint), exported)
     model = get_model(ROOT / 'configs/demo/encoding.py', exported)
     own = retriever.model.backbone.state_dict()
     assert all(torch.equal(value, own[key]) for key, value in model.backbone.state_dict().items() if key in own)
@@ -181,7 +181,7 @@ def test_wrong_arguments_are_named(retriever, store, config, tmp_path):
         retriever.embed_responses(np.zeros((2, 5)), roi_store)
     spoiled = roi_store.responses[:3].copy()
     spoiled[2] = np.nan
-    with pytest.raises(ValueError, match='NaN or infinite among 2…2'):
+    with pytest.raises(ValueError, match='hold NaN or infinite values; set'):
         retriever.embed_responses(spoiled, roi_store)
     without = Config(config.to_dict())
     for loader in (without.train_dataloader, without.val_dataloader, without.test_dataloader):
@@ -198,8 +198,6 @@ def test_ranking_is_by_cosine_and_ties_stay_in_order():
     assert BrainImageRetriever.rank(gallery[2], gallery, top=1).index.tolist() == [[2]]
     with pytest.raises(ValueError, match='D=2.*D=3'):
         rank(gallery, np.zeros((1, 3)))
-    with pytest.raises(ValueError, match='top is 0'):
-        rank(gallery, gallery, top=0)
 
 
 def test_import_of_mmnfn_is_light():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmnfn.engine.export import export_random
+from mmnfn.engine.checkpoint import export_random
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 TOOL = 'model_converters/check_checkpoint'
@@ -51,4 +51,4 @@ def test_unreadable_files(run, tmp_path):
     torch.save(dict(state_dict={'a': torch.ones(1)}), tmp_path / 'cut.pth')
     (tmp_path / 'cut.pth').write_bytes((tmp_path / 'cut.pth').read_bytes()[:-100])
     code, out, err = run(TOOL, config, tmp_path / 'cut.pth')
-    assert code == 2 and out == '' and 'cut.pth is not a checkpoint: it is cut off' in err
+    assert code == 2 and out == '' and 'cut.pth is no checkpoint' in err and 'it is cut off' in err

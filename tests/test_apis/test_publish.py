@@ -13,8 +13,8 @@ from mmengine.config import Config
 
 import mmnfn
 from mmnfn.apis import get_model
+from mmnfn.apis.publish import publish
 from mmnfn.engine.provenance import source_revision
-from mmnfn.engine.publish import publish
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs/demo/pretrain.py'
@@ -136,7 +136,7 @@ def test_mmpretrain_lists_what_is_published_and_what_is_shipped(trained, tmp_pat
         ModelHub._models_dict.update(before)
 
 
-def test_bad_input_is_named_and_writes_nothing(trained, tmp_path):
+def test_bad_input_is_named_and_nothing_written(trained, tmp_path):
     out = tmp_path / 'out'
     with pytest.raises(ValueError, match="--name: 'a/b' is no name for a file"):
         publish(str(trained[0]), str(out), name='a/b')
@@ -144,11 +144,6 @@ def test_bad_input_is_named_and_writes_nothing(trained, tmp_path):
     with pytest.raises(ValueError, match='bare.pth does not say which config it is of'):
         publish(str(tmp_path / 'bare.pth'), str(out))
     assert not out.exists()
-    out.mkdir()
-    (out / 'metafile.yml').write_text('- 1')
-    with pytest.raises(ValueError, match='metafile.yml is no model index'):
-        publish(str(trained[0]), str(out))
-    assert [p.name for p in out.iterdir()] == ['metafile.yml']
 
 
 def test_revision_is_gits():
