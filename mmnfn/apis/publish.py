@@ -6,7 +6,7 @@ import hashlib
 import re
 import time
 from pathlib import Path
-from typing import Any, Dict, Mapping, NamedTuple, Optional
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 import yaml
 
@@ -24,31 +24,17 @@ COLLECTION = dict(
 )
 
 
-class Published(NamedTuple):
-    """What publishing wrote.
-
-    Attributes:
-        weights: ``NAME_YYYYMMDD-sha8.pth``: ``state_dict`` and plain ``meta``, loadable with ``weights_only=True``.
-        config: ``NAME.py``, the run's config as one file.
-        index: ``metafile.yml`` of the folder, with an entry of this model.
-    """
-
-    weights: Path
-    config: Path
-    index: Path
-
-
-def publish(path: str, out: str, name: Optional[str] = None, url: Optional[str] = None) -> Published:
+def publish(path: str, out: str, name: Optional[str] = None) -> Tuple[Path, Path, Path]:
     """Publish a training checkpoint into a folder that can be handed on.
 
     Args:
         path: Checkpoint written by ``tools/train.py``; nothing in it is run.
         out: Folder; other models in it stay, and one of the same name is replaced in its ``metafile.yml``.
-        name: Of the model; None for the name of the checkpoint's folder, e.g. ``pretrain_nsd``.
-        url: Where the folder will be on the web, for the entry's ``Weights``; None for a path beside the metafile.
+        name: The model's; None for the name of the checkpoint's folder, e.g. ``pretrain_nsd``.
 
     Returns:
-        The files.
+        The weights, ``NAME_YYYYMMDD-sha8.pth``: ``state_dict`` and plain ``meta``, loadable with ``weights_only=True``;
+        the run's config as one file, ``NAME.py``; the folder's ``metafile.yml``, with an entry of this model.
 
     Raises:
         FileNotFoundError, ValueError: There is no such checkpoint, it has no config, or the name will not do.
@@ -77,12 +63,11 @@ def publish(path: str, out: str, name: Optional[str] = None, url: Optional[str] 
     config = Path(out) / f'{name}.py'
     with atomic_write(config) as file:
         file.write_text(text, 'utf-8')
-    place = weights.name if url is None else f'{url.rstrip("/")}/{weights.name}'
     models = [model for model in entries['Models'] or [] if model['Name'] != name]
-    models.append(_entry(name, config.name, place, cfg, meta))
+    models.append(_entry(name, config.name, weights.name, cfg, meta))
     with atomic_write(index) as file:
         file.write_text(yaml.safe_dump(dict(entries, Models=models), sort_keys=False), 'utf-8')
-    return Published(weights, config, index)
+    return weights, config, index
 
 
 def _entry(name: str, config: str, weights: str, cfg: Mapping, meta: Mapping) -> Dict[str, Any]:

@@ -115,16 +115,7 @@ class Checkpoint(NamedTuple):
 
     @classmethod
     def of(cls, content: Any, path: str, argument: str = 'CHECKPOINT') -> Checkpoint:
-        """Find weights and metadata in the content of a file.
-
-        Args:
-            content: What is in the file.
-            path: The file.
-            argument: What the user gave the path as, for errors.
-
-        Raises:
-            ValueError: There are no weights, or some are NaN or infinite.
-        """
+        """Find weights and metadata in the content of a file; ValueError if there are none, or some are not finite."""
         content = content if isinstance(content, Mapping) else {}
         container = next((name for name in CONTAINERS if isinstance(content.get(name), Mapping)), '')
         state = content[container] if container else content
@@ -216,16 +207,9 @@ def read_safetensors(path: str, map_location: Any = 'cpu') -> Dict[str, Any]:
 
 
 def local_copy(path: str) -> Optional[str]:
-    """Return where a checkpoint is on this machine; a web address is downloaded to where MMEngine's loader looks.
+    """Return where a checkpoint is on this machine, or None for addresses such as ``open-mmlab://`` and ``s3://``.
 
-    Args:
-        path: A local path or an address.
-
-    Returns:
-        The local path, or None for other kinds of addresses (``open-mmlab://``, ``s3://`` …).
-
-    Raises:
-        ValueError: It cannot be downloaded.
+    A web address is downloaded to where MMEngine's loader looks for it; ValueError if that fails.
     """
     if not path.startswith(('http://', 'https://')):
         return None if '://' in path else path
@@ -293,9 +277,6 @@ def atomic_save(content: Dict[str, Any], *paths: Union[str, Path]) -> None:
     """Save a checkpoint to one or more files, each of which is replaced as a whole.
 
     A path that ends in ``.safetensors`` gets ``state_dict`` in that format, with ``meta`` as JSON in its metadata.
-
-    Raises:
-        OSError: The disk is full.
     """
     for path in paths:
         if str(path).endswith('.safetensors'):
@@ -385,7 +366,7 @@ def export_checkpoint(path: str, out: str, prefix: str = PREFIX) -> Dict[str, An
     """Export the backbone of a training checkpoint.
 
     Args:
-        path: A checkpoint.
+        path: A checkpoint of any kind that :func:`read_checkpoint` reads.
         out: The export, ``.pth`` or ``.safetensors``.
         prefix: Where the backbone is in the model.
 
@@ -410,9 +391,6 @@ def export_random(cfg: Config, out: str, seed: int = 0) -> Dict[str, Any]:
 
     Returns:
         The metadata written.
-
-    Raises:
-        ValueError: The config's model has no backbone.
     """
     backbone = dict(backbone_config(cfg))
     if not backbone:

@@ -65,7 +65,6 @@ class LoadAudit(NamedTuple):
         path: The file.
         rows: One for each tensor of the module, in its order; tensors that are computed only where the file has them.
         left_over: Keys of the file that belong to the module and have no place in it.
-        others: Keys of the file that belong to something else, counted by their first part.
         problem: What is wrong and what helps; None if every weight came from the file.
     """
 
@@ -73,7 +72,6 @@ class LoadAudit(NamedTuple):
     path: str
     rows: Tuple[Row, ...]
     left_over: Tuple[str, ...]
-    others: Dict[str, int]
     problem: Optional[str] = None
 
     def keys(self, status: str) -> List[str]:
@@ -103,9 +101,6 @@ class LoadAudit(NamedTuple):
         text = ['  <- '.join(map(str.ljust, line[:3], widths)) + f'  {line[3]}' for line in lines]
         if self.left_over:
             text.append(f'in the file and without a place in the {self.name}: {", ".join(self.left_over)}')
-        if self.others:
-            counts = ', '.join(f'{name} ({count})' for name, count in self.others.items())
-            text.append(f'in the file for other parts: {counts}')
         return '\n'.join([*map(str.rstrip, text), self.summary()])
 
 
@@ -175,16 +170,15 @@ def audit_load(
         rows.append(Row(key, source, shape, file_shape, status))
 
     tops = {key.partition('.')[0] for key in own}
-    left_over, others = [], Counter()
-    for key, (source, _) in names.items():
-        rest = key[len(found) :]
-        if key.startswith(found) and rest in own or COMPUTED.fullmatch(key):
-            continue
-        if key.startswith(found) and rest.partition('.')[0] in tops and not STAGE_NORM.fullmatch(rest):
-            left_over.append(source)
-        else:
-            others[source.partition('.')[0]] += 1
-    audit = LoadAudit(name, checkpoint.path, tuple(rows), tuple(left_over), dict(others))
+    left_over = tuple(
+        source
+        for key, (source, _) in inside.items()
+        if key not in own
+        and key.partition('.')[0] in tops
+        and not COMPUTED.fullmatch(key)
+        and not STAGE_NORM.fullmatch(key)
+    )
+    audit = LoadAudit(name, checkpoint.path, tuple(rows), left_over)
     problem = _wrong_names(audit, module, checkpoint, declared or '', found) or _wrong_weights(
         audit, module, checkpoint, found
     )

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import cv2
@@ -25,7 +24,7 @@ ROIS = ('streams', 'floc-faces')
 
 @pytest.fixture(scope='module')
 def config(store):
-    """A small NeuroFusionNet on the micro Swin, for the pictures of 32 pixels of the test store."""
+    """A small NeuroFusionNet on the micro Swin, for the images of 32 pixels of the test store."""
     cfg = Config.fromfile(ROOT / 'configs/demo/pretrain.py')
     cfg.model.fmri_encoder.update(roi_names=ROIS, embed_dims=16, out_dims=24, kernel_size=8, stride=4)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
@@ -103,8 +102,7 @@ def test_embeddings_are_those_of_the_test_loop(retriever, dataset, store):
     with torch.no_grad():
         batch = retriever.model.data_preprocessor(collate_subject_batch(samples))
         expected = retriever.model(**batch, mode='predict')
-    pictures = [sample['inputs'].permute(1, 2, 0).numpy() for sample in samples]
-    images = retriever.embed_images(pictures)
+    images = retriever.embed_images([sample['inputs'].permute(1, 2, 0).numpy() for sample in samples])
     np.testing.assert_allclose(images, np.stack([e.image_embedding.numpy() for e in expected]), atol=1e-5)
     assert np.abs(images[0] - images[1]).max() > 1e-3
     brains = retriever.embed_responses(batch['responses'].numpy(), samples[0]['geometry'])
@@ -134,7 +132,7 @@ def test_voxels_are_arranged_as_in_training(config, store):
 
 
 def test_every_kind_of_image(retriever, tmp_path):
-    """A file, an array and a PIL image of the same picture, which is wider than high and larger than the model's."""
+    """A file, an array and a PIL image of the same image, which is wider than high and larger than the model's."""
     wide = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
     Image.fromarray(wide).save(tmp_path / 'wide.png')
     square = cv2.resize(wide[:, 16:64], (32, 32), interpolation=cv2.INTER_AREA)
@@ -153,7 +151,7 @@ def test_every_kind_of_image(retriever, tmp_path):
     assert retriever.embed_images([]).shape == (0, 24)
 
 
-def test_pictures_of_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
+def test_images_of_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
     grey = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / 'deep.png')
     assert (read_image(tmp_path / 'deep.png') == grey[:, :, None]).all()
@@ -165,13 +163,9 @@ def test_pictures_of_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
 def test_wrong_arguments_are_named(retriever, store, config, tmp_path):
     roi_store = ROIStore(store / 'subj01.h5')
     (tmp_path / 'text.jpg').write_text('no image')
-    content = cv2.imencode('.png', np.zeros((8, 8, 3), np.uint8))[1].tobytes()
-    header = b'IHDR' + (60000).to_bytes(4, 'big') * 2 + content[24:29]  # a PNG that is huge by what it says
-    (tmp_path / 'huge.png').write_bytes(content[:12] + header + zlib.crc32(header).to_bytes(4, 'big') + content[33:])
     for images, error, named in (
         ('nothing.jpg', FileNotFoundError, 'nothing.jpg'),
         (tmp_path / 'text.jpg', ValueError, 'text.jpg is no image'),
-        (tmp_path / 'huge.png', ValueError, 'huge.png is no image that can be read: Image size .3600000000 pixels'),
         (np.zeros((8, 8, 3)), ValueError, r'uint8 RGB, but found float64 \(8, 8, 3\)'),
         ([np.zeros((8, 8), np.uint8)], ValueError, r'uint8 \(8, 8\)'),
     ):

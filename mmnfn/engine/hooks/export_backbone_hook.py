@@ -10,7 +10,6 @@ from typing import Any, Dict, Optional
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import EpochBasedTrainLoop
 
 from mmnfn.registry import HOOKS
 
@@ -45,11 +44,9 @@ class ExportBackboneHook(Hook):
 
     def before_train(self, runner) -> None:
         """Take over CheckpointHook's settings; fail now rather than after an epoch if there is no backbone."""
-        checkpoint_hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
-        if checkpoint_hook is not None:
-            self.by_epoch, self.max_keep_ckpts = checkpoint_hook.by_epoch, checkpoint_hook.max_keep_ckpts
-        else:
-            self.by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+        for hook in runner.hooks:
+            if isinstance(hook, CheckpointHook):
+                self.by_epoch, self.max_keep_ckpts = hook.by_epoch, hook.max_keep_ckpts
         self._provenance = provenance(runner.cfg)
         model = _unwrapped(runner)
         backbone_state(model.state_dict(), self.prefix, type(model).__name__)

@@ -27,9 +27,9 @@ class LoadAuditHook(Hook):
       running anything in it, and compares keys and shapes; after loading it compares values. A table goes to the log.
       Anything short of every weight ends the run, but for norms of stages that pretraining did not use.
     - ``load_from`` in training: the same for the model's backbone; other parts may differ.
-    - the checkpoint of a test or validation: the same for the whole model; the classes that it was trained on have to
-      be those of the dataset, in the same order. In a test, the data must be arranged as in the training that its
-      metadata tell of, and metrics with a method ``note_training`` get these metadata.
+    - the checkpoint of a test: the same for the whole model; the classes that it was trained on have to be those of the
+      dataset, in the same order. The data must be arranged as in the training that its metadata tell of, and metrics
+      with a method ``note_training`` get these metadata.
     - ``resume``: the file is only looked at before it is opened.
 
     Raises:
@@ -94,19 +94,13 @@ class LoadAuditHook(Hook):
                     _report(runner, audit_load(name, module, checkpoint, init_cfg.get('prefix')))
         self._init, self._loaded = {}, None
 
-    def before_val(self, runner) -> None:
-        """Do what is done before a test, where validation is all that is done."""
-        if not isinstance(runner._train_loop, BaseLoop):
-            self.before_test(runner)
-
     def before_test(self, runner) -> None:
         """Compare the whole model with its checkpoint, and the classes of both."""
         if self._loaded is None:
             return
         checkpoint, self._loaded = self._loaded, None
         _report(runner, audit_load('model', _loaded_model(runner), checkpoint))
-        loops = [loop for loop in (runner._test_loop, runner._val_loop) if isinstance(loop, BaseLoop)]
-        dataset = loops[0].dataloader.dataset
+        dataset = runner.test_dataloader.dataset
         trained = (checkpoint.meta.get('dataset_meta') or {}).get('classes')
         tested = getattr(dataset, 'metainfo', {}).get('classes')
         # with return_classes the classes are words for the model, not labels
