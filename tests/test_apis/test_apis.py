@@ -61,13 +61,6 @@ def test_model_has_the_weights_of_the_checkpoint(config, checkpoint, tmp_path):
     assert not model.training and model.cfg.model == config.model
 
 
-def test_a_checkpoint_of_a_distributed_model_is_loaded(config, checkpoint, tmp_path):
-    saved = torch.load(checkpoint)['state_dict']
-    torch.save({f'module.{key}': value for key, value in saved.items()}, tmp_path / 'ddp.pth')
-    model = get_model(config, tmp_path / 'ddp.pth')
-    assert all(torch.equal(value, saved[key]) for key, value in model.state_dict().items())
-
-
 def test_checkpoint_that_does_not_fit_is_refused(config, checkpoint, tmp_path):
     other = Config(config.to_dict())
     other.model.fmri_encoder.out_dims = 32
