@@ -1,12 +1,9 @@
 """Checkpoints of every kind are read and nothing in them is run; exports load in all libraries; files are whole."""
 
-import http.server
 import json
 import os
 import pickle
 import resource
-import threading
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -156,24 +153,16 @@ def test_weights_that_are_not_finite_are_refused_but_for_attention_masks(tmp_pat
 
 
 def test_a_web_address_is_downloaded_once_to_where_mmengine_looks(tmp_path, monkeypatch):
-    served = tmp_path / 'served'
-    served.mkdir()
-    save(WEIGHTS, served / 'swin.pth')
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(served))
-    monkeypatch.setattr(handler.func, 'log_message', lambda *args: None)
+    url, downloads = 'https://example.org/models/swin.pth', []
     monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
-    for variable in ('http_proxy', 'HTTP_PROXY'):
-        monkeypatch.delenv(variable, raising=False)
-    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f'http://127.0.0.1:{server.server_port}/swin.pth'
-        copy = engine.local_copy(url)
-        server.shutdown()
-    assert_weights(read_checkpoint(copy))
-    assert engine.local_copy(url) == copy, 'the server is gone'
-    assert list(CheckpointLoader.load_checkpoint(url, map_location='cpu')) == list(WEIGHTS)
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', lambda url, to: downloads.append(url) or save(WEIGHTS, to))
+    for _ in range(2):
+        assert_weights(read_checkpoint(engine.local_copy(url)))
+    assert list(CheckpointLoader.load_checkpoint(url, map_location='cpu')) == list(WEIGHTS) and downloads == [url]
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
     with pytest.raises(ValueError, match='other.pth cannot be downloaded: .*path of the file'):
-        engine.local_copy(url.replace('swin', 'other'))
+        engine.local_copy('http://127.0.0.1:9/other.pth')
     assert engine.local_copy('open-mmlab://resnet50') is None
     assert engine.local_copy('work_dirs/a.pth') == 'work_dirs/a.pth'
 
