@@ -104,6 +104,7 @@ setup(
         'psutil',
         'pycocotools',
         'rich',
+        'safetensors',
         'scipy',
         'tqdm',
     ],

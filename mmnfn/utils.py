@@ -7,7 +7,7 @@ import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, List, Union
+from typing import Any, Iterator, List, Tuple, Union
 
 from tqdm import tqdm
 
@@ -25,6 +25,16 @@ class DataError(ValueError):
 def listed(values: Any) -> List[Any]:
     """Turn a single text or number into a list of one, as ``--cfg-options subjects=1`` gives it; others into a list."""
     return [values] if isinstance(values, (str, int)) else list(values)
+
+
+def walk(node: Any, key: str = '') -> Iterator[Tuple[str, Any]]:
+    """Visit every dict in a config node, outer ones first, with its dotted key."""
+    children = enumerate(node) if isinstance(node, (list, tuple)) else ()
+    if isinstance(node, dict):
+        yield key, node
+        children = list(node.items())
+    for name, child in children:
+        yield from walk(child, f'{key}.{name}')
 
 
 def is_disk_full(error: BaseException) -> bool:

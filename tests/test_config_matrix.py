@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from small_configs import BACKBONES as SMALL, make_small_transfer
 
-from mmnfn.engine.export import export_random
+from mmnfn.engine.checkpoint import export_random
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmnfn.engine.export import export_random
+from mmnfn.engine.checkpoint import export_random
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / 'examples/retinanet/retinanet_nfn-swin-s_fpn_1x_coco.py'
@@ -23,7 +23,7 @@ def test_collect_env_works_without_the_libraries(installed):
     environment = dict(os.environ, PYTHONPATH=str(installed))
     done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, env=environment)
     assert done.returncode == 1 and 'mmnfn cannot be imported' in done.stdout, done.stderr
-    assert 'Stack: ' in done.stdout and 'Python: 3' in done.stdout
+    assert 'torch: ' in done.stdout and 'Python: 3' in done.stdout
 
 
 @pytest.fixture(scope='module')
@@ -88,7 +88,7 @@ def test_retinanet_trains_on_an_export(installed, world, tmp_path):
     assert 'Epoch(val) [1][4/4]' in output
     assert (tmp_path / 'work_dirs/small/epoch_1.pth').is_file()
     where = subprocess.run(
-        [sys.executable, '-c', 'import mmnfn, mmnfn.apis.model_index as m; print(mmnfn.__file__, m.shipped_index())'],
+        [sys.executable, '-c', 'import mmnfn, mmnfn.apis.model as m; print(mmnfn.__file__, m.shipped_index())'],
         cwd=tmp_path,
         env=dict(os.environ, PYTHONPATH=str(installed)),
         check=True,

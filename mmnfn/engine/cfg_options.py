@@ -10,6 +10,8 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
+from mmnfn.utils import walk
+
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 EVALUATORS = ('val_evaluator', 'test_evaluator')
 # What a run reads of a config, here and in MMEngine; other names are for the file itself, which has been read when an
@@ -154,19 +156,6 @@ def is_first_of_machine() -> bool:
 
 def _is_first(*names: str) -> bool:
     return next((os.environ[name] for name in names if os.environ.get(name)), '0') == '0'
-
-
-def walk(node: Any, key: str) -> Iterator[Tuple[str, Any]]:
-    """Every dict below a config node, with its dotted key."""
-    if isinstance(node, dict):
-        yield key, node
-        children: List[Tuple[Any, Any]] = list(node.items())
-    elif isinstance(node, (list, tuple)):
-        children = list(enumerate(node))
-    else:
-        return
-    for name, child in children:
-        yield from walk(child, f'{key}.{name}')
 
 
 def walk_dicts(node: Any, key: str) -> Iterator[Tuple[str, dict]]:

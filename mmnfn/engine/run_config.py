@@ -32,9 +32,8 @@ from .cfg_options import (
     walk,
     walk_dicts,
 )
-from .checkpoint_file import read_checkpoint
+from .checkpoint import last_checkpoint, read_checkpoint
 from .hooks.resume_epoch_hook import compare_training
-from .last_checkpoint import last_checkpoint
 
 LIBRARIES = ('mmpretrain', 'mmdet', 'mmseg')
 

@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from mmengine.config import Config
 
-from mmnfn.engine.last_checkpoint import last_checkpoint
+from mmnfn.engine.checkpoint import last_checkpoint
 from mmnfn.engine.launch import child_environment
 from mmnfn.engine.provenance import source_revision
 from mmnfn.utils import atomic_write

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple, Union
 
-from mmnfn.yaml_file import load_yaml
+import yaml
 
 from .job import Job, config_text, python
 from .study_check import check_node, check_place, option_text, refuse_entries
@@ -73,8 +73,8 @@ def read_study(path: Union[str, Path], root: Path, work_dir: Union[str, Path, No
     if not path.is_file():
         raise FileNotFoundError(f'STUDY: there is no file {str(path)!r}.')
     try:
-        content = load_yaml(path)
-    except ValueError as error:
+        content = yaml.safe_load(path.read_text('utf-8'))
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f'STUDY: {path} is no YAML: {error}') from error
     check_node(content, 'study', str(path))
     for key in ('name', 'work_dir', 'seeds', 'backbones'):

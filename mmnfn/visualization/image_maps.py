@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from mmnfn.apis import get_model
-from mmnfn.apis.images import centre_square, config_image_size, read_image
+from mmnfn.apis.retriever import centre_square, config_image_size, read_image
 from mmnfn.nsd import StimulusImages
 from mmnfn.utils import atomic_write
 

@@ -14,7 +14,7 @@ import sys
 
 from mmnfn.engine import run_config
 from mmnfn.engine.cfg_options import CfgOptions
-from mmnfn.engine.load_check import check_load
+from mmnfn.engine.load_audit import check_load
 
 
 def parse_args(argv=None):

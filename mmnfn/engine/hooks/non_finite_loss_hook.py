@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from mmnfn.registry import HOOKS
 
-from ..checkpoint_file import non_finite
+from ..checkpoint import atomic_save, non_finite
 from ..random_state import random_state
-from ..whole_file import save_whole
 
 # A GradScaler halves its scale, 65536 at first, with every gradient that is not finite, and leaves the step out. Below
 # this the scale is not the reason any more, and no step would ever be made again.
@@ -126,7 +125,7 @@ class NonFiniteLossHook(Hook):
         written = f'Model and optimizer before its step, and the batch, are in {path}.'
         if is_main_process():
             try:
-                save_whole(_state(runner, ranks, message), path)
+                atomic_save(_state(runner, ranks, message), path)
             except OSError as error:
                 written = f'{path} is missing: {error}.'
             runner.logger.error(f'{message} {written}')

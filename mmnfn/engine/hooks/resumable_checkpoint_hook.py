@@ -13,7 +13,7 @@ from mmengine.model import is_model_wrapper
 from mmnfn.registry import HOOKS
 from mmnfn.utils import atomic_write
 
-from ..checkpoint_file import non_finite
+from ..checkpoint import non_finite
 from ..random_state import random_state
 
 RESUME_KEY = 'mmnfn_resume'

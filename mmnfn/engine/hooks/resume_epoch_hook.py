@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from mmnfn.registry import HOOKS
 
-from ..config_nodes import literal_config
+from ..checkpoint import literal_config
 from ..random_state import random_state, set_random_state
 from .resumable_checkpoint_hook import RESUME_KEY
 
