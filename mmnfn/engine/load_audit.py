@@ -14,6 +14,8 @@ from typing import Collection, Dict, Iterable, List, Mapping, NamedTuple, Option
 import torch
 from torch import Tensor, nn
 
+from mmnfn.utils import UserError
+
 from .checkpoint_file import Checkpoint
 from .load_advice import Findings, advice, has_own_loader
 
@@ -28,7 +30,7 @@ RESIZED = re.compile(r'(.*\.)?(relative_position_bias_table|absolute_pos_embed|p
 GOOD = ('loaded', 'resized')
 
 
-class LoadAuditError(ValueError):
+class LoadAuditError(UserError):
     """A checkpoint cannot be read, or did not load wholly."""
 
 
