@@ -67,7 +67,7 @@ def merge_args(cfg, args):
 
 def draw_predictions(cfg, args):
     """Let the visualization hook of MMDetection or MMSegmentation draw (``--show``, ``--show-dir``)."""
-    hook = cfg.default_hooks.get('visualization')
+    hook = (cfg.get('default_hooks') or {}).get('visualization')
     if hook is None:
         raise UserError('--show, --show-dir: the config has no default_hooks.visualization. Leave the flag out.')
     hook.update(draw=True, show=args.show, wait_time=2)

@@ -1,7 +1,7 @@
 """A NeuroFusionNet of a few thousand weights on random data, trained by tools/train.py in processes that may be killed.
 
-Imported by :data:`CONFIG`. Dropout, stochastic depth, the fusion's masks and (``jitter``) a random transform draw from
-all of the global generators.
+:data:`CONFIG` imports this module. Dropout, stochastic depth, the fusion's masks and (with ``jitter``) a random transform
+draw from all of the global generators.
 """
 
 import importlib.util
@@ -173,23 +173,17 @@ def without_gpu():
         yield
 
 
-def command(name):
-    """A script of tools/ as a module."""
-    path = ROOT / 'tools' / f'{name}.py'
-    spec = importlib.util.spec_from_file_location(f'tool_{name}', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def body(log, name, args, environment):
-    """One process of a run."""
+    """Run a script of tools/ as one process of a run."""
     torch.set_num_threads(1)
     os.environ.update(environment)
     with open(log, 'w') as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    sys.exit(command(name).main(args))
+    spec = importlib.util.spec_from_file_location(f'tool_{name}', ROOT / f'tools/{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.exit(module.main(args))
 
 
 def run(folder, name, *args, processes=1, timeout=600, **environment):
@@ -235,7 +229,7 @@ def run(folder, name, *args, processes=1, timeout=600, **environment):
 
 
 def train(work, *options, processes=1, resume=None, config=CONFIG, **environment):
-    """Exit codes and outputs of tools/train.py with the toy model; ``options`` are those of ``--cfg-options``."""
+    """Run tools/train.py on the toy model with ``--cfg-options``; return exit codes and outputs."""
     work.mkdir(exist_ok=True)
     path = work.parent / 'toy.py'
     path.write_text(config)
@@ -245,5 +239,5 @@ def train(work, *options, processes=1, resume=None, config=CONFIG, **environment
 
 
 def load(path):
-    """A checkpoint."""
+    """Read a checkpoint."""
     return torch.load(path, map_location='cpu', weights_only=False)
