@@ -18,8 +18,9 @@ free_port() {
     "$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
+# cores_for PROCESSES: cores of this machine that each of them gets.
 cores_for() {
-    "$PYTHON" -c "from mmnfn.engine.launch import available_cores as cores; print(max(1, cores() // $1))"
+    "$PYTHON" -c "import os; cores = getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count()))(0); print(max(1, len(cores) // $1))"
 }
 
 # run_distributed PROCESSES SCRIPT [arguments]; becomes the launcher, whose exit code is this script's.

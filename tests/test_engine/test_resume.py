@@ -244,9 +244,8 @@ def test_what_may_differ_between_the_starts_of_a_training():
 
 def test_weights_that_a_training_began_with_may_be_moved():
     """But not be another row's, as of a control."""
-    cfg = Config(
-        dict(model=dict(backbone=dict(init_cfg=dict(checkpoint='work_dirs/pretrain_nsd/backbone_latest.pth'))))
-    )
+    init_cfg = dict(checkpoint='work_dirs/pretrain_nsd/backbone_latest.pth')
+    cfg = Config(dict(model=dict(backbone=dict(init_cfg=init_cfg))))
     text = cfg.pretty_text
     cfg.model.backbone.init_cfg.checkpoint = '/a/pretrain_nsd/backbone_latest.pth'
     compare_training(text, cfg, 'a.pth')

@@ -1,7 +1,7 @@
 """A NeuroFusionNet of a few thousand weights on random data, trained by tools/train.py in processes that may be killed.
 
-:data:`CONFIG` imports this module. Dropout, stochastic depth, the fusion's masks and (with ``jitter``) a random transform
-draw from all of the global generators.
+:data:`CONFIG` imports this module. Dropout, stochastic depth, the fusion's masks and (with ``jitter``) a random
+transform draw from all of the global generators.
 """
 
 import importlib.util

@@ -33,7 +33,7 @@ def config(tmp_path):
 @pytest.fixture
 def checkpoint(tmp_path):
     path = tmp_path / 'epoch_1.pth'
-    torch.save(dict(state_dict=toy_world.ToyModel(dict(type='BN')).state_dict(), meta={}), path)
+    torch.save(dict(state_dict=toy_world.ToyModel().state_dict(), meta={}), path)
     return str(path)
 
 
