@@ -56,6 +56,6 @@ def test_metrics_can_be_computed_from_the_dump(tested):
     own = [sample for sample in samples if sample['subject'] == 'subj01']
     image, fmri = (np.stack([sample[f'{kind}_embedding'].numpy() for sample in own]) for kind in ('image', 'fmri'))
     image_id = [sample['image_id'] for sample in own]
-    figures = retrieval_figures(retrieval_ranks(image, fmri, image_id, image_id))
-    for name, value in figures.items():
+    metrics_of_dump = retrieval_figures(retrieval_ranks(image, fmri, image_id, image_id))
+    for name, value in metrics_of_dump.items():
         assert metrics[f'retrieval/subj01_image_to_brain_{name}'] == pytest.approx(value.item())

@@ -136,8 +136,8 @@ def test_amp_takes_bfloat16_where_the_card_has_it(monkeypatch, capability, asked
 
 
 def test_optimizers_are_fused_on_gpus_only(monkeypatch):
-    cfg = Config(dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1.0))))
     for device, fused in (('cpu', None), ('cuda', True)):
+        cfg = Config(dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1.0))))
         monkeypatch.setattr(run_config, 'get_device', lambda device=device: device)
         run_config.use_accelerator(cfg)
         assert cfg.optim_wrapper.optimizer.get('fused') is fused

@@ -11,6 +11,7 @@ import random
 import resource
 import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -211,20 +212,13 @@ def run(folder, name, *args, processes=1, timeout=600, **environment):
         children.append(context.Process(target=body, args=(log, name, [*map(str, args), *launcher], own)))
     for child in children:
         child.start()
-    for _ in range(10 * timeout):
-        codes = [child.exitcode for child in children]
-        if None not in codes:
-            break
-        if any(codes):  # neither 0 nor None
-            children[codes.index(next(filter(None, codes)))].join()
+    deadline = time.monotonic() + timeout
+    while any(child.is_alive() for child in children):
+        if any(child.exitcode for child in children) or time.monotonic() > deadline:
             for child in children:
                 child.join(5)
                 child.kill()
-        children[codes.index(None)].join(0.1)
-    else:
-        for child in children:
-            child.kill()
-        raise TimeoutError('\n'.join(log.read_text() for log in logs))
+        time.sleep(0.1)
     return [child.exitcode for child in children], [log.read_text() for log in logs]
 
 

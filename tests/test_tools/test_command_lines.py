@@ -97,10 +97,6 @@ def test_export_errors_are_one_line(config, capsys):
         assert export.main(arguments) == 2
         err = capsys.readouterr().err
         assert error in err and err.count('\n') == 1
-    for wrong in (['out.pth'], ['a.pth', 'out.pth', '--random', config]):
-        with pytest.raises(SystemExit) as error:
-            export.main(wrong)
-        assert error.value.code == 2 and 'CHECKPOINT OUT' in capsys.readouterr().err
 
 
 def test_a_full_disk_is_named_in_one_line(config, capsys, tmp_path, monkeypatch):
