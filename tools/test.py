@@ -59,7 +59,7 @@ def merge_args(cfg, args):
         draw_predictions(cfg, args)
     if args.tta:
         augment(cfg)
-    run_config.check_files(cfg, ('test_dataloader',))
+    run_config.check_data(cfg, ('test_dataloader',))
     run_config.check_controls(cfg, ('test_dataloader',))
     check_annotations(cfg, ('test_dataloader',))
     return cfg

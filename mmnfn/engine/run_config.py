@@ -226,17 +226,8 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
         print(f'--resume: {cfg.work_dir} has no checkpoint yet, so training starts from the beginning.')
 
 
-def check_files(cfg: Config, loaders: Tuple[str, ...]) -> None:
-    """Check that pretrained weights and data are there, and open the files of :class:`~mmnfn.datasets.NSDDataset`.
-
-    Args:
-        cfg: The run's config.
-        loaders: The dataloaders that the run uses.
-
-    Raises:
-        FileNotFoundError: An ``init_cfg`` of the model or a ``data_root`` names what does not exist.
-        UserError: A file of NSDDataset cannot be used.
-    """
+def check_pretrained(cfg: Config) -> None:
+    """Raise FileNotFoundError if an ``init_cfg`` of the model names a local checkpoint that does not exist."""
     for key, node in walk(cfg.get('model'), 'model'):
         if node.get('type') == 'Pretrained' and isinstance(node.get('checkpoint'), str):
             remedy = (
@@ -244,6 +235,19 @@ def check_files(cfg: Config, loaders: Tuple[str, ...]) -> None:
                 f'PATH), or start from random weights (--cfg-options {key}=None).'
             )
             need_file(node['checkpoint'], f'{key}.checkpoint', remedy)
+
+
+def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
+    """Check that data are there, and open the files of :class:`~mmnfn.datasets.NSDDataset`.
+
+    Args:
+        cfg: The run's config.
+        loaders: The dataloaders that the run uses.
+
+    Raises:
+        FileNotFoundError: A ``data_root`` does not exist.
+        UserError: A file of NSDDataset cannot be used.
+    """
     for key, node in (pair for name in loaders for pair in walk_datasets(cfg, name)):
         root = node.get('data_root')
         if root and '://' not in root and not node.get('backend_args') and not osp.exists(root):

@@ -200,19 +200,19 @@ def test_missing_checkpoints_are_named(tmp_path):
     heads = [dict(init_cfg=dict(type='Pretrained', checkpoint='https://a/b.pth'))]
     cfg.model = dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='nothing.pth')), heads=heads)
     with pytest.raises(FileNotFoundError) as error:
-        run_config.check_files(cfg, ())
+        run_config.check_pretrained(cfg)
     for text in ('model.backbone.init_cfg.checkpoint=PATH', "'nothing.pth'", 'model.backbone.init_cfg=None'):
         assert text in str(error.value)
     cfg.model.backbone = None
-    run_config.check_files(cfg, ())
+    run_config.check_pretrained(cfg)
 
 
 def test_missing_data_are_named():
     dataset = dict(data_root='nowhere', pipeline=[dict(data_root='not a dataset')])
     cfg = Config(dict(train_dataloader=dict(dataset=dict(type='RepeatDataset', dataset=dataset)), val_dataloader=None))
     with pytest.raises(FileNotFoundError, match="'nowhere'.*train_dataloader.dataset.dataset.data_root=PATH"):
-        run_config.check_files(cfg, run_config.LOADERS)
-    run_config.check_files(cfg, ('val_dataloader',))
+        run_config.check_data(cfg, run_config.LOADERS)
+    run_config.check_data(cfg, ('val_dataloader',))
 
 
 def test_damaged_images_of_nsd_are_named_before_training(store, tmp_path):
@@ -220,10 +220,10 @@ def test_damaged_images_of_nsd_are_named_before_training(store, tmp_path):
     path = tmp_path / 'store/images_32.h5'
     dataset = dict(type='mmnfn.NSDDataset', data_root=str(path.parent), subjects=[1], images=path.name, pipeline=[])
     cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
-    run_config.check_files(cfg, ('train_dataloader',))
+    run_config.check_data(cfg, ('train_dataloader',))
     path.write_bytes(path.read_bytes()[:20000])
     with pytest.raises(UserError, match='images_32.h5 is no readable HDF5 file'):
-        run_config.check_files(cfg, ('train_dataloader',))
+        run_config.check_data(cfg, ('train_dataloader',))
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def metrics_of(folder, config, processes=1):
     command = ['bash', ROOT / 'tools/dist_test.sh'] if processes > 1 else [sys.executable, ROOT / 'tools/test.py']
     command += [*arguments, '--out', out, '--dump', dump, '--work-dir', folder / f'work_{processes}']
     environment = {key: value for key, value in os.environ.items() if key not in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')}
-    environment.update(PYTHON=sys.executable, PYTHONPATH=str(TOY_MODELS), OMP_NUM_THREADS='1')
+    environment.update(PYTHON=sys.executable, PYTHONPATH=f'{ROOT}:{TOY_MODELS}', OMP_NUM_THREADS='1')
     done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert 'creating index' not in done.stdout, 'which is what pycocotools says'
