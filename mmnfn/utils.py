@@ -14,9 +14,13 @@ from tqdm import tqdm
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class DataError(ValueError):
-    """A file of a run's data that cannot be used; the tools end with its one line, also where a data worker found it,
-    whose whole traceback PyTorch puts into the message."""
+class UserError(ValueError):
+    """Something that the user can put right; the tools print its one line and exit with code 2."""
+
+
+class DataError(UserError):
+    """A file of a run's data cannot be used. Where a data worker found it, PyTorch puts the worker's traceback into the
+    message; only the line itself is printed."""
 
     def __str__(self) -> str:
         return super().__str__().rsplit('DataError: ', 1)[-1].strip()

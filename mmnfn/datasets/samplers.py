@@ -9,6 +9,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from mmnfn.registry import DATA_SAMPLERS
+from mmnfn.utils import UserError
 
 
 @DATA_SAMPLERS.register_module()
@@ -50,7 +51,7 @@ class SubjectBatchSampler(Sampler):
             return
         step = batch_size * sampler.world_size
         if not 1 <= subjects_per_step <= step:
-            raise ValueError(
+            raise UserError(
                 f'subjects_per_step is {subjects_per_step}; it must be at least 1 and at most the {step} images of a '
                 f'step ({sampler.world_size} process(es) x batch_size={batch_size}).'
             )

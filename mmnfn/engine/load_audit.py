@@ -18,7 +18,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
 
-from mmnfn.utils import walk
+from mmnfn.utils import UserError, walk
 
 from .checkpoint import PREFIX, Checkpoint, read_checkpoint
 
@@ -34,7 +34,7 @@ RESIZED = re.compile(r'(.*\.)?(relative_position_bias_table|absolute_pos_embed|p
 BLOCK = re.compile(r'(.*?\.\d+\.(?:.*?\.)??)(\d+)(\..*)')
 
 
-class LoadAuditError(ValueError):
+class LoadAuditError(UserError):
     """A checkpoint cannot be read, or did not load wholly."""
 
 

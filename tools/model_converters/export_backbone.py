@@ -12,7 +12,6 @@ import argparse
 import sys
 
 from mmnfn.engine import checkpoint, run_config
-from mmnfn.engine.cfg_options import CfgOptions
 
 
 def parse_args(argv=None):
@@ -32,7 +31,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=CfgOptions,
+        action=run_config.CfgOptions,
         metavar='KEY=VALUE',
         help='change settings of the config of --random',
     )
