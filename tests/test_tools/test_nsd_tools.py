@@ -31,10 +31,10 @@ def test_inspection_says_what_can_be_done(run, tiny, tree):
 @pytest.mark.parametrize(
     'tool, arguments, named',
     [
-        ('inspect_nsd', ('nowhere',), 'nowhere does not exist'),
+        ('inspect_nsd', ('nowhere',), 'nowhere is no NSD release tree'),
         ('inspect_nsd', ('{root}/nsddata',), 'no NSD release tree'),
         ('inspect_nsd', ('{root}', '--subjects', '9'), "subject is 'subj09'"),
-        ('prepare_nsd', ('nowhere', 'store'), 'nowhere does not exist'),
+        ('prepare_nsd', ('nowhere', 'store'), 'nowhere is no NSD release tree'),
         ('prepare_nsd', ('{root}', 'store', '--subjects', '7'), 'subj07'),
         ('prepare_nsd', ('{root}', 'store', '--subjects', '2', '--rois', 'V1'), "ROI class is 'V1'"),
         ('prepare_nsd', ('{root}', 'store', '--beta-version', 'b1'), 'b1'),
