@@ -222,7 +222,7 @@ def test_damaged_images_of_nsd_are_named_before_training(store, tmp_path):
     cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
     run_config.check_data(cfg, ('train_dataloader',))
     path.write_bytes(path.read_bytes()[:20000])
-    with pytest.raises(UserError, match='images_32.h5 is no readable HDF5 file'):
+    with pytest.raises(UserError, match='images_32.h5 is no HDF5 file'):
         run_config.check_data(cfg, ('train_dataloader',))
 
 
