@@ -88,7 +88,7 @@ setup(
     ],
     python_requires='>=3.9',
     packages=find_packages(include=['mmnfn', 'mmnfn.*']),
-    package_data={'mmnfn.visualization': ['*.html']},
+    package_data={'mmnfn.experiments': ['*.html']},
     cmdclass={'build': FreshBuild, 'build_py': BuildWithMim},
     # PyTorch, mmengine, mmcv and mmpretrain are needed too, but their distributions are called differently in the two
     # stacks (mmcv, mmcv-lite, onedl-mmcv): mmnfn/stack.py checks them at import.
@@ -99,7 +99,6 @@ setup(
         'matplotlib',
         'nibabel',
         'pandas',
-        'psutil',
         'pycocotools',
         'rich',
         'scipy',

@@ -10,7 +10,6 @@ import torch
 import yaml
 
 from mmnfn.experiments import read_study
-from mmnfn.experiments.job import Record
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = ('nfn', 'nfn-shuffled')
@@ -47,7 +46,7 @@ def finished_study(folder):
         patch.chdir(folder)  # the study's configs are beside it: paths also start from the current folder
         study = read_study(folder / 'study.yml', ROOT)
     for number, job in enumerate(study.jobs):
-        Record(job.name, job.labels, job.fingerprint, [], 'done', '', 1.0, '', None).write(job.folder)
+        job.write_record(status='done', seconds=[1.0], revision=None)
         if job.labels['task'] == 'encode':
             figures = {'encoding/pcc': 0.3 + 0.01 * number}
             for roi, ceiling in (('streams', 0.7), ('floc-faces', 0.8)):
