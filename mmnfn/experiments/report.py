@@ -11,10 +11,10 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 import numpy as np
 import pandas as pd
 from jinja2 import Environment
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from mmengine.config import Config
 from scipy.stats import ttest_rel
 
 from mmnfn.evaluation.dump import read_predictions
@@ -228,10 +228,9 @@ def _caption(study: Study, rows: Sequence[str]) -> str:
         row = job.labels['row']
         node = study.content['backbones'][job.labels['backbone']]['pretrain'][row]
         if job.labels['task'] == 'pretrain' and row in rows and 'config' in node:  # random weights have had no step
-            cfg = Config.fromfile(job.config)
-            cfg.merge_from_dict(node.get('options', {}))
-            count = cfg.get('train_dataloader', {}).get('batch_sampler', {}).get('subjects_per_step', 1)
-            subjects.setdefault(count, {})[row] = None
+            sampler = json.loads(job.settings).get('train_dataloader', {}).get('batch_sampler', {})
+            count = node.get('options', {}).get('train_dataloader.batch_sampler.subjects_per_step')
+            subjects.setdefault(int(count or sampler.get('subjects_per_step', 1)), {})[row] = None
     texts = [f'Mean ± standard deviation over {len(study.seeds)} seeds']
     for count, names in sorted(subjects.items()):
         which = f' ({", ".join(names)})' if len(subjects) > 1 else ''
@@ -385,5 +384,6 @@ def _grid(frame: pd.DataFrame) -> str:
 
 def _data_uri(figure: Figure) -> str:
     stream = io.BytesIO()
-    figure.savefig(stream, format='svg', metadata=dict(Date=None))
+    with rc_context({'svg.hashsalt': 'mmnfn'}):  # the same figure has the same bytes
+        figure.savefig(stream, format='svg', metadata=dict(Date=None))
     return f'data:image/svg+xml;base64,{base64.b64encode(stream.getvalue()).decode()}'

@@ -2,16 +2,12 @@
 
 import importlib.util
 import json
-import sys
-import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 import toy_world
 from mmengine.config import Config
-from rich.console import Console
 
 from mmnfn.engine import predictions
 
@@ -99,19 +95,6 @@ def test_export_errors_are_one_line(config, capsys):
     with pytest.raises(SystemExit):
         export.main(['--random', config, 'out.pth', '--prefix', 'model.'])
     assert '--prefix is of CHECKPOINT' in capsys.readouterr().err
-
-
-def test_the_demo_is_on_cpus_and_says_why_it_failed(tmp_path, monkeypatch):
-    """Two processes fail where there is one GPU, and torchrun has many words for it."""
-    monkeypatch.chdir(tmp_path)
-    demo = tool('demo.py')
-    chain = demo.Chain(Console(quiet=True))
-    script = "import os; open('gpus', 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])"
-    chain.run('good', [sys.executable, '-c', script])
-    assert (tmp_path / 'gpus').read_text() == ''
-    script = "print('train.py: error: the reason'); [print('traceback') for _ in range(30)]; raise SystemExit(3)"
-    with pytest.raises(demo.Failed, match=r'bad: exit code 3.*log:\ntrain.py: error: the reason\n(traceback\n?){15}$'):
-        chain.run('bad', [sys.executable, '-c', script])
 
 
 def test_train_flags_reach_the_config(config, tmp_path):
@@ -220,23 +203,3 @@ def test_dumped_label_maps_are_small_and_without_scores(tmp_path):
     kept = dump.results[0]
     assert set(kept) == {'pred_sem_seg', 'img_path'}
     assert kept['pred_sem_seg']['data'].dtype == torch.uint8 and kept['pred_sem_seg']['data'].tolist() == maps.tolist()
-
-
-def test_the_demo_begins_nothing_after_an_error(monkeypatch):
-    """What runs beside the failing call ends, and what waits is not begun."""
-    demo, failed, ended = tool('demo.py'), threading.Event(), []
-    monkeypatch.setattr(demo, 'threading', SimpleNamespace(Event=lambda: failed))
-
-    def fail():
-        raise KeyError('first')
-
-    def run_beside():
-        failed.wait()
-        ended.append('beside')
-
-    with pytest.raises(KeyError, match='first'):
-        demo.two_at_a_time([run_beside, fail] + 5 * [lambda: ended.append('waiting')])
-    assert ended == ['beside']
-    failed.clear()
-    demo.two_at_a_time([lambda: ended.append(1), lambda: ended.append(2), lambda: ended.append(3)])
-    assert sorted(ended[1:]) == [1, 2, 3]
