@@ -49,7 +49,7 @@ def simulate(console):
         while process.poll() is None:
             console.print(f'{name} …')
             with suppress(subprocess.TimeoutExpired):
-                process.wait(30)
+                process.wait(60)
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, command)
         seconds[name] = round(time.monotonic() - begin, 1)

@@ -16,6 +16,7 @@ import sys
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import IO, Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
@@ -186,7 +187,7 @@ def run_locally(
         study: The study.
         jobs: Selected jobs, in an order in which they can run.
         console: Where to report: a line when a job begins or ends, and one each minute.
-        workers: How many jobs run at the same time. Cores and GPUs are divided among them.
+        workers: How many jobs run at the same time, sharing cores and GPUs.
         redo, kept: See :func:`pending`.
 
     Returns:
@@ -199,7 +200,7 @@ def run_locally(
     """
     states: Dict[str, str] = {}
     running: Dict[Future, Tuple[Job, Dict[str, str]]] = {}
-    stop, begin = Event(), time.monotonic()
+    stop, begin, say = Event(), time.monotonic(), partial(console.print, highlight=False, markup=False)
     with locked(study.work_dir), ThreadPoolExecutor(workers) as pool:
         _refuse(jobs, in_slurm(study), 'Slurm still has')
         waiting = pending(jobs, redo, kept)
@@ -212,9 +213,9 @@ def run_locally(
                     lacking = set(job.needs) - done
                     if lacking & set(states):
                         states[job.name] = 'blocked'
-                        console.print(f'{titles[job.name]}: left out, because {min(lacking)} is not done', markup=False)
+                        say(f'{titles[job.name]}: left out, because {min(lacking)} is not done')
                     elif free and not lacking:
-                        console.print(f'{titles[job.name]} …', highlight=False, markup=False)
+                        say(f'{titles[job.name]} …')
                         share = free.pop(0)
                         variables = {**share, **thread_share(workers, job.processes)}
                         running[pool.submit(run_job, job, variables, stop)] = job, share
@@ -229,11 +230,10 @@ def run_locally(
                     states[job.name] = record['status']
                     done.update([job.name] if record['status'] == 'done' else [])
                     text = f'{titles[job.name]} {record["status"]} in {sum(record["seconds"]):.0f} s'
-                    text += f': {record["message"]}' if record['message'] else ''
-                    console.print(text, highlight=False, markup=False)
+                    say(text + (f': {record["message"]}' if record['message'] else ''))
                 if running and not ended:
                     names = ', '.join(job.name for job, _ in running.values())
-                    console.print(f'… {(time.monotonic() - begin) / 60:.0f} min: {names}', highlight=False)
+                    say(f'… {(time.monotonic() - begin) / 60:.0f} min: {names}')
         except BaseException:
             stop.set()
             raise
@@ -241,27 +241,18 @@ def run_locally(
 
 
 def gpu_shares(workers: int, processes: int = 1) -> List[Dict[str, str]]:
-    """Divide the GPUs among jobs that run at the same time.
-
-    Args:
-        workers: Number of jobs.
-        processes: The most that one of them starts.
-
-    Returns:
-        Environment variables for each job; none on a machine without GPUs.
+    """Divide the GPUs among jobs that run at the same time; environment variables for each of them.
 
     Raises:
-        ValueError: There are GPUs, but fewer than ``workers * processes``.
+        ValueError: There are GPUs, but fewer than ``workers`` jobs of so many processes need.
     """
     count = torch.cuda.device_count()
-    if count == 0:
-        return [{} for _ in range(workers)]
-    if count < workers * processes:
+    if 0 < count < workers * processes:
         raise ValueError(
             f'--jobs {workers}: jobs of {processes} processes need {workers * processes} GPUs, but there are {count}.'
         )
-    names = (os.environ.get('CUDA_VISIBLE_DEVICES') or ','.join(map(str, range(count)))).split(',')
-    return [dict(CUDA_VISIBLE_DEVICES=','.join(names[number:count:workers])) for number in range(workers)]
+    names = (os.environ.get('CUDA_VISIBLE_DEVICES') or ','.join(map(str, range(count)))).split(',')[:count]
+    return [dict(CUDA_VISIBLE_DEVICES=','.join(names[k::workers])) if names else {} for k in range(workers)]
 
 
 def thread_share(workers: int, processes: int) -> Dict[str, str]:

@@ -196,13 +196,12 @@ class _Expansion:
         self.seeds: Sequence[int] = content['seeds']
         self.processes = content.get('processes', 1)
         self._settings: Dict[Path, str] = {}
-        self._fingerprints: Dict[str, str] = {}
 
     def backbone(self, name: str, node: Any) -> Iterator[Job]:
         """Make the jobs of all rows with one backbone."""
         where = f'{self.path}, backbones.{name}'
         _check(node, 'backbone', where)
-        transfers = node.get('transfer') or {}
+        transfers = node.get('transfer', {})
         if 'pretrain' in transfers:
             raise ValueError(f"STUDY: {where}.transfer: 'pretrain' is the pretraining itself; choose another name.")
         for task, transfer in transfers.items():
@@ -215,97 +214,66 @@ class _Expansion:
             _check(content, start[0], f'{where}.pretrain.{row}')
             wanted = content.get('transfer', list(transfers))
             _check_names(wanted, transfers, f'{where}.pretrain.{row}.transfer')
+            tasks = {'pretrain': content, **{task: transfers[task] for task in wanted}}
             for seed in self.seeds:
-                labels = dict(backbone=name, row=row, seed=str(seed))
-                yield from self._row(labels, content, seed, {task: transfers[task] for task in wanted})
+                yield from self._row(name, row, seed, tasks)
 
-    def _row(self, labels: Dict[str, str], node: Mapping, seed: int, transfers: Mapping) -> Iterator[Job]:
+    def _row(self, backbone: str, row: str, seed: int, tasks: Mapping[str, Mapping]) -> Iterator[Job]:
         """Make the pretraining of one row and seed, then its transfers."""
-        prefix = f'{labels["backbone"]}/{labels["row"]}/seed{seed}'
-        folder, needs = self.work_dir / prefix / 'pretrain', (f'{prefix}/pretrain',)
-        weights = str(folder / 'backbone_latest.pth')
-        if 'checkpoint' in node:
-            weights, needs = node['checkpoint'], ()
-            weights = weights if '://' in weights else str(self._file('checkpoint', weights))
-        elif 'random' in node:
-            config, script = self._file('config', node['random']), 'tools/model_converters/export_backbone.py'
-            options = _cfg_options(_filled_in(node.get('options', {}), seed))
-            command = self._python(script, '--random', config, weights, '--seed', seed, *options)
-            yield self._job(needs[0], dict(labels, task='pretrain'), config, (command,), (weights,))
-        else:
-            more = ('--dump', folder / EMBEDDINGS)
-            yield self._training(needs[0], dict(labels, task='pretrain'), node, seed, {}, (), more, (weights,))
-        for task, transfer in transfers.items():
-            name, labels = f'{prefix}/{task}', dict(labels, task=task)
-            if transfer.get('train', True):
-                start = {'model.backbone.init_cfg.checkpoint': weights}
-                yield self._training(name, labels, transfer, seed, start, needs)
-            else:
-                config = self._file('config', transfer['config'])
-                command = self._test(
-                    config, weights, self.work_dir / name, _filled_in(transfer.get('options', {}), seed)
-                )
-                yield self._job(name, labels, config, (command,), ('metrics.json',), needs)
-
-    def _training(
-        self,
-        name: str,
-        labels: Dict[str, str],
-        node: Mapping,
-        seed: int,
-        start: Mapping,
-        needs: Tuple[str, ...],
-        more: Tuple[object, ...] = (),
-        outputs: Tuple[str, ...] = (),
-    ) -> Job:
-        """Make a training and its test; ``more`` are flags of the test, ``outputs`` of the training."""
-        folder, config, options = self.work_dir / name, self._file('config', node['config']), node.get('options', {})
-        options, processes = _filled_in(options, seed), node.get('processes', self.processes)
-        flags = ('--work-dir', str(folder), '--resume', 'auto')
-        flags += _cfg_options({**start, **options, 'randomness.seed': seed})
-        if processes > 1:
-            train = ('bash', str(self.root / 'tools/dist_train.sh'), str(config), str(processes), *flags)
-        else:
-            train = self._python('tools/train.py', config, *flags)
-        test = self._test(config, f'{{last_checkpoint:{folder}}}', folder, options, *more)
-        return self._job(name, labels, config, (train, test), (*outputs, 'metrics.json', *more[1:]), needs, processes)
-
-    def _test(self, config: Path, checkpoint: str, folder: Path, options: Mapping, *more: object) -> Tuple[str, ...]:
-        flags = ('--work-dir', folder / 'test', '--out', folder / 'metrics.json', *more, *_cfg_options(options))
-        return self._python('tools/test.py', config, checkpoint, *flags)
+        prefix = f'{backbone}/{row}/seed{seed}'
+        weights, needs, upstream = str(self.work_dir / prefix / 'pretrain/backbone_latest.pth'), (), []
+        for task, node in tasks.items():
+            if 'checkpoint' in node:
+                weights = node['checkpoint'] if '://' in node['checkpoint'] else str(self._file(node['checkpoint']))
+                continue
+            pretrain, folder = task == 'pretrain', self.work_dir / prefix / task
+            metrics, embeddings = folder / 'metrics.json', folder / EMBEDDINGS
+            outputs = (Path(weights), metrics, embeddings) if pretrain else (metrics,)
+            dump = ('--dump', embeddings) if pretrain else ()
+            start = {} if pretrain else {'model.backbone.init_cfg.checkpoint': weights}
+            config, options = (
+                self._file(node.get('config') or node['random']),
+                _filled_in(node.get('options', {}), seed),
+            )
+            checkpoint, processes, commands = weights, 1, []
+            if 'random' in node:
+                flags = ('--random', config, weights, '--seed', seed, *_cfg_options(options))
+                commands.append(self._python('tools/model_converters/export_backbone.py', *flags))
+                outputs = outputs[:1]
+            elif node.get('train', True):
+                processes, checkpoint = node.get('processes', self.processes), f'{{last_checkpoint:{folder}}}'
+                flags = ('--work-dir', str(folder), '--resume', 'auto')
+                flags += _cfg_options({**start, **options, 'randomness.seed': seed})
+                launcher = ('bash', str(self.root / 'tools/dist_train.sh'), str(config), str(processes))
+                alone = self._python('tools/train.py', config)
+                commands.append((*(launcher if processes > 1 else alone), *flags))
+            if 'config' in node:
+                flags = ('--work-dir', folder / 'test', '--out', metrics, *dump, *_cfg_options(options))
+                commands.append(self._python('tools/test.py', config, checkpoint, *flags))
+            settings = self._settings[config] = self._settings.get(config) or config_text(config)
+            fingerprint = self._fingerprint(commands, settings, upstream)
+            labels = dict(backbone=backbone, row=row, seed=str(seed), task=task)
+            name = f'{prefix}/{task}'
+            yield Job(name, folder, tuple(commands), needs, outputs, labels, processes, config, settings, fingerprint)
+            if pretrain:
+                needs, upstream = (name,), [fingerprint]
 
     def _python(self, script: str, *arguments: object) -> Tuple[str, ...]:
         return (sys.executable, str(self.root / script), *map(str, arguments))
 
-    def _file(self, kind: str, name: str) -> Path:
-        """Find a file that the study names, from the repository or from the current folder."""
+    def _file(self, name: str) -> Path:
+        """Find a config or checkpoint that the study names, from the repository or from the current folder."""
         for path in (self.root / name, Path(name)):
             if path.is_file():
                 return path.absolute()
-        raise FileNotFoundError(
-            f'STUDY: {self.path} names the {kind} {name!r}, which is neither in {self.root} nor here.'
-        )
+        raise FileNotFoundError(f'STUDY: {self.path} names {name!r}, which is neither in {self.root} nor here.')
 
-    def _job(
-        self,
-        name: str,
-        labels: Dict[str, str],
-        config: Path,
-        commands: Tuple[Tuple[str, ...], ...],
-        outputs: Sequence[object],
-        needs: Tuple[str, ...] = (),
-        processes: int = 1,
-    ) -> Job:
-        """Make a job with a fingerprint of all that its result depends on; the study and the repository may move."""
-        settings = self._settings[config] = self._settings.get(config) or config_text(config)
+    def _fingerprint(self, commands: Sequence[Sequence[str]], settings: str, upstream: Sequence[str]) -> str:
+        """Hash all that the result of a job depends on; the study and the repository may move."""
         shown = [['python' if part == sys.executable else part for part in command] for command in commands]
         for number, place in enumerate((str(self.work_dir), str(self.root))):
             shown = [[part.replace(place, f'<{number}>') for part in command] for command in shown]
-        content = json.dumps([shown, settings, [self._fingerprints[need] for need in needs]])
-        fingerprint = self._fingerprints[name] = hashlib.sha256(content.encode()).hexdigest()[:16]
-        folder = self.work_dir / name
-        paths = tuple(folder / str(path) for path in outputs)
-        return Job(name, folder, commands, needs, paths, labels, processes, config, settings, fingerprint)
+        return hashlib.sha256(json.dumps([shown, settings, upstream]).encode()).hexdigest()[:16]
 
 
 def _filled_in(value: Any, seed: int) -> Any:
@@ -346,6 +314,7 @@ def _check(node: Any, part: str, where: str) -> None:
 
 
 def _check_names(names: Sequence[str], known: Mapping, where: str) -> None:
+    """Raise a ValueError for a name that nothing has."""
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f'STUDY: {where} names {unknown[0]!r}; there are {", ".join(known)}.')
@@ -355,7 +324,7 @@ def _check_tables(content: Mapping, where: str) -> None:
     """Check tables before days of computing, not after them."""
     backbones = content['backbones'].values()
     rows = {row: None for node in backbones for row in node['pretrain']}
-    tasks = {task: None for node in backbones for task in ('pretrain', *(node.get('transfer') or {}))}
+    tasks = {task: None for node in backbones for task in ('pretrain', *node.get('transfer', {}))}
     for number, table in enumerate(content.get('tables', ()), 1):
         place = f'{where}, number {number}'
         _check(table, 'table', place)

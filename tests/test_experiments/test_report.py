@@ -15,6 +15,7 @@ import scipy.stats
 import yaml
 from finished_study import CONTENT, PCC, finished_study
 
+from mmnfn.evaluation.retrieval import Ranks, recall_curve
 from mmnfn.experiments import read_study, runner
 from mmnfn.experiments.report import (
     StudyResults,
@@ -135,6 +136,11 @@ def test_figure_has_what_there_is(study, moved):
     encoding = {name: outcome for name, outcome in StudyResults(study, {}).outcomes.items() if 'encode' in name}
     assert len(draw_study(StudyResults(moved, encoding), 'micro').axes) == 1
     assert draw_study(StudyResults(moved, {}), 'micro') is None
+
+
+def test_recall_by_hand():
+    ranks = Ranks(np.array([1, 3, 3, 4]), np.array([5, 5, 5, 4]), np.arange(4))
+    assert recall_curve(ranks).tolist() == [0.25, 0.25, 0.75, 1.0, 1.0]
 
 
 def test_page_stands_alone(study):

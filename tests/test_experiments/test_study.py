@@ -67,7 +67,7 @@ ALONE = dict(encode=dict(config='configs/encode.py', train=False, processes=2))
         (dict(backbones=dict(a=dict(CONTENT['backbones']['swin'], transfer=ALONE))), "unknown entry 'processes'"),
         (row(), 'a.pretrain.b needs one of config, random and checkpoint'),
         (row(config=3), 'a.pretrain.b, config must be a text, but is 3'),
-        (row(config='c.py'), "names the config 'c.py', which is neither in .* nor here"),
+        (row(config='c.py'), "names 'c.py', which is neither in .* nor here"),
         (row(config='configs/encode.py', options=[1]), r'a.pretrain.b, options must be a mapping, but is \[1\]'),
         (row(checkpoint='given.pth', options={}), "unknown entry 'options'; it can have checkpoint, transfer"),
         (row(random='configs/encode.py', processes=2), "unknown entry 'processes'; it can have random, options"),

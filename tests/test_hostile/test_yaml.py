@@ -1,4 +1,4 @@
-"""Studies and model indices of which any byte was changed."""
+"""Model indices of which any byte was changed."""
 
 import pytest
 import yaml
@@ -6,9 +6,8 @@ from guard import run_cases
 from mutations import TEXT, counts, mutate, rng_of
 
 from mmnfn.apis.model_index import find_model
-from mmnfn.experiments.study import read_study
 
-CASES = counts(study=300, index=250)
+CASES = counts(index=250)
 STUDY = b"""name: Table 1
 work_dir: work
 seeds: [0, 1]
@@ -42,24 +41,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / 'config.json').write_text('{"a": 1}')
     (tmp_path / 'swin.pth').touch()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr('mmnfn.experiments.study.config_text', str)  # a config is a program
     return tmp_path
-
-
-def study(path):
-    found = read_study(path, path.parent)
-    return found.name, found.seeds, found.content, [job.name for job in found.jobs]
-
-
-def right_study(found, path):
-    """Name and seeds as YAML's own reader finds them, and a job for each row, seed and column."""
-    said = yaml.safe_load(path.read_text())
-    jobs = 0
-    for backbone in said['backbones'].values():
-        columns = backbone.get('transfer') or {}
-        for row in (backbone.get('pretrain') or {}).values():
-            jobs += len(said['seeds']) * (len(row.get('transfer', columns)) + ('checkpoint' not in row))
-    return found[:3] == (said['name'], tuple(said['seeds']), said) and len(set(found[3])) == len(found[3]) == jobs
 
 
 def index(path):
@@ -72,7 +54,7 @@ def right_index(found, path):
     return found == (str(path.parent / entry['Config']), str(path.parent / entry['Weights']))
 
 
-READERS = {'study': (study, right_study, STUDY), 'index': (index, right_index, INDEX)}
+READERS = {'index': (index, right_index, INDEX)}
 
 
 @pytest.mark.parametrize('kind', CASES)
@@ -80,7 +62,7 @@ def test_any_bytes_changed(folder, kind):
     read, right, original = READERS[kind]
 
     def make(seed):
-        return mutate(original, rng_of(seed, kind), READERS['index' if kind == 'study' else 'study'][2], TEXT)
+        return mutate(original, rng_of(seed, kind), STUDY, TEXT)
 
     found = run_cases(CASES[kind], folder / 'a.yml', read, right, make, original)
     assert min(found['refused'], found['right']) > len(CASES[kind]) // 50, found

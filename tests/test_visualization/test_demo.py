@@ -30,9 +30,9 @@ def finish(study):
             path.touch()
 
 
-@pytest.fixture()
-def summary(tmp_path):
-    study = read_study(ROOT / 'studies/demo.yml', ROOT, tmp_path)
+@pytest.fixture(scope='module')
+def summary(tmp_path_factory):
+    study = read_study(ROOT / 'studies/demo.yml', ROOT, tmp_path_factory.mktemp('demo'))
     finish(study)
     return summarize(study, dict(simulate=1.2))
 
