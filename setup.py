@@ -89,7 +89,7 @@ setup(
     python_requires='>=3.9',
     packages=find_packages(include=['mmnfn', 'mmnfn.*']),
     entry_points={'console_scripts': ['mmnfn-nsd = mmnfn.nsd.cli:main']},
-    package_data={'mmnfn.visualization': ['*.html']},
+    package_data={'mmnfn.experiments': ['*.html']},
     cmdclass={'build': FreshBuild, 'build_py': BuildWithMim},
     # mmnfn.nsd needs no more than these. The rest of mmnfn also needs PyTorch, mmengine, mmcv and mmpretrain, whose
     # distributions are called differently in the two stacks (mmcv, mmcv-lite, onedl-mmcv): mmnfn/stack.py checks them.
@@ -101,7 +101,6 @@ setup(
         'nibabel',
         'pandas',
         'pillow',
-        'psutil',
         'pycocotools',
         'rich',
         'safetensors',

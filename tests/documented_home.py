@@ -23,7 +23,7 @@ from small_configs import make_small_pretraining, make_small_transfer
 NOT_RUN = {
     r'^(make|pip|mim|source|pre-commit) ': 'builds an environment, or is this suite',
     r'tools/demo\.py': 'is the demo, with tests of its own',
-    r'tables_1-2\.yml --launcher slurm': 'needs a cluster',
+    r'tables_1-2\.yml --launcher slurm': 'needs a cluster: test_runner.py has a Slurm of its own',
 }
 if importlib.util.find_spec('wandb') is None:
     NOT_RUN['WandbVisBackend'] = 'needs wandb'
