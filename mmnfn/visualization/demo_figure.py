@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mmnfn.apis import get_model
-from mmnfn.engine.last_checkpoint import last_checkpoint
+from mmnfn.engine.checkpoint import last_checkpoint
 from mmnfn.evaluation.dump import read_predictions
 from mmnfn.experiments.study import EMBEDDINGS, Study, read_json
 from mmnfn.nsd import StimulusImages
