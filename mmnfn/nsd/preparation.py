@@ -46,9 +46,10 @@ class Extraction:
         self.subject, self.voxels = subject, voxels
         self.sources = {session: layout.session_file(subject, session) for session in sessions}
         self._files, self._seen = {}, {}
+        place = voxels.shape, hashlib.sha256(voxels.index.astype('<i4')).hexdigest()
         for session, source in self.sources.items():
             check_session(source, voxels.shape)
-            made_of = _fingerprint(layout, [source], voxels.shape, voxels.index.tolist())
+            made_of = _fingerprint(layout, [source], *place)
             self._files[session] = folder / f'session{session:02d}-{made_of[:16]}.npy'
         for stale in set(folder.glob('session*')) - set(self._files.values()):
             stale.unlink()
@@ -79,7 +80,7 @@ class Extraction:
 
 
 def _fingerprint(layout: NSDLayout, sources: Sequence[Path], *way: object) -> str:
-    """Digest of the source files, by place, size and time, and of how they are used."""
+    """Hash the source files, by place, size and time, and of how they are used."""
     found = [(path.relative_to(layout.root).as_posix(), path.stat()) for path in sources if path.exists()]
     made_of = [(name, status.st_size, status.st_mtime_ns) for name, status in found]
     return hashlib.sha256(repr((made_of, *way)).encode()).hexdigest()
