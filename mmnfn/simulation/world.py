@@ -206,7 +206,7 @@ def _write_subject(
     plan = write_betas(layout, subject, anatomy, tuning, signal, rows, rng, config.nifti)
     behaviour = layout.responses_file(subject)
     behaviour.parent.mkdir(parents=True, exist_ok=True)
-    behaviour_table(design, index, sessions, rng).to_csv(behaviour, sep='\t', index=False, na_rep='NaN')
+    behaviour_table(design, index, sessions).to_csv(behaviour, sep='\t', index=False)
 
     group = truth.create_group(subject)
     group['responses'] = signal
