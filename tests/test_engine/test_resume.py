@@ -33,10 +33,6 @@ def seen(work, first, processes=1):
     return [[line for line in own if int(line.split()[0]) >= first] for own in lines]
 
 
-def weights(work, iteration):
-    return load(work / f'iter_{iteration}.pth')['state_dict']
-
-
 def assert_same_end(unbroken, resumed, iteration=15):
     one, two = (load(work / f'iter_{iteration}.pth') for work in (unbroken, resumed))
     assert 'contrastive.temperature.log_scale' in one['state_dict'] and len(one['optimizer']['state']) > 20
@@ -95,11 +91,6 @@ def test_workers_draw_the_numbers_of_the_unbroken_run(tmp_path):
     assert '3 batches of epoch 2 are left out' in output
     for work in ('end', 'middle'):
         assert_same_end(tmp_path / 'unbroken', tmp_path / work)
-    # the images are random indeed: another number of workers gives other weights, and is warned of
-    output = trained(tmp_path / 'other', 'train_dataloader.num_workers=1', resume=[tmp_path / 'unbroken/iter_8.pth'])
-    assert 'train_dataloader.num_workers is 1 and was 2' in output
-    one, two = weights(tmp_path / 'unbroken', 15), weights(tmp_path / 'other', 15)
-    assert any(not torch.equal(one[key], two[key]) for key in one)
 
 
 @pytest.mark.parametrize('workers', [0, 2])
@@ -161,7 +152,7 @@ def test_checkpoint_of_mmengines_hook_has_the_right_batches(unbroken, tmp_path):
     resume = without(unbroken / 'iter_12.pth', tmp_path / 'plain.pth', 'mmnfn_resume')
     assert 'holds no state of the random numbers' in trained(tmp_path / 'work', resume=resume)
     assert seen(tmp_path / 'work', 0) == seen(unbroken, 12)
-    one, two = weights(unbroken, 15), weights(tmp_path / 'work', 15)
+    one, two = (load(work / 'iter_15.pth')['state_dict'] for work in (unbroken, tmp_path / 'work'))
     assert any(not torch.equal(one[key], two[key]) for key in one), 'the model draws no random numbers'
 
 
@@ -203,11 +194,9 @@ DATASET = 'train_dataloader.dataset.'
     [
         (DATASET + 'subjects', [1, 2], [1, 2, 3, 4, 5, 6, 7]),
         (DATASET + 'shuffle_pairs', 0, None),
-        (DATASET + 'images', 'images_64.h5', 'images_224.h5'),
         ('model.guidance.negatives', 'roi', 'roi+batch'),
         ('model.loss_weight.bfg', 0.5, 1.0),
         ('optim_wrapper.optimizer.type', 'SGD', 'AdamW'),
-        ('optim_wrapper.paramwise_cfg.bias_decay_mult', 1.0, 0.0),
         ('param_scheduler.1.type', 'LinearLR', 'CosineAnnealingLR'),
         ('train_cfg.max_iters', 100, None),
     ],
@@ -231,14 +220,13 @@ def test_what_may_differ_between_the_starts_of_a_training():
     options.update({'optim_wrapper.optimizer.lr': 3e-4, 'param_scheduler.1.eta_min': 0.0})
     options.update({'optim_wrapper.clip_grad': None, 'optim_wrapper.type': 'AmpOptimWrapper'})
     options.update({'val_dataloader.dataset.subjects': [1], 'val_evaluator': None, 'model.backbone.with_cp': True})
-    options.update({'work_dir': 'elsewhere', 'default_hooks.logger.interval': 1, 'randomness.seed': 5})
     cfg.merge_from_dict(options)
-    assert compare_training(text, cfg, 'epoch_5.pth') == dict(
-        kept=[
+    assert compare_training(text, cfg, 'epoch_5.pth') == (
+        [],
+        [
             'optim_wrapper.optimizer.lr (0.0001 there, 0.0003 here)',
             'param_scheduler.1.eta_min (1e-06 there, 0.0 here)',
         ],
-        length=[],
     )
 
 
@@ -254,19 +242,6 @@ def test_weights_that_a_training_began_with_may_be_moved():
         compare_training(text, cfg, 'a.pth')
 
 
-def test_a_refused_resume_writes_no_checkpoint(unbroken, tmp_path):
-    codes, (output,) = train(tmp_path / 'work', 'model.guidance.negatives=roi', resume=[unbroken / 'iter_8.pth'])
-    assert codes == [2]
-    (message,) = [line for line in output.splitlines() if line.startswith('train.py: error: ')]
-    assert f'--resume: {unbroken}/iter_8.pth is of another training' in message
-    assert not list((tmp_path / 'work').glob('*.pth')) and not (tmp_path / 'work/last_checkpoint').exists()
-
-
-def learning_rate(path):
-    (rate,) = {group['lr'] for group in load(path)['optimizer']['param_groups']}
-    return rate
-
-
 def test_the_learning_rate_and_schedule_of_the_checkpoint_stay(unbroken, tmp_path):
     options = ('optim_wrapper.optimizer.lr=0.5', 'param_scheduler.0.eta_min=0.3')
     output = trained(tmp_path / 'work', *options, resume=[unbroken / 'iter_8.pth'])
@@ -279,7 +254,7 @@ def test_a_longer_training_follows_its_own_schedule(unbroken, tmp_path):
     options = ('train_cfg.max_epochs=6', 'param_scheduler.0.end=6', 'optim_wrapper.optimizer.lr=0.5')
     output = trained(tmp_path / 'work', *options, resume=[unbroken / 'iter_8.pth'])
     assert 'train_cfg.max_epochs (3 there, 6 here)' in output
-    assert learning_rate(unbroken / 'iter_8.pth') == pytest.approx(0.005 * (1 + math.cos(math.pi * 8 / 15)))
     for iteration in (12, 20, 28):
+        groups = load(tmp_path / f'work/iter_{iteration}.pth')['optimizer']['param_groups']
         right = 0.005 * (1 + math.cos(math.pi * iteration / 30))
-        assert learning_rate(tmp_path / f'work/iter_{iteration}.pth') == pytest.approx(right)
+        assert all(group['lr'] == pytest.approx(right) for group in groups)
