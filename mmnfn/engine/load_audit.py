@@ -294,13 +294,6 @@ def _wrong_weights(audit: LoadAudit, module: nn.Module, checkpoint: Checkpoint, 
             f'({_some(lost)}): its loader left them out, or something changed them afterwards. Use a '
             'backbone with the prefix mmpretrain., whose loader logs what it does.'
         )
-    backbone = getattr(module, 'backbone', module)
-    maps = getattr(backbone, 'out_indices', None)
-    if getattr(backbone, 'gap_before_final_norm', False) and isinstance(maps, (list, tuple)) and len(maps) > 1:
-        return (  # the weights are the same, so no loader can tell
-            'every weight fits, but gap_before_final_norm=True averages the feature maps away, and the neck needs '
-            'maps. Set gap_before_final_norm=False in the backbone.'
-        )
     return None
 
 

@@ -14,13 +14,6 @@ from mmnfn.engine import LoadAuditHook
 from mmnfn.engine.load_audit import LoadAuditError
 
 
-class Augmented(BaseTTAModel):
-    """Test-time augmentation."""
-
-    def merge_preds(self, data_samples_list):
-        return data_samples_list
-
-
 class Command:
     """Makes a folder when it is unpickled."""
 
@@ -99,7 +92,6 @@ def test_an_incomplete_load_ends_the_run_before_it_trains(tmp_path, export, sett
 WAYS = dict(
     init_cfg=lambda path: dict(model=Toy(init_cfg=init_cfg(path, prefix='backbone.'))),
     load_from=lambda path: dict(model=Toy(), load_from=path),
-    resume=lambda path: dict(model=Toy(), load_from=path, resume=True),
     auto=lambda path: dict(model=Toy(), resume=True),
     test=lambda path: dict(model=Toy(), load_from=path, train=False),
 )
@@ -161,7 +153,7 @@ def test_load_from_does_not_go_through_the_backbones_own_loader(tmp_path):
 def test_a_test_needs_the_whole_model(tmp_path, export, whole):
     with pytest.raises(LoadAuditError, match=r'it lacks 2 tensors \(head.weight, head.bias\)'):
         make(tmp_path, Toy(), train=False, load_from=export[0]).test()
-    # what training would start from does not matter any more
+    # the checkpoint that training would start from does not matter any more
     model = Toy(init_cfg=init_cfg('nowhere.pth', prefix='backbone.'))
     assert make(tmp_path, model, train=False, load_from=whole).test() == dict(count=2)
     assert 'model: 7 of 7 tensors loaded from' in log(tmp_path)
@@ -209,6 +201,13 @@ def test_averaged_weights_are_those_of_the_checkpoint(tmp_path, library):
     ema.ema_model.module.head.bias.data += 1
     with pytest.raises(LoadAuditError, match=r'other values \(head.bias\)'):
         hook.before_test(runner)
+
+
+class Augmented(BaseTTAModel):
+    """Test-time augmentation."""
+
+    def merge_preds(self, data_samples_list):
+        return data_samples_list
 
 
 def test_the_model_inside_test_time_augmentation_is_audited(tmp_path, whole):
