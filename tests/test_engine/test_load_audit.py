@@ -221,14 +221,9 @@ def test_table_has_a_line_for_every_tensor_and_says_what_is_left_on_either_side(
     state.update({'backbone.norm3.extra': torch.ones(1), 'head.fc.weight': torch.ones(1)})
     audit = check(tmp_path, SWIN, dict(state_dict=state), 'backbone.')
     lines = [re.sub(' +', ' ', line) for line in audit.table().splitlines()]
-    qkv = 'stages.2.blocks.[0-1].attn.w_msa.qkv.weight'
+    qkv = 'stages.2.blocks.1.attn.w_msa.qkv.weight'
     assert f'{qkv} <- backbone.{qkv} <- (96, 32) in the file' in lines
     assert 'norm3.bias <- - <- (64,) missing' in lines
-    covered = 0
-    for line in lines:
-        if '<-' in line:
-            span = re.search(r'\[(\d+)-(\d+)\]', line)
-            covered += int(span[2]) - int(span[1]) + 1 if span else 1
-    assert covered == len(audit.rows)
+    assert sum('<-' in line for line in lines) == len(audit.rows)
     assert 'in the file and without a place in the backbone: backbone.norm3.extra' in lines
     assert lines[-1].startswith('backbone: 0 of ')

@@ -64,9 +64,7 @@ def init_cfg(path, **extra):
 
 def test_a_full_load_trains_and_is_in_the_log(tmp_path, export):
     make(tmp_path, Toy(init_cfg=init_cfg(export[0], prefix='backbone.'))).train()
-    text = log(tmp_path)
-    assert 'second.bias    <- backbone.second.bias    <- (4,)' in text
-    assert f'backbone: 5 of 5 tensors loaded from {export[0]}' in text
+    assert f'backbone: 5 of 5 tensors loaded from {export[0]}' in log(tmp_path)
     assert (tmp_path / 'work/epoch_1.pth').exists()
     # what a resumed run once started from does not matter any more
     runner = make(tmp_path, Toy(init_cfg=init_cfg(export[0], prefix='backbone.')), epochs=2, resume=True)
