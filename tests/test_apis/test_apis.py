@@ -71,10 +71,6 @@ def test_checkpoint_that_does_not_fit_is_refused(config, checkpoint, tmp_path):
     export_checkpoint(str(checkpoint), exported)
     with pytest.raises(ValueError, match='does not load into the model: it lacks .*neck'):
         get_model(config, exported)
-    with pytest.raises(FileNotFoundError, match='nothing.pth'):
-        get_model(config, 'nothing.pth')
-    with pytest.raises(FileNotFoundError, match='nothing.py'):
-        get_model('nothing.py')
 
 
 def test_an_exported_backbone_fits_the_encoding_config(checkpoint, tmp_path, retriever):
@@ -130,16 +126,9 @@ def test_every_kind_of_image(retriever, tmp_path):
     square = cv2.resize(wide[:, 16:64], (32, 32), interpolation=cv2.INTER_AREA)
     expected = retriever.embed_images(square)
     assert expected.shape == (1, 24)
-    for images in (
-        [str(tmp_path / 'wide.png'), tmp_path / 'wide.png', wide, Image.fromarray(wide)],
-        np.stack([wide, wide]),
-        tmp_path / 'wide.png',
-        wide,
-    ):
+    for images in ([str(tmp_path / 'wide.png'), wide, Image.fromarray(wide)], np.stack([wide, wide]), wide):
         for embedding in retriever.embed_images(images):
             np.testing.assert_allclose(embedding, expected[0], atol=1e-6)
-    grey = retriever.embed_images(Image.fromarray(wide[:, :, 0]))
-    np.testing.assert_allclose(grey, retriever.embed_images(np.repeat(wide[:, :, :1], 3, axis=2)), atol=1e-6)
     assert retriever.embed_images([]).shape == (0, 24)
 
 

@@ -96,25 +96,11 @@ WAYS = dict(
 
 
 @pytest.mark.parametrize('way', WAYS)
-@pytest.mark.parametrize(
-    'spoil, message',
-    [
-        (lambda content, trace: content.update(x=Command(trace)), 'a.pth would import posix.mkdir'),
-        (
-            lambda content, trace: content['state_dict']['backbone.first.bias'].fill_(float('nan')),
-            'NaN or infinite numbers in 1 of 7 tensors, backbone.first.bias',
-        ),
-    ],
-    ids=['code', 'nan'],
-)
-def test_files_that_run_code_or_are_not_finite_are_refused_before_they_are_loaded(tmp_path, way, spoil, message):
-    trace, path = str(tmp_path / 'trace'), tmp_path / 'a.pth'
-    content = dict(state_dict=Toy().state_dict(), meta={})
-    spoil(content, trace)
-    torch.save(content, path)
-    runner = make(tmp_path, **WAYS[way](str(path)))
-    (tmp_path / 'work/last_checkpoint').write_text(str(path))
-    with pytest.raises(LoadAuditError, match=message):
+def test_files_that_run_code_are_refused_before_they_are_loaded(tmp_path, way):
+    trace, path = str(tmp_path / 'trace'), save(tmp_path / 'a.pth', Toy().state_dict(), x=Command(tmp_path / 'trace'))
+    runner = make(tmp_path, **WAYS[way](path))
+    (tmp_path / 'work/last_checkpoint').write_text(path)
+    with pytest.raises(LoadAuditError, match='a.pth would import posix.mkdir'):
         runner.test() if way == 'test' else runner.train()
     assert not os.path.exists(trace)
 
