@@ -166,10 +166,23 @@ def read_checkpoint(path: Union[str, Path], argument: str = 'CHECKPOINT') -> Che
         ) from error
     except Exception as error:  # a damaged file raises nearly anything
         raise ValueError(
-            f'{argument}: {path} is no checkpoint, or a damaged one ({type(error).__name__}: {error}). Copy or '
-            'download it again, or take an earlier checkpoint.'
+            f'{argument}: {path} is no checkpoint, or a damaged one ({_what_it_is(path) or error}). Copy or download '
+            'it again, or take an earlier checkpoint.'
         ) from error
     return Checkpoint.of(content, path, argument)
+
+
+def _what_it_is(path: str) -> str:
+    """Say what a file that is no checkpoint is by its first bytes, where they tell."""
+    with open(path, 'rb') as file:
+        start = file.read(512)
+    if start.startswith(b'version https://git-lfs'):
+        return 'it is a pointer of Git LFS: git lfs pull fetches the file itself'
+    if start.lstrip()[:1] in (b'<', b'{'):
+        return 'it is a text: was a web page downloaded in its place?'
+    if not start or (start.startswith(b'PK') and not zipfile.is_zipfile(path)):
+        return 'it is cut off'
+    return ''
 
 
 def non_finite(state_dict: Mapping[str, Tensor]) -> List[str]:

@@ -122,9 +122,11 @@ def test_what_is_no_checkpoint_is_named(tmp_path):
         read_checkpoint(tmp_path / 'nothing.pth', 'X')
     whole = save(WEIGHTS, tmp_path / 'whole.pth').read_bytes()
     for path, words in {
-        write(tmp_path / 'empty.pth', b''): 'is no checkpoint, or a damaged one .EOFError',
-        write(tmp_path / 'page.pth', b'<!DOCTYPE html>'): 'or a damaged one',
-        write(tmp_path / 'cut.pth', whole[: len(whole) // 2]): 'or a damaged one',
+        write(tmp_path / 'empty.pth', b''): 'is no checkpoint, or a damaged one .it is cut off',
+        write(tmp_path / 'page.pth', b'<!DOCTYPE html>'): 'web page',
+        write(tmp_path / 'lfs.pth', b'version https://git-lfs.github.com/spec/v1'): 'git lfs pull',
+        write(tmp_path / 'cut.pth', whole[: len(whole) // 2]): 'it is cut off',
+        write(tmp_path / 'noise.pth', bytes(range(200, 256))): 'or a damaged one',
         write(tmp_path / 'cut.safetensors', (99).to_bytes(8, 'little') + b'{"a":'): 'or a damaged one',
         save([1, 2], tmp_path / 'list.pth'): 'no state_dict of tensors .found nothing',
         save(dict(epoch=1), tmp_path / 'epoch.pth'): "no state_dict of tensors .found 'epoch': int",
