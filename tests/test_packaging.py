@@ -66,7 +66,8 @@ def bare(wheel, tmp_path_factory):
     folder = tmp_path_factory.mktemp('bare')
     subprocess.run([sys.executable, '-m', 'venv', '--without-pip', folder], check=True)
     pip = [sys.executable, '-m', 'pip', '-q', '--python', folder / 'bin/python']
-    subprocess.run([*pip, 'install', '--no-deps', '--no-index', wheel], check=True)
+    alone = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+    subprocess.run([*pip, 'install', '--no-deps', '--no-index', wheel], check=True, env=alone)
     site = next(folder.glob('lib/python*/site-packages'))
     for name in SCIENTIFIC + THEIRS:
         try:
@@ -77,9 +78,8 @@ def bare(wheel, tmp_path_factory):
             (site / part).symlink_to(distribution.locate_file(part))
 
     def run(command, *arguments):
-        env = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
         command = [folder / 'bin' / command, *map(str, arguments)]
-        return subprocess.run(command, cwd=folder, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
+        return subprocess.run(command, cwd=folder, env=alone, check=True, stdout=subprocess.PIPE, text=True).stdout
 
     return run
 

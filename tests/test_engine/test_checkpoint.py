@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import resource
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,7 @@ def test_training_checkpoints_are_read_with_their_metadata(tmp_path, new_format)
         meta=meta,
         state_dict=WEIGHTS,
         message_hub=dict(loss=HistoryBuffer([1.0, 2.0], [1, 1]), lr=np.float64(0.1), rng=np.arange(3), out=Path('a')),
+        milestones=Counter([8, 11]),  # of MultiStepLR
         optimizer=dict(state={0: dict(exp_avg=parameter)}),
         param_schedulers=[scheduler.state_dict()],
     )
