@@ -132,6 +132,8 @@ def _check_categories(name: str, classes: Sequence[str], path: str, content: dic
 def _check_images(key: str, node: dict, path: str, content: dict, classes: Sequence[str]) -> None:
     """Check that annotations are left, that masks are there where they are loaded, and that images have their sizes."""
     pipeline = node.get('pipeline') or []
+    if not content['images']:  # a test of nothing ends well, with an AP of -1
+        raise UserError(f'{key}: {path} lists no image. Correct the file.')
     if not node.get('test_mode'):
         ids = {category['id'] for category in content['categories'] if category['name'] in classes}
         # CocoDataset drops the others
