@@ -43,7 +43,7 @@ _TYPES = {str: 'a text', int: 'a whole number', bool: 'true or false', list: 'a 
 
 
 class Job(NamedTuple):
-    """A step of a study.
+    """Describe a step of a study.
 
     Attributes:
         name: Unique in the study, e.g. ``'swin-micro/nfn/seed0/detect'``.
@@ -97,7 +97,7 @@ class Job(NamedTuple):
 
 
 class Study(NamedTuple):
-    """A study, expanded.
+    """Hold a study, expanded into jobs.
 
     Attributes:
         name: Title.

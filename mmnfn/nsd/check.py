@@ -41,7 +41,7 @@ HELD_OUT_SUBJECT = 'subj08'
 
 
 class Use(NamedTuple):
-    """Something that can be done with a release tree, or not.
+    """Describe something that can be done with a release tree, or not.
 
     Attributes:
         name: E.g. ``'ROI store'``.
@@ -59,7 +59,7 @@ class Use(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a reader returned, or None; why in words; and the files that are missing."""
+    """Hold what a reader returned, or None; why in words; and the files that are missing."""
 
     value: Any
     reason: str = ''
@@ -67,7 +67,7 @@ class Found(NamedTuple):
 
 
 class Report:
-    """What is in a release tree.
+    """Collect what is in a release tree.
 
     Args:
         root: The tree.
