@@ -14,11 +14,11 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 LOADERS = ('train_dataloader', 'test_dataloader')
 
 
-def write_pair(root, split, name, labels, suffix='.png'):
+def write_pair(root, split, name, labels):
     for kind in ('images', 'annotations'):
         (root / kind / split).mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.zeros((*labels.shape[:2], 3), np.uint8)).save(root / f'images/{split}/{name}.jpg')
-    Image.fromarray(labels).save(root / f'annotations/{split}/{name}{suffix}')
+    Image.fromarray(labels).save(root / f'annotations/{split}/{name}.png')
 
 
 @pytest.fixture()
