@@ -74,6 +74,12 @@ def test_heads_have_as_many_classes_as_the_data(cfg, head):
     refused(cfg, rf'^model.{head}.num_classes is 18, and train_dataloader.dataset has 17 classes')
 
 
+def test_label_maps_are_loaded_with_as_many_classes_as_they_have(cfg):
+    (step,) = (step for step in cfg.train_dataloader.dataset.pipeline if step.type == 'mmnfn.LoadLabelMap')
+    step.num_classes = 150
+    refused(cfg, r'^train_dataloader.dataset.pipeline.\d.num_classes is 150, and the label maps .* have 17 classes')
+
+
 def test_folders_without_a_sample_are_named(cfg, root):
     cfg.train_dataloader.dataset.img_suffix = '.png'
     refused(cfg, r"train_dataloader.dataset: no image .* ends in '.png' in \S*/images/training. Set img_suffix")
