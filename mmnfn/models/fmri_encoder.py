@@ -58,7 +58,7 @@ class RegionInteraction(nn.Module):
         self.linear = nn.Linear(dims, dims)
 
     def forward(self, rois: Tensor, present: Tensor) -> Tensor:
-        """Combine the present ones of ROI features (B, K, D) into the global feature (B, D); ``present`` is (B, K) bool."""
+        """Combine the ROI features (B, K, D) that are ``present`` (B, K) into the global feature (B, D)."""
         if not self.layers:
             weights = present.to(rois.dtype)
             context = torch.einsum('bkd,bk->bd', rois, weights / weights.sum(dim=1, keepdim=True))

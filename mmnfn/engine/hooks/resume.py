@@ -270,7 +270,7 @@ class ResumeEpochHook(Hook):
         self._follow_config = bool(length)
         for found, meaning in (
             (length, 'the learning rate follows the param_scheduler of this config from here on'),
-            (kept, "the checkpoint's value stays, because the optimizer and the schedules continue from their own state"),
+            (kept, "the checkpoint's value stays, because optimizer and schedules continue from their state"),
         ):
             if found:
                 runner.logger.warning(f'Not as in the training that is resumed: {"; ".join(found)}: {meaning}.')
