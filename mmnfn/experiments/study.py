@@ -44,7 +44,7 @@ _TYPES = {str: 'a text', int: 'a whole number', bool: 'true or false', list: 'a 
 
 
 class Job(NamedTuple):
-    """A step of a study.
+    """Describe a step of a study.
 
     Attributes:
         name: Unique in the study, e.g. ``'swin-micro/nfn/seed0/detect'``.
@@ -98,7 +98,7 @@ class Job(NamedTuple):
 
 
 class Study(NamedTuple):
-    """A study, expanded.
+    """Hold a study, expanded into jobs.
 
     Attributes:
         name: Title.
