@@ -98,11 +98,11 @@ def test_a_full_disk_is_named_in_one_line(config, capsys, tmp_path, monkeypatch)
 
     monkeypatch.setattr('os.fsync', full)
     options = ['default_hooks.checkpoint.type=mmnfn.ResumableCheckpointHook', 'log_level=ERROR']
-    code = tool('train').main([config, '--work-dir', str(tmp_path / 'work'), '--cfg-options', *options])
+    code = tool('train').main([config, '--work-dir', str(tmp_path / 'run'), '--cfg-options', *options])
     assert code == 2
-    error = f"train.py: error: [Errno 28] No space left on device: '{tmp_path}/work/epoch_1.pth'\n"
+    error = f"train.py: error: [Errno 28] No space left on device: '{tmp_path}/run/epoch_1.pth'\n"
     assert capsys.readouterr().err.endswith(error)
-    assert not [path.name for path in (tmp_path / 'work').iterdir() if 'epoch_1' in path.name]
+    assert not [path.name for path in (tmp_path / 'run').iterdir() if 'epoch_1' in path.name]
 
 
 def test_train_flags_reach_the_config(config, checkpoint):
