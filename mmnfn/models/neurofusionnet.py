@@ -11,7 +11,7 @@ from mmengine.structures import BaseDataElement
 from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from torch import Tensor, nn
 
-from mmnfn.losses import gather_features, gather_sizes, reduce_rois
+from mmnfn.losses import correlation_loss, gather_features, gather_sizes, reduce_rois
 from mmnfn.registry import MODELS
 from mmnfn.structures import SubjectGeometry
 
@@ -19,7 +19,7 @@ from .build import build_with_defaults
 from .fmri_encoder import FMRIFeatures
 from .image_head import ImageFeatures
 
-LOSS_NAMES = ('con', 'bfg', 'fus')
+LOSS_NAMES = ('con', 'bfg', 'fus', 'enc')
 Responses = Union[Tensor, List[Tensor]]
 Geometry = Union[SubjectGeometry, List[SubjectGeometry]]
 
@@ -70,11 +70,12 @@ class NeuroFusionNet(BaseSelfSupervisor):
     def __init__(
         self,
         backbone: dict,
-        neck: dict,
-        fmri_encoder: dict,
-        contrastive: dict,
-        guidance: Optional[dict],
+        neck: Optional[dict] = None,
+        fmri_encoder: Optional[dict] = None,
+        contrastive: Optional[dict] = None,
+        guidance: Optional[dict] = None,
         fusion: Optional[dict] = None,
+        encoding: Optional[dict] = None,
         loss_weight: Optional[Dict[str, float]] = None,
         data_preprocessor: Optional[Union[dict, nn.Module]] = None,
         pretrained: Optional[str] = None,
@@ -84,6 +85,32 @@ class NeuroFusionNet(BaseSelfSupervisor):
         weights.update(loss_weight or {})
         if len(weights) > len(LOSS_NAMES):
             raise ValueError(f'loss_weight must have the names {LOSS_NAMES}, but got {tuple(loss_weight)}')
+        encoder = None
+        if fmri_encoder is None:
+            given = dict(neck=neck, contrastive=contrastive, guidance=guidance, fusion=fusion)
+            given = [name for name, part in given.items() if part is not None]
+            if given or encoding is None:
+                found = f'{", ".join(given)} without fmri_encoder' if given else 'neither fmri_encoder nor encoding'
+                raise ValueError(f'there is {found}; give both towers, or encoding alone')
+        else:
+            encoder, neck, fusion = self._build_towers(neck, fmri_encoder, fusion)
+        super().__init__(
+            backbone=backbone,
+            neck=neck,
+            pretrained=pretrained,
+            data_preprocessor=build_with_defaults(data_preprocessor or {}, type='mmnfn.NFNDataPreprocessor'),
+            init_cfg=init_cfg,
+        )
+        self.fmri_encoder = encoder
+        self.fusion = fusion
+        self.encoding = None if encoding is None else build_with_defaults(encoding, type='mmnfn.EncodingHead')
+        self.contrastive = None if encoder is None else build_with_defaults(contrastive, type='mmnfn.ContrastiveLoss')
+        self.guidance = None if guidance is None else build_with_defaults(guidance, type='mmnfn.FMRIGuidedLoss')
+        self.loss_weight = weights
+
+    @staticmethod
+    def _build_towers(neck: dict, fmri_encoder: dict, fusion: Optional[dict]):
+        """Build the fMRI encoder, and neck and fusion with its K and D."""
         encoder = build_with_defaults(fmri_encoder, type='mmnfn.FMRIEncoder')
         num_rois, dims = encoder.num_rois, encoder.out_dims
         neck = build_with_defaults(neck, type='mmnfn.ROIImageHead', num_rois=num_rois, out_dims=dims)
@@ -100,18 +127,7 @@ class NeuroFusionNet(BaseSelfSupervisor):
                     f'encoder has {num_rois} roi_names and out_dims={dims}; leave both out of the fusion to '
                     'take them over'
                 )
-        super().__init__(
-            backbone=backbone,
-            neck=neck,
-            pretrained=pretrained,
-            data_preprocessor=build_with_defaults(data_preprocessor or {}, type='mmnfn.NFNDataPreprocessor'),
-            init_cfg=init_cfg,
-        )
-        self.fmri_encoder = encoder
-        self.fusion = fusion
-        self.contrastive = build_with_defaults(contrastive, type='mmnfn.ContrastiveLoss')
-        self.guidance = None if guidance is None else build_with_defaults(guidance, type='mmnfn.FMRIGuidedLoss')
-        self.loss_weight = weights
+        return encoder, neck, fusion
 
     def forward(
         self,
@@ -120,6 +136,7 @@ class NeuroFusionNet(BaseSelfSupervisor):
         image_id: Optional[Tensor] = None,
         geometry: Optional[Geometry] = None,
         photo_id: Optional[Tensor] = None,
+        noise_ceiling: Optional[Responses] = None,
         mode: str = 'tensor',
         **kwargs,
     ):
@@ -153,13 +170,19 @@ class NeuroFusionNet(BaseSelfSupervisor):
                 )
         if mode == 'loss' and photo_id is not None:
             image_id = photo_id
-        return getattr(self, mode)(inputs, responses, image_id, geometry)
+        return getattr(self, mode)(inputs, responses, image_id, geometry, noise_ceiling)
 
-    def _encode(self, inputs: Tensor, responses: Responses, geometry: Geometry) -> Tuple[ImageFeatures, FMRIFeatures]:
-        image = self.neck(self.extract_feat(inputs))
-        return _full_precision(image), _full_precision(self.fmri_encoder(responses, geometry))
+    def _encode(self, feats, responses: Responses, geometry: Geometry) -> Tuple[ImageFeatures, FMRIFeatures]:
+        return _full_precision(self.neck(feats)), _full_precision(self.fmri_encoder(responses, geometry))
 
-    def loss(self, inputs: Tensor, responses: Responses, image_id: Tensor, geometry: Geometry) -> Dict[str, Tensor]:
+    def loss(
+        self,
+        inputs: Tensor,
+        responses: Responses,
+        image_id: Tensor,
+        geometry: Geometry,
+        noise_ceiling: Optional[Responses] = None,
+    ) -> Dict[str, Tensor]:
         """Compute the losses of a batch.
 
         Args:
@@ -174,9 +197,28 @@ class NeuroFusionNet(BaseSelfSupervisor):
             (σ) and ``batch_top1`` (share of images of the gathered batch whose own fMRI feature is the most similar
             one). All but ``loss_fus`` are the same on every rank.
         """
-        image, fmri = self._encode(inputs, responses, geometry)
+        feats, losses = self.backbone(inputs), {}
+        if self.fmri_encoder is not None:
+            image, fmri = self._encode(feats, responses, geometry)
         with torch.autocast(inputs.device.type, enabled=False):
-            return self._losses(image, fmri, image_id, _subjects(responses, geometry))
+            if self.fmri_encoder is not None:
+                losses.update(self._losses(image, fmri, image_id, _subjects(responses, geometry)))
+            if self.encoding is not None:
+                losses.update(self._encoding_loss(feats, responses, geometry, noise_ceiling))
+        return losses
+
+    def _encoding_loss(self, feats, responses: Responses, geometry: Geometry, noise_ceiling) -> Dict[str, Tensor]:
+        """L_enc over the gathered batch."""
+        rank, world_size = get_dist_info()
+        predicted, measured, weight, subject = self.encoding(feats, responses, geometry, noise_ceiling)
+        sizes = gather_sizes(len(predicted), rank, world_size, predicted.device)
+        predicted, measured, weight, subject = (
+            gather_features(values, rank, world_size, sizes=sizes) for values in (predicted, measured, weight, subject)
+        )
+        if self.training:
+            self.encoding.fields.trained_subjects.index_fill_(0, subject, 1)
+        loss = correlation_loss(predicted, measured, weight, subject, len(self.encoding.fields.subjects))
+        return dict(loss_enc=self.loss_weight['enc'] * loss, enc_r=1 - loss.detach())
 
     def _losses(
         self, image: ImageFeatures, fmri: FMRIFeatures, image_id: Tensor, subjects: List[str]
@@ -218,7 +260,12 @@ class NeuroFusionNet(BaseSelfSupervisor):
 
     @torch.no_grad()
     def predict(
-        self, inputs: Tensor, responses: Responses, image_id: Tensor, geometry: Geometry
+        self,
+        inputs: Tensor,
+        responses: Responses,
+        image_id: Tensor,
+        geometry: Geometry,
+        noise_ceiling: Optional[Responses] = None,
     ) -> List[BaseDataElement]:
         """Embed a batch.
 
@@ -235,16 +282,27 @@ class NeuroFusionNet(BaseSelfSupervisor):
             has trained (see :class:`~mmnfn.models.fusion.FusedFeatures`), and which has seen
             both modalities and so is no input for a retrieval.
         """
-        image, fmri = self._encode(inputs, responses, geometry)
-        fields = dict(
-            image_embedding=F.normalize(image.context, dim=1),
-            fmri_embedding=F.normalize(fmri.context, dim=1),
-            image_roi_embeddings=F.normalize(image.rois, dim=2),
-            fmri_roi_embeddings=F.normalize(fmri.rois, dim=2),
-            roi_present=fmri.present,
-        )
-        if self.fusion is not None:
-            fields['fused_embedding'] = self.fusion(image, fmri).fused
+        feats, fields = self.backbone(inputs), {}
+        if self.fmri_encoder is not None:
+            image, fmri = self._encode(feats, responses, geometry)
+            fields.update(
+                image_embedding=F.normalize(image.context, dim=1),
+                fmri_embedding=F.normalize(fmri.context, dim=1),
+                image_roi_embeddings=F.normalize(image.rois, dim=2),
+                fmri_roi_embeddings=F.normalize(fmri.rois, dim=2),
+                roi_present=fmri.present,
+            )
+            if self.fusion is not None:
+                fields['fused_embedding'] = self.fusion(image, fmri).fused
+        if self.encoding is not None:
+            maps = self.encoding.maps(feats)
+            sizes = [len(own) for own in responses] if isinstance(responses, list) else [len(responses)]
+            geometries = geometry if isinstance(geometry, list) else [geometry]
+            fields['predicted_responses'] = [
+                row
+                for subject, *rows in zip(geometries, *(feat.split(sizes) for feat in maps))
+                for row in self.encoding.predict(rows, subject)
+            ]
         subjects = _subjects(responses, geometry)
         return [
             BaseDataElement(
