@@ -2,13 +2,13 @@
 .DEFAULT_GOAL := help
 .PHONY: help env demo test torture lint docs clean distclean
 
-# official or onedl; left empty: official where Python allows it.
+# official or onedl; empty: official if the Python version allows it.
 STACK ?=
-# Python that builds the environment; left empty: the first of python3, python3.11, ... that runs and suits the stack.
+# Python that builds the environment; empty: the first of python3, python3.11, ... that runs and suits the stack.
 PYTHON ?=
-# Scripts would take it for the Python that they are to use.
+# Scripts take PYTHON for the one to run with.
 unexport PYTHON
-# How many tests run at a time; each has one thread.
+# Tests at a time; each has one thread.
 JOBS ?= 2
 # More arguments for pytest or the demo: make test ARGS='-k losses'
 ARGS ?=
@@ -25,11 +25,11 @@ BASE_PYTHON := $(wordlist 2,$(words $(CHOICE)),$(CHOICE))
 VENV := $(if $(filter onedl,$(CHOSEN_STACK)),.venv-onedl,.venv)
 PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip --disable-pip-version-check install
-# Without the environment's PyTorch mmcv would leave its ops out; it may use every core, and knows MAX_JOBS.
+# Without the environment's PyTorch, mmcv would leave its ops out; MAX_JOBS limits the cores it uses.
 INSTALL_MMCV := MMCV_WITH_OPS=1 MAX_JOBS=$${MAX_JOBS:-$$(nproc 2>/dev/null || echo 2)} \
     $(PIP_INSTALL) --no-build-isolation --no-deps -r requirements/$(CHOSEN_STACK)/mmcv.txt
 REQUIREMENTS := $(wildcard requirements/$(CHOSEN_STACK)/*.txt) requirements/runtime.txt requirements/test.txt
-# Written last, so an installation that was interrupted goes on at the next call: what is there is not installed again.
+# Written last, so the next call continues an interrupted installation.
 COMPLETE := $(VENV)/.complete
 
 define CHECK_PYTHON
@@ -39,7 +39,7 @@ assert any(os.path.exists(os.path.join(path, 'Python.h')) for path in include)
 endef
 export CHECK_PYTHON
 
-# Scripts that the demo and the tests start find this environment's commands.
+# The demo and the tests start scripts that need this environment's commands.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 help:  ## show this list
@@ -52,7 +52,7 @@ demo: $(COMPLETE)  ## simulate, pretrain, detect, segment, encode: the whole cha
 test: $(COMPLETE)  ## run the tests
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
-torture: $(COMPLETE)  ## kill, starve and mislead runs, and see that they recover: about an hour
+torture: $(COMPLETE)  ## kill runs and fill their disk, and see that they recover: at most 15 minutes
 	$(PY) -m pytest torture $(ARGS)
 
 lint: $(COMPLETE)  ## check the style
@@ -65,7 +65,7 @@ env: $(COMPLETE)  ## build the environment only (.venv, or .venv-onedl for OneDL
 
 $(COMPLETE): $(REQUIREMENTS) setup.py
 	@for tool in gcc g++; do command -v $$tool >/dev/null || { \
-	    echo "Error: $$tool is missing, and mmcv is compiled here: install it (Debian and Ubuntu: apt install build-essential)."; \
+	    echo "Error: $$tool is missing, and mmcv must be compiled: install it (Debian and Ubuntu: apt install build-essential)."; \
 	    exit 1; }; done
 	@$(BASE_PYTHON) -c "$$CHECK_PYTHON" 2>/dev/null || { echo "Error: $(BASE_PYTHON) lacks its headers or the venv module, and both are needed: install" \
 	    "them (Debian and Ubuntu: apt install python3-dev python3-venv) or name another Python with PYTHON=..."; exit 1; }
@@ -78,10 +78,10 @@ $(COMPLETE): $(REQUIREMENTS) setup.py
 	@echo '== 3/4 the OpenMMLab libraries and everything else'
 	$(PIP_INSTALL) -r requirements/$(CHOSEN_STACK)/torch.txt -r requirements/$(CHOSEN_STACK)/openmmlab.txt \
 	    -r requirements/runtime.txt -r requirements/test.txt
-	@# The headless OpenCV needs no screen libraries; the other one fails to load where they are missing.
+	@# Without screen libraries only the headless OpenCV loads.
 	@$(PY) -c 'import cv2' 2>/dev/null || $(PIP_INSTALL) --force-reinstall --no-deps \
 	    "$$(grep -h '^opencv-python-headless' requirements/$(CHOSEN_STACK)/*.txt)"
-	@# pip caches what it built: an mmcv built without ops, or for another PyTorch, is built again, past the cache.
+	@# pip may have cached an mmcv without ops or for another PyTorch: build it again, past the cache.
 	@$(PY) -c 'import mmcv.ops' 2>/dev/null || { echo '== mmcv.ops does not load: building mmcv anew'; \
 	    $(INSTALL_MMCV) --no-cache-dir --force-reinstall && $(PY) -c 'import mmcv.ops'; } || { \
 	    echo 'Error: mmcv could not be built with its compiled ops; the reason is above. On a machine with a GPU it needs' \

@@ -88,10 +88,11 @@ setup(
     ],
     python_requires='>=3.9',
     packages=find_packages(include=['mmnfn', 'mmnfn.*']),
-    package_data={'mmnfn.visualization': ['*.html']},
+    entry_points={'console_scripts': ['mmnfn-nsd = mmnfn.nsd.cli:main']},
+    package_data={'mmnfn.experiments': ['*.html']},
     cmdclass={'build': FreshBuild, 'build_py': BuildWithMim},
-    # PyTorch, mmengine, mmcv and mmpretrain are needed too, but their distributions are called differently in the two
-    # stacks (mmcv, mmcv-lite, onedl-mmcv): mmnfn/stack.py checks them at import.
+    # mmnfn.nsd needs no more than these. The rest of mmnfn also needs PyTorch, mmengine, mmcv and mmpretrain, whose
+    # distributions are called differently in the two stacks (mmcv, mmcv-lite, onedl-mmcv): mmnfn/stack.py checks them.
     install_requires=[
         'numpy',
         'h5py',
@@ -99,9 +100,10 @@ setup(
         'matplotlib',
         'nibabel',
         'pandas',
-        'psutil',
+        'pillow',
         'pycocotools',
         'rich',
+        'safetensors',
         'scipy',
         'tqdm',
     ],

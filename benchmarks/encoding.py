@@ -1,9 +1,9 @@
-"""What does the encoding model cost, next to scikit-learn's RidgeCV on the same problem?
+"""Measure the cost of the encoding model against scikit-learn's RidgeCV on the same problem.
 
-Images, features and voxels of one subject, made small in all three by ``--scale``; 15 candidates for the
-regularisation, chosen per voxel. Baseline in this process: ``sklearn.linear_model.RidgeCV(alpha_per_target=True)``,
-leave-one-out. Two threads. ``--peak`` instead fits 10,000 images × 45,000 voxels once and prints the peak
-memory of that process, of which responses and predictions are a part.
+Images, features and voxels of one subject, all scaled down by ``--scale``; 15 candidates for the regularisation, chosen
+per voxel. Baseline in this process: ``sklearn.linear_model.RidgeCV(alpha_per_target=True)``, leave-one-out. Two
+threads. ``--peak`` instead fits 10,000 images × 45,000 voxels once and prints the peak memory of that process, which
+includes responses and predictions.
 
 Example:
     python benchmarks/encoding.py --json encoding.json
@@ -12,23 +12,21 @@ Example:
 import argparse
 import json
 import time
-from pathlib import Path
 
 import numpy as np
-import torch
-from measure import in_own_process, keep_large_blocks, peak_memory
+from measure import in_own_process, peak_memory, read_arguments, save
 from sklearn.linear_model import RidgeCV
 from threadpoolctl import threadpool_limits
 
 from mmnfn.evaluation import fit_encoding_model
-from mmnfn.evaluation.encoding_model import ALPHAS
+from mmnfn.evaluation.ridge import ALPHAS
 
 IMAGES, FEATURES, VOXELS, TEST = 10_000, 23_040, 45_000, 1_000
-"""A subject of NSD, and four maps of Swin-S pooled to 4 × 4 cells."""
+"""Of an NSD subject, with four maps of Swin-S pooled to 4 × 4 cells."""
 
 
 def problem(images: int, features: int, voxels: int, test: int):
-    """Training and test arrays, float32: half of the variance of a voxel can be explained."""
+    """Make training and test arrays, float32; half of a voxel's variance can be explained."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((images + test, features), dtype=np.float32)
     weights = rng.standard_normal((features, voxels), dtype=np.float32) / np.sqrt(features)
@@ -39,6 +37,7 @@ def problem(images: int, features: int, voxels: int, test: int):
 
 
 def seconds(function) -> float:
+    """Measure a call."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
@@ -46,14 +45,13 @@ def seconds(function) -> float:
 
 def main() -> None:
     """Run everything and print it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--json', type=Path, help='write the ratios there')
-    parser.add_argument('--scale', type=float, default=0.2, help='of images, features and voxels; default 0.2')
-    parser.add_argument('--peak', action='store_true', help='memory at full size instead; takes some minutes')
-    parser.add_argument('--memory', nargs=4, type=int, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    keep_large_blocks()
-    torch.set_num_threads(2)
+    args = read_arguments(
+        __doc__,
+        ('--scale', dict(type=float, default=0.2, help='of images, features and voxels (default: %(default)s)')),
+        ('--peak', dict(action='store_true', help='memory at full size instead; takes some minutes')),
+        ('--memory', dict(nargs=4, type=int, help=argparse.SUPPRESS)),
+        threads=True,
+    )
     with threadpool_limits(2):
         if args.memory:
             arrays = problem(*args.memory)
@@ -69,16 +67,14 @@ def main() -> None:
         sizes = [int(args.scale * n) for n in (IMAGES, FEATURES, VOXELS, TEST)]
         x, y, x_test, y_test = problem(*sizes)
         ours = min(seconds(lambda: fit_encoding_model(x, y, x_test, y_test, bootstraps=2)) for _ in range(2))
-        mean, deviation = x.mean(0), x.std(0)
+        mean, std = x.mean(0), x.std(0)
         model = RidgeCV(alphas=ALPHAS, alpha_per_target=True)
-        theirs = seconds(lambda: model.fit((x - mean) / deviation, y).predict((x_test - mean) / deviation))
-    ratios = dict(speedup_vs_sklearn=theirs / ours)
+        theirs = seconds(lambda: model.fit((x - mean) / std, y).predict((x_test - mean) / std))
     print(
         f'{sizes[0]} images, {sizes[1]} features, {sizes[2]} voxels: ours {ours:.1f} s, scikit-learn {theirs:.1f} s; '
-        f'{ratios["speedup_vs_sklearn"]:.1f} times as fast'
+        f'{theirs / ours:.1f} times as fast'
     )
-    if args.json:
-        args.json.write_text(json.dumps(ratios, indent=2))
+    save(args, dict(speedup_vs_sklearn=theirs / ours))
 
 
 if __name__ == '__main__':

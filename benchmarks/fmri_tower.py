@@ -1,29 +1,26 @@
-"""What does the fMRI tower cost, next to the image backbone and next to other ways to attend?
+"""Measure the cost of the fMRI tower against the image backbone and other forms of attention.
 
 Subject 1's ROI sizes, batch 16, forward and backward, the width of configs/_base_/models/neurofusionnet.py, two
 threads, float32. Baselines in this process: Swin-S and ConvNeXt-S at 224 pixels; the literal slice-wise form
 (``merge='concat'``) of the same width; full attention (one transformer block without windows). Memory is the growth of
-the peak of a process of its own in one step. glibc is told to keep large blocks, as tools/demo.py does: giving them
-back to the system costs a third of a step, and more the larger they are.
+the peak of a process of its own in one step. glibc keeps large blocks, because giving them back to the system costs a
+third of a step.
 
 Example:
     python benchmarks/fmri_tower.py --json fmri_tower.json
 """
 
 import argparse
-import json
-import platform
 from pathlib import Path
 
 import torch
-from measure import exponent, in_own_process, keep_large_blocks, peak_of_step, times_in_turns
+from measure import exponent, in_own_process, peak_of_step, read_arguments, save, times_in_turns
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmnfn.losses import contrastive_loss, fmri_guided_loss
 from mmnfn.models import FMRIEncoder
-from mmnfn.models.transformer import TransformerBlock
-from mmnfn.models.windows import sliding_plan
+from mmnfn.models.transformer import TransformerBlock, sliding_plan
 from mmnfn.registry import MODELS
 from mmnfn.structures import SubjectGeometry
 
@@ -35,7 +32,7 @@ VOXELS = (2000, 4000, 8000, 16000, 32000, 64000)
 
 
 def tower_step(sizes=ROI_SIZES, **changes):
-    """A function that takes a step of the fMRI tower with both losses, against image features that stay the same."""
+    """Make a function that takes a step of the fMRI tower with both losses, against constant image features."""
     torch.manual_seed(0)
     settings = Config.fromfile(ROOT / 'configs/_base_/models/neurofusionnet.py').model.fmri_encoder
     names = tuple(f'roi{k}' for k in range(len(sizes)))
@@ -56,11 +53,11 @@ def tower_step(sizes=ROI_SIZES, **changes):
 
 
 def backbone_step(name: str):
-    """A function that takes a step of an image backbone at 224 pixels."""
+    """Make a function that takes a step of an image backbone at 224 pixels."""
     init_default_scope('mmpretrain')
     config = Config.fromfile(ROOT / 'configs/nfn' / name)
     backbone = MODELS.build(config.model.backbone)
-    backbone.train()  # which returns nothing in MMPretrain
+    backbone.train()  # returns None in MMPretrain
     images = torch.randn(BATCH, 3, 224, 224)
 
     def step():
@@ -70,7 +67,7 @@ def backbone_step(name: str):
 
 
 def attention_step(length: int, windows: bool):
-    """A function that takes a step of one transformer block over one ROI, with sliding windows or full attention."""
+    """Make a function that takes a step of one transformer block over one ROI, with windows or full attention."""
     torch.manual_seed(0)
     block = TransformerBlock(128, 4)
     tokens = torch.randn(BATCH, length, 128, requires_grad=True)
@@ -79,49 +76,31 @@ def attention_step(length: int, windows: bool):
 
 
 def single_roi_step(voxels: int, way: str):
-    """A function that takes a step of the tower for one ROI, with windows or one window over everything."""
+    """Make a function that takes a step of the tower for one ROI, with windows or one window over everything."""
     window = 64 if way == 'windows' else voxels
     return tower_step((voxels,), window_size=window, window_stride=window // 2 if way == 'windows' else window)
 
 
-def memory(case: str) -> None:
-    """Print the memory of a step."""
-    kind, *rest = case.split(':')
-    step = tower_step(merge=rest[0]) if kind == 'merge' else single_roi_step(int(rest[0]), rest[1])
-    print(peak_of_step(step))
-
-
 def main() -> None:
     """Run everything and print it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--json', type=Path, help='write the ratios there')
-    parser.add_argument('--memory', help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    keep_large_blocks()
-    torch.set_num_threads(2)
+    args = read_arguments(__doc__, ('--memory', dict(nargs=2, help=argparse.SUPPRESS)), threads=True)
     if args.memory:
-        memory(args.memory)
+        size, way = args.memory
+        print(peak_of_step(tower_step(merge=way) if size == 'all' else single_roi_step(int(size), way)))
         return
     ratios = {}
-    print(f'{platform.machine()}, {platform.system()}, torch {torch.__version__}, 2 threads, batch {BATCH}')
-
-    seconds = times_in_turns(
-        {
-            'tower': tower_step(),
-            'slicewise': tower_step(merge='concat'),
-            'swin_s': backbone_step('pretrain_nsd.py'),
-            'convnext_s': backbone_step('pretrain_nsd_convnext-s.py'),
-        },
-        repeats=2,
+    steps = dict(
+        tower=tower_step(),
+        slicewise=tower_step(merge='concat'),
+        swin_s=backbone_step('pretrain_nsd.py'),
+        convnext_s=backbone_step('pretrain_nsd_convnext-s.py'),
     )
+    seconds = times_in_turns(steps, repeats=2)
     for name in ('swin_s', 'convnext_s'):
-        ratios[f'tower_vs_{name}'] = seconds['tower'] / seconds[name]
-        print(
-            f'tower and losses {seconds["tower"]:.2f} s, {name} {seconds[name]:.2f} s: '
-            f'{ratios[f"tower_vs_{name}"]:.2f} of it'
-        )
+        ratio = ratios[f'tower_vs_{name}'] = seconds['tower'] / seconds[name]
+        print(f'tower and losses {seconds["tower"]:.2f} s, {name} {seconds[name]:.2f} s: {ratio:.2f} of it')
     ratios['speedup_vs_slicewise'] = seconds['slicewise'] / seconds['tower']
-    used = {merge: in_own_process(__file__, ['--memory', f'merge:{merge}']) for merge in ('overlap', 'concat')}
+    used = {merge: in_own_process(__file__, ['--memory', 'all', merge]) for merge in ('overlap', 'concat')}
     ratios['memory_vs_slicewise'] = used['overlap'] / used['concat']
     print(
         f'slice-wise form {seconds["slicewise"]:.2f} s, {used["concat"]:.0f} MB; ours '
@@ -132,17 +111,14 @@ def main() -> None:
     ratios['speedup_vs_full_attention'] = {}
     for length in LENGTHS:
         seconds = times_in_turns({way: attention_step(length, way == 'windows') for way in ('windows', 'full')})
-        ratio = seconds['full'] / seconds['windows']
-        ratios['speedup_vs_full_attention'][length] = ratio
-        print(
-            f'{length} tokens: windows {1000 * seconds["windows"]:.0f} ms, {ratio:.2f} times as fast as full attention'
-        )
+        ratio = ratios['speedup_vs_full_attention'][length] = seconds['full'] / seconds['windows']
+        print(f'{length} tokens: windows {1000 * seconds["windows"]:.0f} ms, {ratio:.2f} times as fast as full ones')
 
     lines = {}
     for way in ('windows', 'full'):
         sizes = VOXELS if way == 'windows' else VOXELS[:-1]  # 4000 tokens of full attention need 6 GB
         seconds = [times_in_turns({way: single_roi_step(size, way)}, 2)[way] for size in sizes]
-        megabytes = [in_own_process(__file__, ['--memory', f'voxels:{size}:{way}']) for size in sizes]
+        megabytes = [in_own_process(__file__, ['--memory', size, way]) for size in sizes]
         lines[way] = exponent(sizes, seconds), exponent(sizes, megabytes)
         print(
             f'{way}, {sizes[0]} to {sizes[-1]} voxels: seconds {[round(s, 3) for s in seconds]}, MB '
@@ -150,8 +126,7 @@ def main() -> None:
         )
     ratios['exponent_time'], ratios['exponent_memory'] = lines['windows']
     ratios['exponent_time_full'], ratios['exponent_memory_full'] = lines['full']
-    if args.json:
-        args.json.write_text(json.dumps(ratios, indent=2))
+    save(args, ratios)
 
 
 if __name__ == '__main__':

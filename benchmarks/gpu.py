@@ -1,20 +1,21 @@
-"""How fast, how large and how exact is pretraining on a GPU?
+"""Measure speed, memory and exactness of pretraining on a GPU.
 
-Needs no data: images and responses are random numbers, of 224 pixels and of subject 1's ROI sizes. What is measured,
-line by line, the most telling first; a line is saved as soon as it is there, and none is begun after ``--minutes``:
+No data is needed: images of 224 pixels and responses of subject 1's ROI sizes are random numbers. The lines are
+measured in order of importance and saved at once, and none is begun after ``--minutes``:
 
 - the card's rates of matrix products (TFLOP/s) and of copies (TB/s, bytes read and written);
 - whole training steps (copy to the device, both towers, losses, clipping, AdamW) of the models of configs/nfn/ in four
   precisions, with 64 images and with as many as fit: images/s and peak memory; shares of the step in which the GPU
-  works at ``backbone``, ``tower`` (fMRI) and ``rest`` (neck, losses, fusion, optimizer) and in which it has nothing to
-  do (``waiting``); FLOP/s of the backbone over the rate of matrix products in that precision (``of_matmul_rate``); and
-  how often the processor waits for the GPU (``waits``), with the lines of code (``waits_at``);
+  works on ``backbone``, ``tower`` (fMRI) and ``rest`` (neck, losses, fusion, optimizer) and in which it is idle
+  (``waiting``); FLOP/s of the backbone over the rate of matrix products in that precision (``of_matmul_rate``); and how
+  often the processor waits for the GPU (``waits``), with the lines of code (``waits_at``);
 - beside them the same backbone in MMPretrain's classifier and in its SimCLR;
 - losses and gradients in float32 against those of the CPU, and the loss curve of 50 steps in bf16 against float32;
 - a run with NCCL (one process) and GradScaler that is resumed, against the unbroken one;
 - himalaya's ridge regression on the GPU against numpy, plain and banded.
 
-``--device cpu --tiny`` runs every line small, anywhere. PyTorch and what tools/dev/gpu_bundle.sh collects are enough.
+``--device cpu`` measures a machine without a GPU, and ``--tiny`` runs every line small. PyTorch and the wheels of
+tools/dev/gpu_bundle.sh are enough.
 
 Example:
     python benchmarks/gpu.py --json gpu.json
@@ -58,7 +59,6 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, FUNCTIONS, init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
-from pretrain_step import simclr
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -66,9 +66,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmnfn.engine.launch import arrange_channels, close_device, prepare_device
 from mmnfn.engine.run_config import use_accelerator
 from mmnfn.evaluation import pearson_r
-from mmnfn.evaluation.encoding_model import ALPHAS
+from mmnfn.evaluation.ridge import ALPHAS
 from mmnfn.registry import MODELS
 from mmnfn.structures import SubjectGeometry
+from mmnfn.utils import atomic_write
 
 CONFIGS = {  # full size, and with --tiny
     'Swin-S': ('nfn/pretrain_nsd.py', 'demo/pretrain.py'),
@@ -78,7 +79,7 @@ PRECISIONS = ('bf16', 'TF32', 'float32')
 
 
 def synthetic_batch(config: Config, size: int, tiny: bool, seed: int = 0) -> dict:
-    """A batch of the shapes that a dataloader gives, on the CPU."""
+    """Make a batch like a dataloader's, on the CPU."""
     generator = torch.Generator().manual_seed(seed)
     sizes = tuple(n // 100 for n in ROI_SIZES) if tiny else ROI_SIZES
     voxels, pixels = sum(sizes), 64 if tiny else 224
@@ -96,7 +97,7 @@ def synthetic_batch(config: Config, size: int, tiny: bool, seed: int = 0) -> dic
 
 @DATASETS.register_module()
 class SyntheticBatches(torch.utils.data.Dataset):
-    """Whole batches, for a Runner."""
+    """Provide whole batches to a Runner."""
 
     def __init__(self, name: str, count: int, size: int, tiny: bool):
         config = Bench('cpu', tiny).config(name)
@@ -115,7 +116,7 @@ def only_batch(samples: list) -> dict:
 
 
 class Bench:
-    """The device, whether everything is small, and the rows so far."""
+    """Hold the device, whether everything is small, and the rows so far."""
 
     def __init__(self, device: str, tiny: bool):
         self.device, self.tiny, self.on_gpu = device, tiny, device == 'cuda'
@@ -128,7 +129,7 @@ class Bench:
         return config
 
     def build(self, model: dict, config: Config, device: str = ''):
-        """Model and optimizer wrapper; the same config gives the same weights, and the same random numbers after."""
+        """Build model and optimizer wrapper; equal configs give equal weights and equal random numbers after."""
         torch.manual_seed(0)
         model = MODELS.build(model).to(device or self.device)
         model.train()
@@ -141,7 +142,7 @@ class Bench:
         return torch.autocast(self.device, torch.bfloat16, enabled=precision.startswith('bf16'))
 
     def step(self, model, wrapper, batch: dict, precision: str):
-        """A function that takes a whole training step and returns its loss."""
+        """Make a function that takes a whole training step and returns its loss."""
 
         def step():
             with self.autocast(precision):
@@ -150,7 +151,7 @@ class Bench:
         return step
 
     def finish(self) -> None:
-        """Wait until the GPU has done what it was told."""
+        """Wait until the GPU has finished."""
         if self.on_gpu:
             torch.cuda.synchronize()
 
@@ -163,14 +164,14 @@ class Bench:
         return (time.perf_counter() - start) / count
 
     def seconds(self, step, budget: float = 2.0) -> float:
-        """Mean of as many calls as take that long, after three that warm up."""
+        """Average as many calls as take that long, after three for warm-up."""
         if self.tiny:
             return self.mean_seconds(step, 1)
         self.mean_seconds(step, 2)
         return self.mean_seconds(step, min(max(math.ceil(budget / self.mean_seconds(step, 1)), 3), 50))
 
     def busy(self, step, calls: int = 3) -> float:
-        """Seconds for which a call keeps the GPU busy, and on the CPU simply its seconds."""
+        """Measure the seconds for which a call keeps the GPU busy; on the CPU simply its seconds."""
         if not self.on_gpu:
             return self.seconds(step)
         step()
@@ -186,7 +187,7 @@ def use_precision(name: str) -> None:
 
 
 def machine(bench: Bench) -> dict:
-    """Card, driver and software."""
+    """Describe card, driver and software."""
     row = dict(python=platform.python_version(), torch=torch.__version__, cores=os.cpu_count(), device=bench.device)
     if bench.on_gpu:
         card = torch.cuda.get_device_properties(0)
@@ -198,7 +199,7 @@ def machine(bench: Bench) -> dict:
 
 
 def rates(bench: Bench) -> dict:
-    """TFLOP/s of square matrix products, TB/s of a copy (bytes read and written)."""
+    """Measure TFLOP/s of square matrix products, and TB/s of a copy (bytes read and written)."""
     size, row = 256 if bench.tiny else 8192, {}
     for precision in PRECISIONS:
         use_precision(precision)
@@ -211,7 +212,7 @@ def rates(bench: Bench) -> dict:
 
 
 def alone(bench: Bench, model, batch: dict, precision: str, *parts: str) -> list:
-    """For each part of a model, a function that does forward and backward of it alone, with what a batch gives it."""
+    """Make a function for each part of a model that runs it alone, forward and backward, on its inputs of a batch."""
     inputs = {part: [] for part in parts}
     hooks = [
         getattr(model, part).register_forward_pre_hook(
@@ -233,7 +234,7 @@ def alone(bench: Bench, model, batch: dict, precision: str, *parts: str) -> list
 
 
 def waits(step):
-    """How often the processor waits for the GPU in a step, and where how often."""
+    """Count how often the processor waits for the GPU in a step, in total and by line of code."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
         torch.cuda.set_sync_debug_mode('warn')
@@ -244,7 +245,7 @@ def waits(step):
 
 
 def training_step(bench: Bench, name: str, precision: str, size: int = 0) -> dict:
-    """Speed, memory and parts of a step."""
+    """Measure speed, memory and parts of a step."""
     use_precision(precision)
     size = size or bench.batch
     config = bench.config(name)
@@ -276,7 +277,7 @@ def training_step(bench: Bench, name: str, precision: str, size: int = 0) -> dic
 
 
 def largest_step(bench: Bench, name: str, precision: str) -> dict:
-    """A step with as many images as fit, by what the usual batch takes."""
+    """Measure a step with as many images as fit, estimated from the usual batch."""
     usual = bench.rows[f'{name}, {precision}']
     if not bench.on_gpu:
         return training_step(bench, name, precision, 2 * bench.batch)
@@ -288,12 +289,12 @@ def largest_step(bench: Bench, name: str, precision: str) -> dict:
         try:
             return training_step(bench, name, precision, size)
         except torch.cuda.OutOfMemoryError:
-            pass  # what it holds is given back after this block
+            pass  # its memory is freed after this block
     raise MemoryError(f'{size} images do not fit')
 
 
 def against_mmpretrain(bench: Bench, name: str, precision: str) -> dict:
-    """Images/s of the same backbone in MMPretrain's classifier and SimCLR, and how many times as many ours are."""
+    """Measure images/s of the same backbone in MMPretrain's classifier and SimCLR, and the ratio to ours."""
     use_precision(precision)
     config = bench.config(name)
     images = synthetic_batch(config, bench.batch, bench.tiny)['inputs']
@@ -306,12 +307,16 @@ def against_mmpretrain(bench: Bench, name: str, precision: str) -> dict:
         neck=dict(type='GlobalAveragePooling'),
         head=dict(type='LinearClsHead', num_classes=1000, in_channels=channels),
     )
+    simclr = dict(
+        type='SimCLR',
+        data_preprocessor=dict(normalise),
+        backbone=config.model.backbone,
+        neck=dict(type='NonLinearNeck', in_channels=channels, hid_channels=channels, out_channels=128),
+        head=dict(type='ContrastiveHead', loss=dict(type='CrossEntropyLoss'), temperature=0.1),
+    )
     labels = [DataSample().set_gt_label(k) for k in range(bench.batch)]
     row = {}
-    for kind, model, inputs in (
-        ('classifier', classifier, images),
-        ('simclr', dict(simclr(config), data_preprocessor=dict(normalise)), [images, images]),
-    ):
+    for kind, model, inputs in (('classifier', classifier, images), ('simclr', simclr, [images, images])):
         batch = dict(inputs=inputs, data_samples=labels)
         step = bench.step(*bench.build(model, config), batch, precision)
         row[f'{kind}_images_per_s'] = bench.batch / bench.seconds(step)
@@ -320,7 +325,7 @@ def against_mmpretrain(bench: Bench, name: str, precision: str) -> dict:
 
 
 def exactness(bench: Bench, name: str) -> dict:
-    """Relative differences of losses and gradients in float32 from those of the CPU."""
+    """Compare losses and gradients in float32 with those of the CPU, as relative differences."""
     use_precision('float32')
     config = bench.config(name, drop_path_rate=0.0)
     batch = synthetic_batch(config, 8, bench.tiny)
@@ -346,7 +351,7 @@ def exactness(bench: Bench, name: str) -> dict:
 
 
 def bf16_curve(bench: Bench, name: str) -> dict:
-    """Ten times over the same five batches: relative difference of the mean loss in bf16 from that in float32."""
+    """Compare the mean loss in bf16 with float32 in ten passes over five batches, as relative differences."""
     config = bench.config(name, drop_path_rate=0.0)
     batches = [synthetic_batch(config, bench.batch, bench.tiny, seed) for seed in range(5)]
     curves = []
@@ -362,8 +367,9 @@ def bf16_curve(bench: Bench, name: str) -> dict:
 
 
 def resumed_run(bench: Bench) -> dict:
-    """How far apart a run with NCCL and GradScaler and one resumed after the first of its two epochs end, and how far
-    the weights moved in the second.
+    """Compare the final weights of a run with NCCL and GradScaler with those of one resumed after its first epoch.
+
+    ``moved`` is how far the weights moved in the second and last epoch.
     """
     weights, row = [], {}
     with tempfile.TemporaryDirectory() as folder:
@@ -384,8 +390,9 @@ def resumed_run(bench: Bench) -> dict:
                 )
             )
             config.param_scheduler = []
-            config.val_dataloader = config.val_cfg = config.val_evaluator = None
-            config.test_dataloader = config.test_cfg = config.test_evaluator = None
+            config.update(
+                {f'{kind}_{part}': None for kind in ('val', 'test') for part in ('dataloader', 'cfg', 'evaluator')}
+            )
             data = dict(type='SyntheticBatches', name='Swin-S', count=3, size=bench.batch, tiny=bench.tiny)
             config.train_dataloader = dict(
                 batch_size=1,
@@ -410,14 +417,14 @@ def resumed_run(bench: Bench) -> dict:
 
 @lru_cache
 def ridge_problem(tiny: bool) -> tuple:
-    """Features and responses of training and test images."""
+    """Make features and responses of training and test images."""
     return problem(*((200, 64, 300, 50) if tiny else (10_000, 4096, 45_000, 1_000)))
 
 
 def ridge(bench: Bench, bands: int) -> dict:
-    """Seconds of himalaya's ridge on 10,000 images × 45,000 voxels; and of a quarter of both, against numpy.
+    """Measure himalaya's ridge on 10,000 images × 45,000 voxels, and on a quarter of both against numpy.
 
-    Two of the twenty iterations of the metric's banded ridge; plain ridge is one band, and one iteration.
+    Banded ridge runs two of the metric's twenty iterations; plain ridge has one band and one iteration.
     """
     use_precision('float32')
     x, y, x_test, y_test = ridge_problem(bench.tiny)
@@ -442,7 +449,7 @@ def ridge(bench: Bench, bands: int) -> dict:
 
 
 def lines() -> dict:
-    """Name → what measures it, the most telling first."""
+    """List the measurements by name, the most important first."""
     order = [('machine', machine), ('rates', rates)]
 
     def add(function, precision=None, models=CONFIGS, label='{}'):
@@ -469,9 +476,8 @@ def lines() -> dict:
 
 
 def save(path: Path, content: dict) -> None:
-    temporary = path.with_name(f'.{path.name}.tmp')
-    temporary.write_text(json.dumps(content, indent=2))
-    temporary.replace(path)
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2))
 
 
 def text(value) -> str:
@@ -489,7 +495,6 @@ def main() -> int:
     if args.device == 'cuda' and not torch.cuda.is_available():
         print('gpu.py: PyTorch sees no GPU here; --device cpu --tiny runs every line small', file=sys.stderr)
         return 2
-    args.json.parent.mkdir(parents=True, exist_ok=True)
     init_default_scope('mmpretrain')
     MMLogger.get_instance('gpu', log_level='ERROR')
     torch.backends.cudnn.benchmark = True

@@ -1,22 +1,21 @@
-"""How fast do rows and batches come out of NSDDataset?
+"""Measure how fast rows and batches come out of NSDDataset.
 
 Baseline, in this process and on the same file: NumPy fancy-indexing of the same memory map, row by row in the same
-random order. The store is a full-size one (10000 images, 45000 voxels in six ROI classes, float32; 1.8 GB), with
-pictures of 224 pixels; both are read once beforehand, so that they are in memory as far as they fit.
+random order. The store has full size (10,000 images, 45,000 voxels in six ROI classes, float32; 1.8 GB), with images of
+224 pixels; both are read once beforehand, so that they are in memory as far as they fit.
 
 Example:
     python benchmarks/load_batches.py --json load_batches.json
 """
 
-import argparse
-import json
-import platform
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
+from fmri_tower import ROI_SIZES
+from measure import read_arguments, save, times_in_turns
 from mmengine.dataset import DefaultSampler
 from torch.utils.data import DataLoader
 
@@ -25,7 +24,6 @@ from mmnfn.nsd.release import ROI_CLASSES
 from mmnfn.nsd.store import ROIStore, StoreTables, atomic_h5
 
 IMAGES, VOXELS, SIZE, BATCH = 10000, 45000, 224, 64
-ROI_SIZES = (4700, 3400, 1100, 3200, 1900, 27600)
 
 
 def write_store(folder: Path) -> None:
@@ -56,20 +54,15 @@ def write_store(folder: Path) -> None:
         file['image_id'] = ids
 
 
-def rows_per_second(read, order: np.ndarray) -> float:
-    """Speed of one pass over the rows."""
-    start = time.perf_counter()
+def read_rows(read, order: np.ndarray) -> None:
+    """Read all rows once."""
     for row in order:
         read(row)
-    return len(order) / (time.perf_counter() - start)
 
 
 def main() -> None:
     """Run everything and print it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--json', type=Path, help='write the figures there')
-    parser.add_argument('--folder', type=Path, help='where to work; 3.4 GB for a while')
-    args = parser.parse_args()
+    args = read_arguments(__doc__, ('--folder', dict(type=Path, help='where to work; 3.4 GB for a while')))
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         write_store(Path(folder))
         pipeline = [dict(type='mmnfn.PackNSDInputs')]
@@ -80,12 +73,8 @@ def main() -> None:
         order = np.random.default_rng(1).permutation(IMAGES)
         assert (dataset.load_responses(7) == responses[7][voxels]).all()
         ways = {'numpy': lambda row: responses[row][voxels], 'dataset': dataset.load_responses}
-        speed = {name: [] for name in ways}
-        for turn in range(4):  # in turns, so that a change of the machine's load meets both; the first only warms up
-            for name, read in ways.items():
-                value = rows_per_second(read, order)
-                speed[name] += [value] if turn else []
-        best = {name: max(values) for name, values in speed.items()}
+        passes = {name: partial(read_rows, read, order) for name, read in ways.items()}
+        best = {name: IMAGES / seconds for name, seconds in times_in_turns(passes).items()}
         batches = SubjectBatchSampler(DefaultSampler(dataset, shuffle=True, seed=0), BATCH)
         loader = DataLoader(dataset, batch_sampler=batches, num_workers=2, collate_fn=collate_subject_batch)
         start, count = time.perf_counter(), 0
@@ -93,14 +82,12 @@ def main() -> None:
             count += len(batch['inputs'])
         images = count / (time.perf_counter() - start)
     ratio = best['dataset'] / best['numpy']
-    print(f'{platform.machine()}, {platform.system()}, torch {torch.__version__}, NumPy {np.__version__}')
     print(
         f'{len(voxels)} values a row: dataset {best["dataset"]:.0f} rows/s, NumPy on the memory map '
         f'{best["numpy"]:.0f} rows/s: {ratio:.2f} of it.'
     )
-    print(f'Whole pipeline, batches of {BATCH}, pictures of {SIZE} pixels, 2 workers: {images:.0f} images/s.')
-    if args.json:
-        args.json.write_text(json.dumps(dict(rows_vs_memmap=ratio, images_per_second=images), indent=2))
+    print(f'Whole pipeline, batches of {BATCH}, images of {SIZE} pixels, 2 workers: {images:.0f} images/s.')
+    save(args, dict(rows_vs_memmap=ratio, images_per_second=images))
 
 
 if __name__ == '__main__':

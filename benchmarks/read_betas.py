@@ -1,8 +1,8 @@
-"""How fast are the betas of some voxels read, against the ways of other loaders?
+"""Measure how fast the betas of some voxels are read, against other loaders.
 
-Baselines, all in this process and on the same full-size session file (81×104×83 voxels, 750 trials, 1.05 GB), read once
-beforehand so that it is in memory: ``betas[:]`` and then a mask (what public Python loaders do), the ``.nii.gz`` file
-through nibabel and then a mask, and a plain read of as many bytes as the voxels have.
+Baselines, all in this process and on the same full-size session file (81×104×83 voxels, 750 trials, 1.05 GB), which is
+in memory: ``betas[:]`` and then a mask (as public Python loaders do), the ``.nii.gz`` file through nibabel and then a
+mask, and a plain read of as many bytes as the voxels have.
 
 Example:
     python benchmarks/read_betas.py --json read_betas.json
@@ -10,9 +10,6 @@ Example:
 
 import argparse
 import json
-import platform
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,7 +17,7 @@ from pathlib import Path
 import h5py
 import nibabel as nib
 import numpy as np
-from measure import peak_memory
+from measure import in_own_process, peak_memory, read_arguments, save
 from release import SHAPE, SUBJECT, cortical_masks, write_release
 
 from mmnfn.nsd.betas import read_betas
@@ -28,7 +25,7 @@ from mmnfn.nsd.release import TRIALS_PER_SESSION, NSDLayout
 
 
 def fastest(function, times):
-    """Seconds of the fastest of some calls, and the last result."""
+    """Return the seconds of the fastest of some calls, and the last result."""
     seconds = []
     for _ in range(times):
         start = time.perf_counter()
@@ -38,9 +35,8 @@ def fastest(function, times):
 
 
 def measure_memory(root: Path, store: Path) -> None:
-    """Print how much memory it takes to make a store, in MB above the imported libraries, and seconds."""
-    from mmnfn.nsd.extraction import Extraction
-    from mmnfn.nsd.preparation import prepare_subject
+    """Print the memory for making a store, in MB above the imported libraries, and the seconds."""
+    from mmnfn.nsd.preparation import Extraction, prepare_subject
 
     Extraction._refuse_copy = lambda *_: None  # all sessions here are links to one file
     before, start = peak_memory(), time.perf_counter()
@@ -50,11 +46,11 @@ def measure_memory(root: Path, store: Path) -> None:
 
 def main() -> None:
     """Run everything and print it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--json', type=Path, help='write the ratios there')
-    parser.add_argument('--folder', type=Path, help='where to work; about 8 GB for a while')
-    parser.add_argument('--memory', nargs=2, type=Path, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = read_arguments(
+        __doc__,
+        ('--folder', dict(type=Path, help='where to work; about 8 GB for a while')),
+        ('--memory', dict(nargs=2, type=Path, help=argparse.SUPPRESS)),
+    )
     if args.memory:
         measure_memory(*args.memory)
         return
@@ -63,7 +59,6 @@ def main() -> None:
         root = Path(folder) / 'nsd'
         layout = write_release(root, sessions=40, nifti=True)
         path, nifti = layout.beta_file(SUBJECT, 1), layout.beta_file(SUBJECT, 1, 'nii.gz')
-        print(f'{platform.machine()}, {platform.system()}, h5py {h5py.__version__}')
         for key, name in (('15k', 'nsdgeneral'), ('union', 'union')):
             mask = cortical_masks()[name].transpose(2, 1, 0)
             index = np.argwhere(mask)[:, ::-1]
@@ -105,12 +100,10 @@ def main() -> None:
         ratios['us_per_voxel'], ratios['ms_per_session'] = 1e6 * slope, 1e3 * (first - slope * few)
         print(f'A session takes {ratios["ms_per_session"]:.0f} ms, and {ratios["us_per_voxel"]:.1f} µs for each voxel.')
         ratios['fraction_of_plain_read'] = ratios['fraction_of_plain_read_union']
-        command = [sys.executable, __file__, '--memory', root, Path(folder) / 'store']
-        peak, seconds = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        peak, seconds = in_own_process(__file__, ['--memory', root, Path(folder) / 'store'])
         ratios['peak_extra_mb'] = peak
         print(f'ROI store of a whole subject, 40 sessions: {seconds:.0f} s, at most {peak:.0f} MB above the libraries.')
-    if args.json:
-        args.json.write_text(json.dumps(ratios, indent=2))
+    save(args, ratios)
 
 
 if __name__ == '__main__':

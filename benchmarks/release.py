@@ -1,4 +1,4 @@
-"""A full-size NSD release of one subject, written on the spot for benchmarks: real sizes and layout, random content."""
+"""A full-size NSD release of one subject for benchmarks: real sizes and layout, random content."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from mmnfn.simulation.nsd_writer import save_volume, write_session
 SUBJECT = 'subj01'
 SHAPE = SUBJECT_SHAPES[SUBJECT]
 VOXELS = {'nsdgeneral': 15724, 'union': 45000}
-"""Voxels of nsdgeneral in subject 1, and about as many as its six ROI classes have together."""
+"""Voxels of nsdgeneral in subject 1, and about those of its six ROI classes together."""
 
 
 def cortical_masks() -> Dict[str, np.ndarray]:
-    """(X, Y, Z) bool masks of the sizes of :data:`VOXELS`, clustered like cortex.
+    """Make masks (X, Y, Z) of the sizes of :data:`VOXELS`, clustered like cortex.
 
-    The voxels of a folded sheet, two to three voxels thick, that lie nearest to the occipital pole.
+    They are the voxels of a folded sheet, two to three voxels thick, nearest to the occipital pole.
     """
     field = scipy.ndimage.gaussian_filter(np.random.default_rng(0).standard_normal(SHAPE), 4)
     sheet = np.argwhere(np.abs(field) < 0.35 * field.std())

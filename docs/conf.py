@@ -1,5 +1,9 @@
 """Sphinx: make docs."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 from mmnfn import __version__
 
 project = 'mmnfn'
@@ -18,3 +22,11 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 myst_heading_anchors = 3
+
+# The report of each study whose results.json is kept in docs/results under the study's name, e.g. table_3_micro.json.
+reports = Path(__file__).parents[1] / 'build/reports'
+for results in sorted(Path(__file__).parent.glob('results/*.json')):
+    study = f'studies/{results.stem}.yml'
+    command = ['tools/experiments/report.py', study, '--results', results, '--out', reports / results.stem]
+    subprocess.run([sys.executable, *command], cwd=reports.parents[1], check=True)
+html_extra_path = [str(reports)] if reports.is_dir() else []

@@ -4,14 +4,14 @@ from importlib.util import find_spec
 
 from .version import __version__
 
-if find_spec('mmengine'):  # mmnfn.nsd alone does without
-    from . import registry  # noqa: F401  makes the scope "mmnfn" known to mmengine
+if find_spec('mmengine'):  # mmnfn.nsd does without
+    from . import registry  # noqa: F401  registers the scope "mmnfn" with mmengine
 
 __all__ = ['__version__', 'get_model']
 
 
 def __getattr__(name):
-    if name == 'get_model':  # not imported before it is asked for: it brings the libraries
+    if name == 'get_model':  # imported on demand: it brings the libraries
         from .apis import get_model
 
         return get_model

@@ -7,16 +7,20 @@ import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, List, Union
+from typing import Any, Iterator, List, Tuple, Union
 
 from tqdm import tqdm
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class DataError(ValueError):
-    """A file of a run's data that cannot be used; the tools end with its one line, also where a data worker found it,
-    whose whole traceback PyTorch puts into the message."""
+class UserError(ValueError):
+    """Something that the user can put right; the tools print its one line and exit with code 2."""
+
+
+class DataError(UserError):
+    """A file of a run's data cannot be used. Where a data worker found it, PyTorch puts the worker's traceback into the
+    message; only the line itself is printed."""
 
     def __str__(self) -> str:
         return super().__str__().rsplit('DataError: ', 1)[-1].strip()
@@ -25,6 +29,16 @@ class DataError(ValueError):
 def listed(values: Any) -> List[Any]:
     """Turn a single text or number into a list of one, as ``--cfg-options subjects=1`` gives it; others into a list."""
     return [values] if isinstance(values, (str, int)) else list(values)
+
+
+def walk(node: Any, key: str = '') -> Iterator[Tuple[str, Any]]:
+    """Visit every dict in a config node, outer ones first, with its dotted key."""
+    children = enumerate(node) if isinstance(node, (list, tuple)) else ()
+    if isinstance(node, dict):
+        yield key, node
+        children = list(node.items())
+    for name, child in children:
+        yield from walk(child, f'{key}.{name}')
 
 
 def is_disk_full(error: BaseException) -> bool:

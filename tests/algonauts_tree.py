@@ -12,7 +12,7 @@ CHALLENGE = {'lh': 120, 'rh': 131}
 IMAGE_SIDE = 64
 
 
-def write_tree(root, images=(40, 33), subjects=('subj01', 'subj06'), pictures=True):
+def write_tree(root, images=(40, 33), subjects=('subj01', 'subj06')):
     """Write ``root/subj0N`` and ``root/fsaverage``; the rows of the responses are not in the order of the ids."""
     rng = np.random.default_rng(5)
     for subject, count in zip(subjects, images):
@@ -31,21 +31,15 @@ def write_tree(root, images=(40, 33), subjects=('subj01', 'subj06'), pictures=Tr
                 if name == 'floc-words' and hemisphere == 'rh':
                     mask[:] = 0
                 np.save(masks / f'{hemisphere}.{name}_challenge_space.npy', mask)
-        for name, labels in ROI_LABELS.items():
-            table = {0: 'Unknown', **{k: label + '\t' * (k % 2) for k, label in enumerate(labels, 1)}}
-            np.save(masks / f'mapping_{name}.npy', table)
         for row, image_id in enumerate(rng.choice(70, count, replace=False) + 12, 1):
             path = folder / f'train-{row:04d}_nsd-{image_id:05d}.png'
-            if pictures:
-                Image.fromarray(picture(image_id)).save(path)
-            else:
-                path.touch()
+            Image.fromarray(pixels(image_id)).save(path)
     write_fsaverage(root / 'fsaverage')
     return root
 
 
-def picture(image_id):
-    """The (64, 64, 3) RGB picture of an id, redder than it is blue."""
+def pixels(image_id):
+    """The (64, 64, 3) RGB image of an id, redder than it is blue."""
     values = np.random.default_rng(int(image_id)).integers(0, 128, (IMAGE_SIDE, IMAGE_SIDE, 3))
     return (values + [127, 60, 0]).astype(np.uint8)
 
@@ -68,6 +62,27 @@ def write_stim_info(path):
     table = pd.DataFrame(dict(cocoId=1000 - 7 * ids, cocoSplit='train2017', nsdId=ids, shared1000=ids % 5 == 0))
     table.sample(frac=1, random_state=0).reset_index(drop=True).to_csv(path)
     return path
+
+
+def responses(root, hemisphere, subject='subj01'):
+    """The file of a hemisphere's responses."""
+    return root / subject / f'training_split/training_fmri/{hemisphere}_training_fmri.npy'
+
+
+def mask(root, hemisphere, name, subject='subj01'):
+    """The file of an ROI class, or ``all-vertices``."""
+    space = 'fsaverage' if name == 'all-vertices' else 'challenge'
+    return root / subject / f'roi_masks/{hemisphere}.{name}_{space}_space.npy'
+
+
+def image_dir(root, subject='subj01'):
+    """The folder of training images."""
+    return root / subject / 'training_split/training_images'
+
+
+def ceiling(test_data, subject, hemisphere):
+    """The file of the published noise ceilings."""
+    return test_data / subject / f'test_split/noise_ceiling/{hemisphere}_noise_ceiling.npy'
 
 
 def change(path, function):

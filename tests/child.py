@@ -1,50 +1,50 @@
-"""Run something that may be killed, or must not change this process, in a fork of it; and ports for processes."""
+"""Run a function in a forked process that may be killed; find a free port."""
 
+import multiprocessing
 import os
-import pickle
 import random
-import signal
 import socket
 
 
 def in_child(function, *arguments, seconds=300):
-    """Call a function in a forked process.
+    """Call a function in a fork of this process.
 
     Args:
-        function: What to call.
+        function: Function to call.
         *arguments: Its arguments.
-        seconds: After that time the process is killed.
+        seconds: Time after which the process is killed.
 
     Returns:
-        The result, or the exception (whose traceback is lost); the signal that ended the process, or 0.
+        The result or the exception, and the signal that ended the process, or 0.
     """
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(seconds)
+
+    def call():
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
         try:
-            try:
-                result = function(*arguments)
-            except BaseException as error:
-                result = error
-            with open(writer, 'wb') as stream:
-                stream.write(pickle.dumps(result))
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader, 'rb') as stream:
-        content = stream.read()
-    status = os.waitpid(pid, 0)[1]
-    ended = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    return (pickle.loads(content) if content else None), ended
+            result = function(*arguments)
+        except BaseException as error:
+            result = error
+        sender.send(result)
+
+    fork = multiprocessing.get_context('fork')
+    receiver, sender = fork.Pipe(duplex=False)
+    process = fork.Process(target=call)
+    process.start()
+    sender.close()
+    try:
+        result = receiver.recv() if receiver.poll(seconds) else None
+    except EOFError:  # it was killed
+        result = None
+    process.join(1)
+    process.kill()
+    process.join()
+    return result, max(0, -process.exitcode)
 
 
 def free_port():
-    """A port that is free, and stays so: below those that the system gives to whoever asks for any."""
+    """Return a free port below those that the system hands out by itself, so that it stays free."""
     while True:
         port = random.SystemRandom().randrange(10_000, 30_000)
         with socket.socket() as probe:

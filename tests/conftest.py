@@ -12,10 +12,8 @@ import torch
 from nsd_damage import Files
 from nsd_tree import write_tree
 
-from mmnfn.nsd.hdf5 import digest, write_attributes
-
 with contextlib.suppress(ImportError):
-    import submitit  # noqa: F401  which closes the log files of all loggers there are when it is imported
+    import submitit  # noqa: F401  importing it closes the log files of all loggers
 
 # Test tensors are tiny: more threads only wait for each other, up to fifty times longer on a busy machine.
 torch.set_num_threads(1)
@@ -25,7 +23,7 @@ REAL_DATA = Path(__file__).resolve().parents[2] / 'shared/data'
 
 @pytest.fixture(autouse=True)
 def seeds():
-    """Random numbers do not depend on which tests came before."""
+    """Seed all random numbers, so that no test depends on those before it."""
     torch.manual_seed(0)
     np.random.seed(0)
     random.seed(0)
@@ -54,7 +52,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def store(world, tmp_path_factory):
-    """ROI stores of both subjects of :func:`world` and their pictures at 32 pixels."""
+    """ROI stores of both subjects of :func:`world` and their images at 32 pixels."""
     from mmnfn.nsd import NSDLayout
     from mmnfn.nsd.preparation import prepare
 
@@ -79,18 +77,17 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def twins(store, tmp_path_factory):
-    """Stores of two subjects who have the same voxels, saw the same pictures and responded alike."""
+    """Stores of two subjects who have the same voxels, saw the same images and responded alike."""
     folder = tmp_path_factory.mktemp('twins')
     shutil.copy(store / 'images_32.h5', folder)
     for subject in ('subj01', 'subj02'):
         path = shutil.copy(store / 'subj01.h5', folder / f'{subject}.h5')
         with h5py.File(path, 'a') as file:
-            write_attributes(file, subject=subject)
-            write_attributes(file, digest=digest(file))
+            file.attrs['subject'] = subject
     return folder
 
 
 @pytest.fixture()
 def tree(tiny, tmp_path):
-    """A copy of the tree that a test may damage."""
+    """A copy of ``tiny`` that a test may damage."""
     return Files(shutil.copytree(tiny.root, tmp_path / 'nsd'))

@@ -1,7 +1,7 @@
-"""A folder like a user's, in which what the documentation says can be typed.
+"""A folder like a user's, in which the documented commands can be typed.
 
-The simulated world lies in the place of NSD, COCO and ADE20K, and the shipped configs and studies are made small under
-their own names.
+The simulated world takes the place of NSD, COCO and ADE20K, and small versions of the shipped configs and studies have
+their names.
 """
 
 import contextlib
@@ -16,22 +16,29 @@ from pathlib import Path
 import algonauts_tree
 import torch
 import yaml
-from documented import COMMANDS, EXAMPLES, ROOT
+from documented import COMMANDS, ROOT
 from mmengine.config import Config
 from small_configs import make_small_pretraining, make_small_transfer
 
-NOT_HERE = {
+NOT_RUN = {
     r'^(make|pip|mim|source|pre-commit) ': 'builds an environment, or is this suite',
     r'tools/demo\.py': 'is the demo, with tests of its own',
-    r'tables_1-2\.yml --launcher slurm': 'needs a cluster: test_study_runs.py has a Slurm of its own',
-    r'dist_test\.sh CONFIG CHECKPOINT': 'is the form of a command',
+    r'tables_1-2\.yml --launcher slurm': 'needs a cluster: test_runner.py has a Slurm of its own',
 }
 if importlib.util.find_spec('wandb') is None:
-    NOT_HERE['WandbVisBackend'] = 'needs wandb'
+    NOT_RUN['WandbVisBackend'] = 'needs wandb'
 if not torch.cuda.is_available():
-    NOT_HERE['--amp|benchmarks/gpu.py'] = 'needs a GPU'
+    NOT_RUN['--amp|benchmarks/gpu.py'] = 'needs a GPU'
 
-# What stands for something else on this disk, or would take long.
+# Launchers and installed commands end in these scripts; they have tests of their own.
+SCRIPT_OF = {
+    r'tools/dist_train\.sh (\S+) \d+': r'python tools/train.py \1',
+    r'tools/dist_test\.sh (\S+ \S+) \d+': r'python tools/test.py \1',
+    r'(?:\w+=\d )*tools/slurm_train\.sh \S+ \S+ (\S+) (\S+)': r'python tools/train.py \1 --work-dir \2',
+    r'mmnfn-nsd (inspect|prepare)': r'python tools/\1_nsd.py',
+    r'mmnfn-nsd overlap': 'python tools/coco_nsd_overlap.py',
+}
+# Paths and sizes in the documentation, and what replaces them here.
 HERE = {
     '/path/to/nsd_stim_info_merged.csv': 'data/nsd/nsddata/experiments/nsd/nsd_stim_info_merged.csv',
     '/path/to/': 'data/',
@@ -46,10 +53,13 @@ HERE = {
     '--ids 46002 61882': '--ids {ids}',
     '--workers 2': '--workers 1',
     '--subjects 4 --sessions 2': '--subjects 1 --sessions 1 --voxel-mm 8 --stimulus-size 32 --workers 1',
+    "device='cuda'": "device='cpu'",
+    'epoch_100': 'epoch_1',
+    'stimulus_size=64': 'stimulus_size=32, voxel_mm=8.0',
 }
 # Figure 3 compares with two more models.
 ALSO = [f'python tools/train.py configs/nfn/pretrain_nsd_{name}.py' for name in ('clip', 'brainformer')]
-# In this order each finds what it needs; the last training is that of the shipped model.
+# In this order each command finds the files it needs; the last pretraining is that of the shipped model.
 ORDER = (
     'collect_env|simulate_nsd|inspect_nsd',
     'tools/prepare_|coco_nsd_overlap|--random',
@@ -64,12 +74,6 @@ ORDER = (
     'report.py(?!.*--results)',
     'run.py|report.py',
 )
-# What the launchers start is run here in this process; they themselves have tests in test_launchers.py.
-LAUNCHERS = {
-    r'tools/dist_train\.sh (\S+) \d+': r'python tools/train.py \1',
-    r'tools/dist_test\.sh (\S+ \S+) \d+': r'python tools/test.py \1',
-    r'(?:\w+=\d )*tools/slurm_train\.sh \S+ \S+ (\S+) (\S+)': r'python tools/train.py \1 --work-dir \2',
-}
 CONFIGS = {
     'nfn': ('pretrain_nsd', 'pretrain_nsd_clip', 'pretrain_nsd_brainformer'),
     'encoding': ('swin-s_nsd',),
@@ -78,40 +82,56 @@ CONFIGS = {
 }
 
 
-def reason(command):
-    """Why a command is not typed; None if it is."""
-    return next((why for pattern, why in NOT_HERE.items() if re.search(pattern, command)), None)
+def is_run(command):
+    """Check whether a command is run here."""
+    return not any(re.search(pattern, command) for pattern in NOT_RUN)
 
 
-def here(command):
-    """A command as it is typed here."""
-    command = ' '.join(command.split('#')[0].split())
-    for there, this in HERE.items():
-        command = command.replace(there, this)
-    for launcher, started in LAUNCHERS.items():
-        command = re.sub(launcher, started, command)
+def script_of(command):
+    """Return a command as that of the script that does its work."""
+    for launcher, script in SCRIPT_OF.items():
+        command = re.sub(launcher, script, command)
     return command
 
 
+def here(text):
+    """Return a command or Python code with the paths and sizes of this folder."""
+    for there, this in HERE.items():
+        text = text.replace(there, this)
+    return text
+
+
 def typed():
-    """What is typed here, each command once, in order."""
-    commands = {here(command) for _, command in COMMANDS + EXAMPLES if not reason(command)}.union(ALSO)
+    """Return the commands to be typed here, each once, in order."""
+    commands = {script_of(here(command)) for command in COMMANDS if is_run(command)}.union(ALSO)
     places = {c: next(k for k, pattern in enumerate(ORDER) if re.search(pattern, c)) for c in commands}
     return sorted(commands, key=lambda command: (places[command], command))
 
 
 def make_home(home, world):
-    """Fill a folder."""
-    write_configs(home)
-    write_studies(home)
-    write_data(home, world)
+    """Fill a folder with tools, data, configs, and studies of one seed and one test."""
     shutil.copytree(ROOT / 'tools', home / 'tools', ignore=shutil.ignore_patterns('dev', '__pycache__'))
+    write_data(home, world)
+    write_configs(home)
     (home / 'mmnfn').mkdir()
-    (home / 'mmnfn/configs').symlink_to(home / 'configs')  # as it is called beside a checkout
+    (home / 'mmnfn/configs').symlink_to(home / 'configs')  # the path of configs beside a checkout
+    encode = dict(config=str(home / 'configs/encoding/swin-s_nsd.py'), train=False)
+    nfn = dict(checkpoint='work_dirs/pretrain_nsd/backbone_latest.pth')
+    table = dict(title='Encoding', columns=dict(PCC=dict(task='encode', metric='encoding/pcc', scale=100)))
+    (home / 'studies').mkdir()
+    for path in (ROOT / 'studies').glob('*.yml'):
+        study = dict(
+            name='Small',
+            work_dir='work_dirs/studies/' + ('micro' if path.stem.endswith('_micro') else 'full'),
+            seeds=[0],
+            backbones=dict(swin=dict(pretrain=dict(nfn=nfn), transfer=dict(encode=encode))),
+            tables=[table],
+        )
+        (home / 'studies' / path.name).write_text(yaml.safe_dump(study, sort_keys=False))
 
 
 def write_configs(home):
-    """The shipped configs that the commands name."""
+    """Write small versions of the configs that the commands name."""
     demo = ROOT / 'configs/demo'
     classes = dict(
         mask_rcnn=Config.fromfile(demo / 'mask-rcnn_micro_fpn_demo.py').classes,
@@ -133,64 +153,44 @@ def write_configs(home):
             cfg.dump(home / f'configs/{folder}/{name}.py')
 
 
-def write_studies(home):
-    """A study of one seed and one test, under the names of all; those of one size share a folder, as the shipped do."""
-    study = dict(
-        name='Small',
-        seeds=[0],
-        backbones=dict(
-            swin=dict(
-                pretrain=dict(nfn=dict(checkpoint='work_dirs/pretrain_nsd/backbone_latest.pth')),
-                transfer=dict(encode=dict(config=str(home / 'configs/encoding/swin-s_nsd.py'), train=False)),
-            )
-        ),
-        tables=[dict(title='Encoding', columns=dict(PCC=dict(task='encode', metric='encoding/pcc', scale=100)))],
-    )
-    (home / 'studies').mkdir()
-    for path in (ROOT / 'studies').glob('*.yml'):
-        size = 'micro' if path.stem.endswith('_micro') else 'full'
-        content = dict(study, work_dir=f'work_dirs/studies/{size}')
-        (home / 'studies' / path.name).write_text(yaml.safe_dump(content, sort_keys=False))
-
-
 def write_data(home, world):
-    """The simulated world where the configs look for data."""
+    """Put the simulated world where the configs look for data."""
     data, coco = home / 'data', home / 'data/coco'
-    coco.mkdir(parents=True)
-    (data / 'nsd').symlink_to(world / 'nsd')
+    (coco / 'annotations').mkdir(parents=True)
     (data / 'ade').mkdir()
+    (data / 'nsd').symlink_to(world / 'nsd')
     (data / 'ade/ADEChallengeData2016').symlink_to(world / 'ADEChallengeData2016')
-    (coco / 'annotations').mkdir()
     for split in ('train2017', 'val2017'):
         (coco / split).symlink_to(world / 'coco' / split)
         for kind, folder in (('instances', 'coco'), ('captions', 'coco_stimuli')):
             name = f'{kind}_{split}.json'
             shutil.copy(world / folder / 'annotations' / name, coco / 'annotations' / name)
     shutil.copy(coco / 'annotations/instances_val2017.json', home)
-    for name, picture in zip(('cat.jpg', 'street.jpg'), sorted((coco / 'val2017').iterdir())):
-        shutil.copy(picture, home / name)
+    for name, image in zip(('cat.jpg', 'street.jpg'), sorted((coco / 'val2017').iterdir())):
+        shutil.copy(image, home / name)
     algonauts_tree.write_tree(data / 'algonauts')
     (data / 'fsaverage').symlink_to(data / 'algonauts/fsaverage')
 
 
 def outcome(home, command):
-    """Type a command; None, or what went wrong."""
+    """Type a command in this process; return None, or what went wrong."""
     if '{ids}' in command:
         from mmnfn.nsd import ROIStore
 
         command = command.replace('{ids}', ' '.join(str(i) for i in ROIStore('data/nsd_store/subj01.h5').image_id[:2]))
     command, _, out = command.partition(' > ')
-    words = shlex.split(command)
-    spec = importlib.util.spec_from_file_location('typed', home / words[1])
-    module = importlib.util.module_from_spec(spec)
-    arguments = [
-        part for word in words[2:] for part in (sorted(map(str, Path().glob(word))) if '*' in word else [word])
+    words = [
+        found
+        for word in shlex.split(command)[1:]
+        for found in (sorted(map(str, Path().glob(word))) if '*' in word else [word])
     ]
+    spec = importlib.util.spec_from_file_location('typed', home / words[0])
+    module = importlib.util.module_from_spec(spec)
     with contextlib.ExitStack() as stack:
         if out:
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(out, 'w'))))
         stack.callback(setattr, sys, 'argv', sys.argv)
-        sys.argv = [words[1], *arguments]
+        sys.argv = words
         try:
             spec.loader.exec_module(module)
             code = module.main()

@@ -1,11 +1,10 @@
-"""Ways to damage a tree of ``nsd_tree``; each returns what the error must name."""
+"""Ways to change the files of a tree of ``nsd_tree``; each returns the path that an error must name."""
 
 import shutil
 
-import h5py
 import nibabel as nib
 import numpy as np
-from nsd_tree import AFFINE, CLASSES, change_betas, change_volume, save_volume, to_nifti
+from nsd_tree import CLASSES, change_betas, change_volume, save_volume, to_nifti
 
 from mmnfn.nsd import NSDLayout
 
@@ -19,16 +18,14 @@ class Files(NSDLayout):
 
     @property
     def nifti(self):
+        """The session, kept as NIfTI only."""
         if self.betas.exists():
             to_nifti(self, 'subj02')
         return self.beta_file('subj02', 1, 'nii.gz')
 
-    def roi_of(self, name, subject='subj02'):
-        return self.roi_file(subject, name)
-
     @property
     def words(self):
-        return self.roi_of('floc-words')
+        return self.roi_file('subj02', 'floc-words')
 
     @property
     def table(self):
@@ -36,7 +33,7 @@ class Files(NSDLayout):
 
     @property
     def ncsnr(self):
-        return self.beta_dir('subj02') / 'ncsnr.nii.gz'
+        return self.ncsnr_file('subj02')
 
 
 def write(path, content):
@@ -51,10 +48,9 @@ def gone(path):
     return path
 
 
-def folder(path):
-    """Put a folder in the place of a file."""
-    path.unlink()
-    path.mkdir()
+def copy(source, path):
+    """Put another file in the place of a file."""
+    shutil.copy(source, path)
     return path
 
 
@@ -64,7 +60,7 @@ def volume(path, function):
     return path
 
 
-def betas(path, function, **options):
+def betas(path, function=lambda values: values, **options):
     """Change the betas of a session, or how they are kept."""
     change_betas(path, function, **options)
     return path
@@ -82,32 +78,10 @@ def flip(path, place):
     return write(path, data)
 
 
-def same(values):
-    """The values as they are."""
-    return values
-
-
 def put(values, where, value):
     """``values`` with one or several of them replaced."""
     values[where] = value
     return values
-
-
-def hdf5(path, make):
-    """Write another HDF5 file."""
-    with h5py.File(path, 'w') as file:
-        make(file)
-    return path
-
-
-def group(file):
-    """A group in the place of the dataset."""
-    file.create_group('betas')['data'] = 1
-
-
-def dangling(file):
-    """A link to nothing in the place of the dataset."""
-    file['betas'] = h5py.SoftLink('/nothing')
 
 
 def other_sessions(tree, *numbers):
@@ -117,57 +91,37 @@ def other_sessions(tree, *numbers):
     return tree.betas.parent
 
 
-def nifti(tree, function=same, slope=0, affine=AFFINE):
+def nifti(tree, function=lambda values: values, slope=0):
     """Keep the session as NIfTI only, changed."""
-    values = function(np.asarray(nib.load(tree.nifti).dataobj))
-    image = nib.Nifti1Image(values, affine)
-    image.header['scl_slope'], image.header['scl_inter'] = slope, 0
-    nib.save(image, tree.nifti)
+    image = nib.load(tree.nifti)
+    changed = nib.Nifti1Image(function(np.asarray(image.dataobj)), image.affine)
+    changed.header['scl_slope'], changed.header['scl_inter'] = slope, 0
+    nib.save(changed, tree.nifti)
     return tree.nifti
 
 
-def moved(tree):
-    """Give an ROI class another affine."""
-    save_volume(tree.words, np.asarray(nib.load(tree.words).dataobj), AFFINE @ np.diag([1, 1, 1.1, 1]))
-    return tree.words
-
-
-def nowhere(tree):
-    """Give an ROI class an affine of NaN."""
-    image = nib.load(tree.words)
-    image.header['srow_x'] = np.nan
-    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), None, image.header), tree.words)
-    return tree.words
+def moved(path, transform):
+    """Multiply the affine of a volume by another one."""
+    image = nib.load(path)
+    save_volume(path, np.asarray(image.dataobj), np.asarray(transform) @ image.affine)
+    return path
 
 
 def oblique(tree):
     """Turn the volume about two axes, so that the affine is neither diagonal nor symmetric."""
-    turn = np.eye(4)
-    turn[:3, :3] = [[0.8, -0.6, 0], [0.48, 0.64, -0.6], [0.36, 0.48, 0.8]]
+    turn = [[0.8, -0.6, 0, 0], [0.48, 0.64, -0.6, 0], [0.36, 0.48, 0.8, 0], [0, 0, 0, 1]]
     for name in CLASSES:
-        save_volume(tree.roi_of(name), np.asarray(nib.load(tree.roi_of(name)).dataobj), turn @ AFFINE)
+        moved(tree.roi_file('subj02', name), turn)
 
 
-def empty_rois(tree, value=-1.0):
+def empty_rois(tree):
     """No label in any class."""
     for name in CLASSES:
-        change_volume(tree.roi_of(name), lambda values: values * 0 + value)
+        change_volume(tree.roi_file('subj02', name), lambda values: values * 0)
     return 'subj02 has no voxel in prf-visualrois, floc-words, streams'
 
 
 def lines(path, function):
-    """Change the lines of a label table."""
+    """Change the lines of a text file."""
     path.write_text('\n'.join(function(path.read_text().splitlines())) + '\n')
     return path
-
-
-def big_endian_volume(path):
-    """The same volume, in the other byte order."""
-    image = nib.load(path)
-    header = image.header.as_byteswapped('>')
-    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), image.affine, header), path)
-
-
-def no_unused_label(tree):
-    """Remove a label that no voxel has from the table of floc-words."""
-    lines(tree.label_file('subj02', 'floc-words'), lambda found: [line for line in found if 'VWFA-1' not in line])

@@ -1,10 +1,9 @@
-"""Copies of the simulated release tree that a test may change, and what is shared by the tests that do."""
+"""Copies of the simulated release tree that a test may change."""
 
 import os
 import shutil
 
 from mmnfn.nsd import NSDLayout
-from mmnfn.nsd.preparation import prepare_subject
 
 BETAS = 'nsddata_betas/ppdata/{}/func1pt8mm/betas_fithrf_GLMdenoise_RR/{}'
 ROIS = 'nsddata/ppdata/{}/func1pt8mm/roi/{}.nii.gz'
@@ -34,19 +33,3 @@ def overwrite(path, content):
     path.unlink()
     path.write_bytes(content)
     return path.name
-
-
-def use_of(report, name, subject='', version='b3'):
-    """A use in the report of an inspection."""
-    (use,) = [use for use in report.uses if (use.name, use.subject) == (name, subject) and use.version in (version, '')]
-    return use
-
-
-def verdicts_are_those_of_the_preparation(layout, report, folder):
-    """The report says that a ROI store can be made if and only if it can."""
-    for subject in report.subjects:
-        try:
-            possible = bool(prepare_subject(layout, folder, subject.name, progress=False))
-        except Exception:
-            possible = False
-        assert (use_of(report, 'ROI store', subject.name).answer == 'yes') == possible, subject.name

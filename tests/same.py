@@ -1,4 +1,4 @@
-"""What is compared to the last bit."""
+"""Comparisons to the last bit."""
 
 import h5py
 import numpy as np
@@ -6,7 +6,7 @@ import torch
 
 
 def contents(path):
-    """Everything in an HDF5 file, to the last bit."""
+    """Read all datasets and attributes of an HDF5 file as values that compare bit by bit."""
     found = {}
 
     def visit(name, item):
@@ -22,13 +22,13 @@ def contents(path):
 
 
 def as_written(path):
-    """Size, inode and time of writing of a file: what stays as long as nobody writes it, and whoever reads it."""
+    """Return size, inode and modification time of a file, which change whenever it is written."""
     status = path.stat()
     return status.st_size, status.st_ino, status.st_mtime_ns
 
 
 def assert_same(one, two, where=''):
-    """Equal in every bit, whatever is nested in what."""
+    """Check that two nested structures are equal in every bit, with their types and the order of their keys."""
     assert type(one) is type(two), where
     if isinstance(one, torch.Tensor):
         assert torch.equal(one, two), where

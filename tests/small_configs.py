@@ -5,10 +5,24 @@ BACKBONES = {
     'convnext-s': dict(depths=[1, 1, 1, 1], channels=[8, 16, 32, 64]),
 }
 CHANNELS = [8, 16, 32, 64]
+ROI_NAMES = ('prf-visualrois', 'floc-faces', 'streams')
+ENCODER = dict(
+    roi_names=ROI_NAMES,
+    embed_dims=16,
+    out_dims=24,
+    num_heads=2,
+    kernel_size=8,
+    stride=4,
+    position_dims=4,
+    window_size=6,
+    window_stride=3,
+    num_queries=3,
+)
+"""Settings of a small fMRI encoder."""
 
 
 def shrink(node):
-    """Sizes of a pipeline, for images of 96 pixels."""
+    """Shrink the sizes in a pipeline to images of 96 pixels."""
     if isinstance(node, dict):
         for key, value in node.items():
             if key == 'scale':
@@ -27,7 +41,7 @@ def shrink(node):
 
 
 def make_small_transfer(cfg, backbone, classes):
-    """A detector's or segmenter's own model and pipelines, and the classes of the simulated world."""
+    """Shrink model and pipelines of a detector or segmenter, and set the classes of the simulated world."""
     model = cfg.model
     model.backbone.arch = BACKBONES[backbone]
     if 'roi_head' in model:
@@ -58,7 +72,7 @@ def make_small_transfer(cfg, backbone, classes):
 
 
 def make_small_pretraining(cfg, backbone, subjects):
-    """A pretraining's or encoding's own model, for the subjects and the 32-pixel pictures of the simulated world."""
+    """Shrink the model of a pretraining or encoding, and set subjects and 32-pixel images of the simulated world."""
     model = cfg.model
     model.backbone.arch = BACKBONES[backbone]
     if backbone == 'swin-s':

@@ -1,4 +1,4 @@
-"""The benchmark for GPUs runs every line small on a machine without one; the other benchmarks are run by hand."""
+"""The GPU benchmark runs every line small on the CPU; the other benchmarks are run by hand."""
 
 import importlib
 import json
@@ -44,10 +44,10 @@ def test_every_line_of_the_gpu_benchmark_runs_small_without_a_gpu(tmp_path):
     assert rows['resumed run']['apart'] == 0 < rows['resumed run']['moved']
     for kind in ('plain', 'banded'):
         assert rows[f'{kind} ridge']['mean_r'] > 0.3 and rows[f'{kind} ridge']['r_apart'] < 1e-4
-    assert 'images_per_s' in done.stdout.splitlines()[-17]  # a table of the 16 steps
+    assert 'images_per_s' in done.stdout.splitlines()[-17]  # the table of the 16 steps
 
 
-def test_without_a_gpu_the_benchmark_says_so(gpu, tmp_path, monkeypatch, capsys):
+def test_a_missing_gpu_is_named(gpu, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gpu.torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(sys, 'argv', ['gpu.py', '--json', str(tmp_path / 'gpu.json')])
     assert gpu.main() == 2 and not (tmp_path / 'gpu.json').exists()
@@ -81,7 +81,7 @@ def test_lines_are_saved_as_they_come_and_none_is_begun_late(gpu, tmp_path):
 
 @pytest.fixture
 def bundle(tmp_path):
-    """Run the script with a Python that writes down its arguments, and leaves wheels of a size."""
+    """Run the script with a Python that logs its arguments and writes wheels of a given size."""
 
     def run(megabytes=1):
         python = tmp_path / 'python'
@@ -96,7 +96,7 @@ def bundle(tmp_path):
     return run
 
 
-def test_bundle_has_mmcv_without_operators_and_what_a_gpu_machine_lacks(bundle, tmp_path):
+def test_bundle_has_mmcv_without_operators_and_the_missing_packages(bundle, tmp_path):
     assert bundle().returncode == 0
     built, downloaded = (tmp_path / 'calls').read_text().splitlines()
     assert built.startswith('0 -m pip') and 'onedl-mmcv==' in built and '--no-cache-dir' in built
@@ -105,5 +105,5 @@ def test_bundle_has_mmcv_without_operators_and_what_a_gpu_machine_lacks(bundle, 
     assert [path.name for path in (tmp_path / 'out').iterdir()] == ['himalaya-1.whl']
 
 
-def test_bundle_is_refused_in_one_line_where_it_is_too_large_or_the_folder_is_used(bundle):
+def test_bundle_is_refused_if_too_large_or_the_folder_is_used(bundle):
     assert (bundle(50).returncode, bundle().returncode) == (1, 2)

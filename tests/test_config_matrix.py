@@ -1,4 +1,4 @@
-"""The tables' configs: rows differ in the initialisation alone, and each of both kinds trains and tests, made small."""
+"""Configs of the tables: rows differ only in the initialisation, and train and test when made small."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from small_configs import BACKBONES as SMALL, make_small_transfer
 
-from mmnfn.engine.export import export_random
+from mmnfn.engine.checkpoint import export_random
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
@@ -22,7 +22,7 @@ TABLES = {
     'upernet/{}-{}_upernet_8xb2-160k_ade20k-512x512.py': 'ADEChallengeData2016',
 }
 ROWS = [(table, init, backbone) for table in TABLES for backbone in BACKBONES for init in INITS]
-# The others are as nfn but for the name of the file.
+# The others differ from nfn only in the name of the file.
 STEPPED = [row for row in ROWS if row[1] in ('random', 'nfn')]
 
 
@@ -39,7 +39,7 @@ def test_every_downstream_config_is_a_row():
 
 @pytest.mark.parametrize('backbone', BACKBONES)
 @pytest.mark.parametrize('table', TABLES)
-def test_rows_differ_in_the_initialisation_alone(table, backbone):
+def test_rows_differ_only_in_the_initialisation(table, backbone):
     contents = {}
     for init in INITS:
         cfg = load(table, init, backbone).to_dict()
@@ -48,7 +48,9 @@ def test_rows_differ_in_the_initialisation_alone(table, backbone):
     assert all(content == contents['random'][0] for content, _ in contents.values())
     inits = {init: init_cfg for init, (_, init_cfg) in contents.items()}
     trunc_normal = dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0)
-    assert inits.pop('random') == (trunc_normal if backbone == 'swin-s' else None)  # ConvNeXt's is its class's own
+    assert inits.pop('random') == (
+        trunc_normal if backbone == 'swin-s' else None
+    )  # ConvNeXt's class has the same of its own
     files = {init: init_cfg.pop('checkpoint') for init, init_cfg in inits.items()}
     assert all(init_cfg == dict(type='Pretrained', prefix='backbone.') for init_cfg in inits.values())
     suffix = '' if backbone == 'swin-s' else f'_{backbone}'
@@ -74,21 +76,17 @@ def test_random_weights_are_those_of_the_backbones_authors(backbone, tmp_path):
     assert len(biases) > 60 and not any(bias.any() for bias in biases)
 
 
-def test_schedules_differ_in_length_and_augmentation_alone():
+def test_schedules_differ_only_in_length_and_augmentation():
     for backbone in BACKBONES:
         short, long = (load(f'mask_rcnn/mask-rcnn_{{}}-{{}}_fpn_{n}x_coco.py', 'nfn', backbone) for n in (1, 3))
         assert (short.train_cfg.max_epochs, long.train_cfg.max_epochs) == (12, 36)
         assert short.param_scheduler[1].milestones == [8, 11] and long.param_scheduler[1].milestones == [27, 33]
-        assert (short.model, short.optim_wrapper, short.test_dataloader) == (
-            long.model,
-            long.optim_wrapper,
-            long.test_dataloader,
-        )
+        assert all(short[key] == long[key] for key in ('model', 'optim_wrapper', 'test_dataloader'))
 
 
 @pytest.fixture(scope='module')
 def exports(tmp_path_factory):
-    """An export of each backbone made small, with the last stage only, as pretraining writes it."""
+    """Export each backbone made small, like pretraining with the last stage only."""
     folder = tmp_path_factory.mktemp('exports')
     for backbone in BACKBONES:
         suffix = '' if backbone == 'swin-s' else f'_{backbone}'
@@ -99,7 +97,7 @@ def exports(tmp_path_factory):
 
 
 def one_step(cfg, root):
-    """Train for one iteration on the data of a folder, and test there."""
+    """Set one iteration of training and a test on the data of a folder."""
     for loader in (cfg.train_dataloader, cfg.test_dataloader):
         loader.dataset.data_root = str(root)
     if 'roi_head' in cfg.model:
@@ -125,25 +123,20 @@ def test_a_training_step_and_a_test(table, init, backbone, exports, world, tmp_p
     runner = Runner.from_cfg(cfg)
     before = {}
 
-    class Remember:
-        """Weights that the step starts from."""
+    def remember(model, inputs):
+        """Keep the weights that the step starts from."""
+        before.update({key: value.clone() for key, value in model.state_dict().items()})
 
-        def __init__(self):
-            self.handle = runner.model.register_forward_pre_hook(self)
-
-        def __call__(self, model, inputs):
-            before.update({key: value.clone() for key, value in model.state_dict().items()})
-            self.handle.remove()
-
-    Remember()
+    handle = runner.model.register_forward_pre_hook(remember)
     runner.train()
+    handle.remove()
     exported = torch.load(exports / f'{backbone}.pth', weights_only=True)['state_dict']
     from_file = all(torch.equal(before[key], value) for key, value in exported.items())
     assert from_file == (init != 'random')
     after = runner.model.state_dict()
     assert all(torch.isfinite(value).all() for value in after.values() if value.is_floating_point())
     moved = {key.split('.')[0] for key, value in after.items() if not torch.equal(value, before[key])}
-    assert moved == {key.split('.')[0] for key in before}, 'every part has learned'
+    assert moved == {key.split('.')[0] for key in before}, 'every part is trained'
     cfg.load_from = str(tmp_path / 'iter_1.pth')
     cfg.experiment_name = tmp_path.name + '_test'
     metrics = Runner.from_cfg(cfg).test()

@@ -1,4 +1,4 @@
-"""Every shipped config is parsed and its model, hooks, schedule and optimizer are built."""
+"""Every shipped config is parsed, and its model, hooks, schedule and optimizer are built."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
-# Other rows of a table differ from the nfn row in the initialisation, and 3x from 1x in data and schedule: see
-# test_config_matrix.py, which also trains every row.
+# Other rows of a table differ from the nfn row only in the initialisation, and 3x from 1x in data and schedule, see
+# test_config_matrix.py, which also trains the rows.
 ROWS = [path for path in SHIPPED if path.parent.name in ('mask_rcnn', 'upernet')]
 CONFIGS = [
     path
@@ -22,8 +22,8 @@ CONFIGS = [
     )
 ]
 DOWNSTREAM = [path for path in CONFIGS if path.parent.name in ('mask_rcnn', 'upernet') or 'micro' in path.name]
-# Scope of a folder's configs, so that a config is skipped, and not parsed, where its library is missing.
-LIBRARY = dict(mask_rcnn='mmdet', upernet='mmseg')
+# Library of the configs whose path has that name; without it they are skipped before they are parsed.
+LIBRARY = {'mask_rcnn': 'mmdet', 'mask-rcnn': 'mmdet', 'upernet': 'mmseg'}
 
 
 def name(path):
@@ -31,27 +31,16 @@ def name(path):
 
 
 def load(path):
-    """A config, or a skipped test where its library is not installed."""
-    library = LIBRARY.get(path.parent.name)
-    if path.parent.name == 'demo':
-        library = next(
-            (value for key, value in (('mask-rcnn', 'mmdet'), ('upernet', 'mmseg')) if key in path.name), None
-        )
-    pytest.importorskip('mmpretrain')
-    if library:
-        pytest.importorskip(library)
+    """Read a config, or skip the test if its library is not installed."""
+    for key, library in LIBRARY.items():
+        if key in name(path):
+            pytest.importorskip(library)
     return Config.fromfile(path)
-
-
-def test_there_are_configs_of_every_kind():
-    folders = {path.parent.name for path in CONFIGS}
-    assert {'nfn', 'mask_rcnn', 'upernet', 'demo'} <= folders
-    assert len(DOWNSTREAM) >= 6
 
 
 @pytest.fixture(scope='module')
 def built(request):
-    """Path, config and model of one config; the model is made once for all tests of its config."""
+    """Build the model of a config once for all of its tests."""
     cfg = load(request.param)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         return request.param, cfg, MODELS.build(cfg.model)
@@ -82,7 +71,7 @@ def test_config_builds(built):
 
 @each(DOWNSTREAM)
 def test_downstream_backbone_takes_the_export(built):
-    """Its init_cfg names what a pretraining config writes; the weights fit, but for norms of unused stages."""
+    """Its init_cfg names the file that a pretraining config writes; only norms of unused stages are missing in it."""
     _, cfg, model = built
     backbone = cfg.model.backbone
     assert backbone.type.startswith('mmpretrain.')
@@ -110,6 +99,6 @@ def test_recipe_has_every_parameter_once_and_spares_norms_the_decay(built):
     swin = 'Swin' in cfg.model.backbone.type
     first = groups[f'backbone.{"patch_embed.projection" if swin else "downsample_layers.0.0"}.weight']
     assert first['weight_decay'] == cfg.optim_wrapper.optimizer.weight_decay
-    # One learning rate for Swin, smaller towards the input for ConvNeXt.
+    # Swin has one learning rate, ConvNeXt smaller ones towards the input.
     lr = cfg.optim_wrapper.optimizer.lr
     assert first['lr'] == lr if swin else first['lr'] < lr

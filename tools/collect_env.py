@@ -5,30 +5,39 @@ Example:
 """
 
 import argparse
-import importlib.util
 import sys
-from pathlib import Path
+from importlib import metadata, util
+
+LIBRARIES = """
+torch torchvision numpy scipy h5py nibabel pycocotools himalaya open_clip_torch nilearn grad-cam
+mmengine mmengine-lite mmcv mmcv-lite mmpretrain mmdet mmsegmentation
+onedl-mmengine onedl-mmcv onedl-mmpretrain onedl-mmdetection onedl-mmsegmentation
+""".split()
 
 
 def main(argv=None):
     """Print one line for each fact; returns the exit code, 1 where mmnfn cannot be imported."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args(argv)
+    print(f'Python: {sys.version}')
+    for name in LIBRARIES:
+        try:
+            print(f'{name}: {metadata.version(name)}')
+        except metadata.PackageNotFoundError:
+            continue
     try:
-        from mmnfn.engine.environment import collect_environment
-    except ImportError as error:  # then the libraries are what is wrong, and stack.py needs none of them
+        from mmengine.utils.dl_utils import collect_env
+
+        import mmnfn
+        from mmnfn.engine.provenance import source_revision
+    except ImportError as error:  # then the libraries are what is wrong
         print(f'mmnfn cannot be imported: {error}')
-        above = Path(__file__).resolve().parents  # the repository's tools, or those in an installed package's .mim
-        path = next(path for path in (above[1] / 'mmnfn/stack.py', above[2] / 'stack.py') if path.is_file())
-        spec = importlib.util.spec_from_file_location('stack', path)
-        stack = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(stack)
-        for name, versions in stack.installed_stacks().items():
-            print(f'Stack: {name}: {", ".join(" ".join(pair) for pair in versions.items()) or "nothing installed"}')
-        print(f'Python: {sys.version}')
         return 1
-    for name, value in collect_environment().items():
-        print(f'{name}: {value}')
+    print(f'mmnfn: {mmnfn.__version__}, revision {source_revision()}')
+    print(f'mmcv.ops: {"there" if util.find_spec("mmcv._ext") else "missing: detection and segmentation need them"}')
+    for name, value in collect_env().items():
+        if name not in ('Python', 'numpy_random_seed'):
+            print(f'{name}: {str(value).strip()}')
     return 0
 
 

@@ -5,8 +5,6 @@ NNODES=${NNODES:-1}
 NODE_RANK=${NODE_RANK:-0}
 MASTER_ADDR=${MASTER_ADDR:-127.0.0.1}
 export PYTHONPATH="$(dirname "$TOOLS")${PYTHONPATH:+:$PYTHONPATH}"
-# mmnfn.engine.launch wants to know what the user set: without a GPU it shares the cores among the processes.
-export MMNFN_USER_OMP_NUM_THREADS="${OMP_NUM_THREADS-}"
 
 # need_file NAME PATH: every process would report a missing file, and torchrun a failed process for each.
 need_file() {
@@ -18,6 +16,11 @@ need_file() {
 
 free_port() {
     "$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# cores_for PROCESSES: cores of this machine that each of them gets.
+cores_for() {
+    "$PYTHON" -c "import os; cores = getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count()))(0); print(max(1, len(cores) // $1))"
 }
 
 # run_distributed PROCESSES SCRIPT [arguments]; becomes the launcher, whose exit code is this script's.
@@ -32,8 +35,8 @@ run_distributed() {
         echo "$(basename "$0"): error: there is no command '$PYTHON'; activate the environment (source .venv/bin/activate) or set PYTHON." >&2
         exit 2
     fi
-    # As torchrun does, but without its warning.
-    if [ "$processes" -gt 1 ]; then export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}; fi
+    # The processes share the cores, where torchrun would give one to each.
+    if [ "$processes" -gt 1 ]; then export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(cores_for "$processes")}; fi
     if [ -z "$PORT" ]; then
         if [ "$NNODES" = 1 ]; then PORT=$(free_port); else PORT=29500; fi
     fi

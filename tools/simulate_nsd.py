@@ -11,54 +11,34 @@ from typing import Optional, Sequence
 
 from mmnfn.simulation.world import WorldConfig, describe, simulate
 
+HELP = dict(
+    subjects='how many, 1 to 8',
+    sessions='sessions of 750 trials; one value, or one per subject',
+    seed='the same seed gives identical files',
+    voxel_mm="edge of a voxel; NSD's 1.8 makes sessions of 1.1 GB",
+    shared_fraction="share of a subject's images that everybody sees",
+    stimulus_size='pixels; 425 in NSD',
+    snr="signal to noise in multiples of NSD's; 100 is as good as no noise",
+    downstream='images for other tasks: COCO train and val, ADE20K training and validation',
+    downstream_size='pixels',
+    workers='processes that draw',
+)
+
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Returns the exit code."""
-    defaults = WorldConfig()
+    """Simulate; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('out', type=Path, help='folder to make')
-    parser.add_argument('--subjects', type=int, default=defaults.subjects, help='how many, 1 to 8')
-    parser.add_argument(
-        '--sessions',
-        type=int,
-        nargs='+',
-        default=defaults.sessions,
-        help='sessions of 750 trials; one value, or one for each subject',
-    )
-    parser.add_argument('--seed', type=int, default=defaults.seed, help='the same seed gives identical files')
-    parser.add_argument(
-        '--voxel-mm',
-        type=float,
-        default=defaults.voxel_mm,
-        help="edge of a voxel; 1.8 is NSD's own and makes sessions of 1.1 GB",
-    )
-    parser.add_argument(
-        '--shared-fraction',
-        type=float,
-        default=defaults.shared_fraction,
-        help="share of a subject's images that everybody sees",
-    )
-    parser.add_argument('--stimulus-size', type=int, default=defaults.stimulus_size, help='pixels; 425 in NSD')
-    parser.add_argument(
-        '--snr',
-        type=float,
-        default=defaults.snr,
-        help="signal to noise, in multiples of NSD's; 100 is as good as no noise",
-    )
-    parser.add_argument('--beta-version', default=defaults.beta_version, choices=('b1', 'b2', 'b3'))
+    for name, text in HELP.items():
+        default = WorldConfig._field_defaults[name]
+        several = dict(sessions='+', downstream=4).get(name)
+        kind = type(default[0] if several else default)
+        flag = '--' + name.replace('_', '-')
+        parser.add_argument(flag, type=kind, nargs=several, default=default, help=f'{text} (default: %(default)s)')
+    parser.add_argument('--beta-version', default='b3', choices=('b1', 'b2', 'b3'))
     parser.add_argument('--nifti', action='store_true', help='also write betas as .nii.gz')
-    parser.add_argument(
-        '--downstream',
-        type=int,
-        nargs=4,
-        default=defaults.downstream,
-        metavar=('COCO_TRAIN', 'COCO_VAL', 'ADE_TRAIN', 'ADE_VAL'),
-        help='pictures for other tasks',
-    )
-    parser.add_argument('--downstream-size', type=int, default=defaults.downstream_size, help='pixels')
     parser.add_argument('--images', type=Path, help='folder of photographs to use as stimuli')
     parser.add_argument('--annotations', type=Path, help='their COCO instances file')
-    parser.add_argument('--workers', type=int, default=defaults.workers, help='processes that draw')
     parser.add_argument('--overwrite', action='store_true', help='replace OUT')
     args = vars(parser.parse_args(argv))
     out, overwrite = args.pop('out'), args.pop('overwrite')

@@ -9,93 +9,128 @@ Example:
 """
 
 import argparse
+import json
 import sys
+from pathlib import Path
 
+import torch
 from mmengine.dist import is_main_process
-from mmengine.registry import RUNNERS
+from mmengine.evaluator import DumpResults
 
-from mmnfn.disk import explained, no_room
-from mmnfn.engine import predictions, run_config
+from mmnfn.engine import run_config
 from mmnfn.engine.annotation_check import check_annotations
-from mmnfn.engine.cfg_options import CfgOptions
 from mmnfn.engine.launch import LAUNCHERS, Runner, close_device, prepare_device
-from mmnfn.engine.load_audit import LoadAuditError
-from mmnfn.utils import DataError
+from mmnfn.utils import UserError, atomic_write
 
 
 def parse_args(argv=None):
-    """Command line arguments."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', metavar='CONFIG', help='config file')
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='checkpoint of a trained model')
     parser.add_argument('--work-dir', help='folder of logs; default ./work_dirs/<config name>')
-    parser.add_argument('--out', metavar='FILE', help='write the metrics to FILE (.json, .pkl or .yaml)')
+    parser.add_argument('--out', metavar='FILE.json', help='write the metrics to FILE.json')
     parser.add_argument('--dump', metavar='FILE.pkl', help='write the predictions to FILE.pkl, for offline evaluation')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=CfgOptions,
+        action=run_config.CfgOptions,
         metavar='KEY=VALUE',
         help='change settings of the config, e.g. data_root=FOLDER (also moves the paths that begin with it) '
-        'test_dataloader.batch_size=4 key="[a,b]" key="a name with blanks"',
+        'test_dataloader.batch_size=4 key="[a,b]"',
     )
-    parser.add_argument('--show', action='store_true', help='show predictions in a window')
+    parser.add_argument('--show', action='store_true', help='show predictions in a window (detection, segmentation)')
     parser.add_argument('--show-dir', help='folder that gets images with drawn predictions')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows an image')
-    parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    parser.add_argument('--tta', action='store_true', help="test-time augmentation by the config's tta_model")
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='who started the processes')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')
     return parser.parse_args(argv)
 
 
-def build_config(args):
-    """The config of the run: the file, ``--cfg-options``, then the flags. Raises the errors that users can mend."""
-    cfg = run_config.load_config(args.config, args.cfg_options)
-    run_config.check_checkpoint(args.checkpoint)
-    for file, flag, formats in (
-        (args.out, '--out', predictions.METRIC_FORMATS),
-        (args.dump, '--dump', predictions.DUMP_FORMATS),
-    ):
-        if file:
-            predictions.check_suffix(file, flag, formats)
-            run_config.check_writable(file, flag)
+def merge_args(cfg, args):
+    """Put the flags into the config, and check it."""
+    run_config.need_file(args.checkpoint, 'CHECKPOINT', 'Training writes checkpoints to ./work_dirs/<config name>/.')
+    cfg.load_from, cfg.resume = args.checkpoint, False
     run_config.set_work_dir(cfg, args.config, args.work_dir)
-    cfg.load_from = args.checkpoint
-    cfg.resume = False
-    if args.show or args.show_dir:
-        predictions.enable_drawing(cfg, args.show, args.show_dir, args.wait_time)
-    if args.tta:
-        predictions.enable_tta(cfg)
     run_config.set_loader_defaults(cfg)
+    for path in filter(None, (args.out, args.dump)):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    if args.show or args.show_dir:
+        draw_predictions(cfg, args)
+    if args.tta:
+        augment(cfg)
     run_config.check_data(cfg, ('test_dataloader',))
-    check_annotations(cfg, ('test_dataloader',))
     run_config.check_controls(cfg, ('test_dataloader',))
+    check_annotations(cfg, ('test_dataloader',))
     return cfg
 
 
+def draw_predictions(cfg, args):
+    """Let the visualization hook of MMDetection or MMSegmentation draw (``--show``, ``--show-dir``)."""
+    hook = (cfg.get('default_hooks') or {}).get('visualization')
+    if hook is None:
+        raise UserError('--show, --show-dir: the config has no default_hooks.visualization. Leave the flag out.')
+    hook.update(draw=True, show=args.show, wait_time=2)
+    if args.show_dir and cfg.default_scope == 'mmdet':
+        hook.test_out_dir = args.show_dir
+    elif args.show_dir:
+        cfg.visualizer.save_dir = args.show_dir
+
+
+def augment(cfg):
+    """Test with the config's ``tta_model`` and ``tta_pipeline`` (``--tta``)."""
+    if not cfg.get('tta_model') or not cfg.get('tta_pipeline'):
+        raise UserError('--tta: the config has no tta_model or no tta_pipeline. Add it, or leave the flag out.')
+    cfg.model = dict(cfg.tta_model, module=cfg.model)
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+
+class DumpLabelMaps(DumpResults):
+    """Dump label maps as uint8, without the scores, which are (classes, H, W) floats for each image."""
+
+    def process(self, data_batch, predictions):
+        """Keep the small part of each prediction."""
+
+        def small(value):
+            return dict(data=value['data'].to(torch.uint8)) if isinstance(value, dict) else value
+
+        kept = [{k: small(v) for k, v in one.items() if k != 'seg_logits'} for one in predictions]
+        super().process(data_batch, kept)
+
+
+def add_dump(runner, path):
+    """Write the predictions, a list with a dict for each sample (``--dump``)."""
+    from mmnfn.evaluation import DumpSubjectResults
+    from mmnfn.evaluation.gathered_metric import GatheredMetric
+
+    scope, metrics = runner.cfg.get('default_scope'), runner.test_evaluator.metrics
+    Dump = DumpLabelMaps if scope == 'mmseg' else DumpResults
+    if scope == 'mmdet':
+        from mmdet.evaluation import DumpDetResults as Dump
+    elif any(isinstance(metric, GatheredMetric) for metric in metrics):
+        Dump = DumpSubjectResults
+    metrics.append(Dump(out_file_path=path))
+
+
 def main(argv=None):
-    """Test; returns the exit code."""
+    """Test; return the exit code."""
+    args = parse_args(argv)
     try:
-        args = parse_args(argv)
-        cfg = build_config(args)
+        cfg = merge_args(run_config.load_config(args.config, args.cfg_options), args)
         prepare_device(cfg, args.launcher)
-    except (FileNotFoundError, ValueError) as error:
-        return run_config.report_error('test.py', error)
-    try:
-        runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+        runner = Runner.from_cfg(cfg)
         if args.dump:
-            predictions.add_dump(runner, args.dump)
+            add_dump(runner, args.dump)
         metrics = runner.test()
         if is_main_process():
-            print(predictions.format_metrics(metrics), flush=True)
+            width = max(map(len, metrics), default=0)
+            for name, value in metrics.items():
+                print(f'{name:<{width}}  {value:.4f}' if isinstance(value, float) else f'{name:<{width}}  {value}')
             if args.out:
-                predictions.write_metrics(metrics, args.out)
-    except (DataError, LoadAuditError) as error:  # which say it all
+                with atomic_write(args.out) as temporary:
+                    temporary.write_text(json.dumps(metrics, indent=2, default=lambda value: value.tolist()))
+    except (UserError, OSError, FloatingPointError) as error:
         return run_config.report_error('test.py', error)
-    except OSError as error:
-        if not no_room(error) or not is_main_process():
-            raise
-        return run_config.report_error('test.py', explained(error, cfg.work_dir))
     close_device()
     return 0
 

@@ -10,21 +10,16 @@ Example:
 import argparse
 import sys
 
-from mmengine.dist import is_main_process
-from mmengine.registry import RUNNERS
-
-from mmnfn.disk import explained, no_room
 from mmnfn.engine import run_config
 from mmnfn.engine.annotation_check import check_annotations
-from mmnfn.engine.cfg_options import CfgOptions
-from mmnfn.engine.hooks.resume_epoch_hook import ResumeError
 from mmnfn.engine.launch import LAUNCHERS, Runner, close_device, prepare_device
-from mmnfn.engine.load_audit import LoadAuditError
-from mmnfn.utils import DataError
+from mmnfn.utils import UserError
+
+LOADERS = ('train_dataloader', 'val_dataloader')
 
 
 def parse_args(argv=None):
-    """Command line arguments."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', metavar='CONFIG', help='config file')
     parser.add_argument('--work-dir', help='folder of logs and checkpoints; default ./work_dirs/<config name>')
@@ -51,62 +46,47 @@ def parse_args(argv=None):
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=CfgOptions,
+        action=run_config.CfgOptions,
         metavar='KEY=VALUE',
         help='change settings of the config, e.g. data_root=FOLDER (also moves the paths that begin with it) '
-        'train_dataloader.batch_size=4 model.backbone.init_cfg=None '
-        'key="[a,b]" key="a name with blanks"',
+        'train_dataloader.batch_size=4 model.backbone.init_cfg=None key="[a,b]"',
     )
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='who started the processes')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')
     return parser.parse_args(argv)
 
 
-def build_config(args):
-    """The config of the run: the file, ``--cfg-options``, then the flags. Raises the errors that users can mend."""
-    cfg = run_config.load_config(args.config, args.cfg_options)
+def merge_args(cfg, args):
+    """Put the flags into the config, and check it."""
     run_config.set_work_dir(cfg, args.config, args.work_dir)
     run_config.set_resume(cfg, args.resume)
-    run_config.refuse_activation_checkpointing(cfg)
+    run_config.set_loader_defaults(cfg)
     if args.no_validate:
-        run_config.disable_validation(cfg)
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp or args.amp_dtype:
         run_config.enable_amp(cfg, args.amp_dtype)
     if args.compile:
-        run_config.enable_compile(cfg)
-    run_config.use_accelerator(cfg)
+        cfg.compile_backbone = True
     if args.auto_scale_lr:
         run_config.enable_auto_scale_lr(cfg)
-    run_config.set_loader_defaults(cfg)
+    run_config.use_accelerator(cfg)
     run_config.check_pretrained(cfg)
-    run_config.check_data(cfg, ('train_dataloader', 'val_dataloader'))
-    check_annotations(cfg, ('train_dataloader', 'val_dataloader'))
+    run_config.check_data(cfg, LOADERS)
     run_config.check_controls(cfg, ('val_dataloader',))
-    run_config.note_subjects(cfg)
+    check_annotations(cfg, LOADERS)
     return cfg
 
 
 def main(argv=None):
-    """Train; returns the exit code."""
+    """Train; return the exit code."""
+    args = parse_args(argv)
     try:
-        args = parse_args(argv)
-        cfg = build_config(args)
-        processes = prepare_device(cfg, args.launcher).world_size
+        cfg = merge_args(run_config.load_config(args.config, args.cfg_options), args)
+        processes = prepare_device(cfg, args.launcher)
         run_config.check_batch_size(cfg, processes)
-        run_config.note_batch_size(cfg, processes)
-        run_config.check_resumed(cfg)
-    except (FileNotFoundError, ValueError) as error:
+        Runner.from_cfg(cfg).train()
+    except (UserError, OSError, FloatingPointError) as error:
         return run_config.report_error('train.py', error)
-    try:
-        runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
-        runner.train()
-    except (DataError, FloatingPointError, LoadAuditError, ResumeError) as error:  # which say it all
-        return run_config.report_error('train.py', error)
-    except OSError as error:
-        if not no_room(error) or not is_main_process():
-            raise
-        remedy = f'Free space in {cfg.work_dir}, and go on with --resume'
-        return run_config.report_error('train.py', explained(error, cfg.work_dir, remedy))
     close_device()
     return 0
 

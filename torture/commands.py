@@ -1,157 +1,142 @@
-"""Running the project's commands as a user does, and killing them."""
+"""The commands under test, how they are started and killed, and how the folders they write are compared."""
 
 import os
-import random
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 import pytest
-
-from mmnfn.experiments.processes import MARK, end_marked, marked
+import torch
+from same import assert_same, contents
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'torture/configs'
+RUNS = ('prepare', 'pretrain', 'pretrain with 2 processes', 'mask_rcnn', 'upernet')
 LIMIT = 300
-"""Seconds after which a command is taken for one that hangs."""
-KILLS = []
-"""What was killed and how long it had been running, for the summary."""
-
-
-class Outcome(NamedTuple):
-    """How a command ended: exit code, what it printed, and seconds."""
-
-    code: int
-    output: str
-    seconds: float
+"""Seconds after which a command is taken to hang."""
 
 
 def tool(name, *arguments):
-    """Command line of a script of ``tools/``."""
+    """Return the command line of a script of ``tools/``."""
     return [sys.executable, str(ROOT / 'tools' / f'{name}.py'), *map(str, arguments)]
 
 
-def prepare(world, store):
-    """Command line of a preparation with all that it can write."""
-    return tool('prepare_nsd', world / 'nsd', store, '--image-size', 64, '--trials')
+def command_of(run, folder, data, resume=False):
+    """Return the command line that makes a run write a folder.
 
-
-def train(config, work, *options, processes=1, resume=False):
-    """Command line of a training with a config of this folder; ``options`` are those of ``--cfg-options``."""
-    arguments = ['--work-dir', str(work), *(['--resume'] if resume else []), '--cfg-options', *options]
-    if processes == 1:
-        return tool('train', CONFIGS / f'{config}.py', *arguments)
-    script = str(ROOT / 'tools/dist_train.sh')
-    return ['bash', script, str(CONFIGS / f'{config}.py'), str(processes), *arguments]
+    Args:
+        run: One of :data:`RUNS`; other names than 'prepare' begin with a config of this folder.
+        folder: Store or work directory.
+        data: Folder of the fixture ``data``.
+        resume: Continue a training. Preparation does so by itself.
+    """
+    if run == 'prepare':
+        return tool('prepare_nsd', data / 'sim/nsd', folder, '--image-size', 64, '--trials')
+    config = run.split()[0]
+    root = data / dict(pretrain='store', mask_rcnn='sim/coco', upernet='sim/ADEChallengeData2016')[config]
+    options = ['--work-dir', folder, *(['--resume'] if resume else []), '--cfg-options', f'data_root={root}']
+    if 'processes' in run:
+        return ['bash', *map(str, (ROOT / 'tools/dist_train.sh', CONFIGS / f'{config}.py', 2, *options))]
+    return tool('train', CONFIGS / f'{config}.py', *options)
 
 
 def start(command, folder, **options):
-    """Start a command whose processes carry the mark of a folder; its output is appended to ``FOLDER.log``."""
-    environment = {key: value for key, value in os.environ.items() if key not in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')}
-    environment.update(CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1', PYTHON=sys.executable, PYTHONPATH=str(ROOT))
-    environment.update(options.pop('environment', {}), **{MARK: str(folder)})
-    with open(log_of(folder), 'a') as log:
-        return subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True, **options
-        )
+    """Start a command; what it prints is appended to ``FOLDER.log``."""
+    environment = dict(os.environ, PYTHON=sys.executable, PYTHONPATH=str(ROOT))
+    environment.update(CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1')
+    with open(f'{folder}.log', 'a') as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, **options)
 
 
-def log_of(folder):
-    """Where the output of the commands of a folder is."""
-    return folder.with_name(folder.name + '.log')
+def family(process):
+    """Return a process and all it has started, directly or not."""
+    try:
+        parent = psutil.Process(process.pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
-def run(command, folder, limit=LIMIT, **options):
-    """Run a command to its end."""
-    position = log_of(folder).stat().st_size if log_of(folder).exists() else 0
-    begin = time.monotonic()
+def kill(process):
+    """Kill a process and all it has started."""
+    for member in family(process):
+        try:
+            member.send_signal(signal.SIGKILL)
+        except psutil.NoSuchProcess:
+            pass
+    process.wait()
+
+
+def finish(command, folder, **options):
+    """Run a command to its end, and return its exit code and the log."""
     process = start(command, folder, **options)
     try:
-        code = process.wait(limit)
+        return process.wait(LIMIT), Path(f'{folder}.log').read_text()
     except subprocess.TimeoutExpired:
-        pytest.fail(f'{command} did not end within {limit} s:\n{log_of(folder).read_bytes()[position:].decode()}')
+        pytest.fail(f'{command} hangs:\n' + Path(f'{folder}.log').read_text())
     finally:
-        end_marked(folder)
-        process.wait()
-    return Outcome(code, log_of(folder).read_bytes()[position:].decode(), time.monotonic() - begin)
+        kill(process)
 
 
-def succeed(command, folder, **options):
-    """Run a command that must end well."""
-    outcome = run(command, folder, **options)
-    assert outcome.code == 0, f'{command}\n{outcome.output}'
-    return outcome
+def succeed(command, folder):
+    """Run a command that must end well, and return the seconds it took."""
+    begin = time.monotonic()
+    code, log = finish(command, folder)
+    assert code == 0, f'{command}\n{log}'
+    return time.monotonic() - begin
 
 
-def killed(command, folder, seconds, rank=None):
-    """Start a command and kill all its processes after some time, or only that of a rank if there is one by then.
+def kill_when(condition, command, folder):
+    """Kill a command when a condition holds.
 
     Returns:
-        None, or the seconds after which it had ended by itself.
+        Whether it was killed; False if it ended by itself first, which it must do well.
     """
-    begin = time.monotonic()
     process = start(command, folder)
     try:
-        try:
-            process.wait(seconds)
-            return time.monotonic() - begin
-        except subprocess.TimeoutExpired:
-            pass
-        victim = rank_process(folder, rank)
-        if victim is None:
-            end_marked(folder)
-        else:
-            victim.send_signal(signal.SIGKILL)
-        code = process.wait(60)
+        end = time.monotonic() + LIMIT
+        while time.monotonic() < end:
+            if condition():
+                return True
+            if process.poll() is not None:
+                assert process.returncode == 0, Path(f'{folder}.log').read_text()
+                return False
+            time.sleep(0.0005)
+        pytest.fail(f'{command} hangs:\n' + Path(f'{folder}.log').read_text())
     finally:
-        end_marked(folder)
-    if victim is not None and code == 0:  # the launcher was about to end well
-        return time.monotonic() - begin
-    KILLS.append((folder.name, seconds))
-    return None
+        kill(process)
 
 
-def rank_process(folder, rank):
-    """The process of a rank, or None."""
-    for process in marked(folder):
-        try:
-            if rank is not None and process.environ().get('RANK') == str(rank):
-                return process
-        except (psutil.Error, OSError):
-            continue
-    return None
+def load(path):
+    """Read a file that PyTorch wrote."""
+    return torch.load(path, map_location='cpu', weights_only=False)
 
 
-def kill_and_resume(command, folder, seed, kills, seconds, rank=None):
-    """Kill a command at moments drawn uniformly over the time that the unbroken one takes, then let it end.
+def unfinished(folder):
+    """Return the files with temporary names in a folder."""
+    return [path for path in folder.rglob('*') if path.suffix in ('.tmp', '.part')]
 
-    Where a run ends before its moment, because the machine was faster than before or little was left to do, all begins
-    anew with earlier moments.
 
-    Args:
-        command: Function that makes the command line; its argument is whether to resume.
-        folder: What it writes.
-        seed: Of the moments.
-        kills: How often it is killed before it may end.
-        seconds: What the unbroken run takes.
-        rank: Of the process that is killed; None for all.
-    """
-    generator = random.Random(seed)
-    fractions = [generator.random() for _ in range(kills)]
-    for _ in range(6):
-        shutil.rmtree(folder, ignore_errors=True)
-        count = len(KILLS)
-        for number, part in enumerate(fractions):
-            ended = killed(command(number > 0), folder, part * seconds, rank)
-            if ended is not None:
-                del KILLS[count:]
-                seconds = 0.95 * min(seconds, ended)
-                break
-        else:
-            return succeed(command(True), folder)
-    pytest.fail(f'the command always ended before it was killed:\n{log_of(folder).read_text()}')
+def check_whole(expected, folder):
+    """Check that no file under a final name is half-written, and that stores are those of the unbroken run."""
+    for path in folder.glob('*.pth'):
+        assert load(path)
+    for path in folder.glob('*.h5'):
+        assert contents(path) == contents(expected / path.name), path.name
+
+
+def assert_same_end(expected, folder):
+    """Check that a folder holds what the unbroken run wrote, bit for bit, and nothing temporary."""
+    check_whole(expected, folder)
+    for pattern in ('*.h5', '*.pth'):
+        assert sorted(p.name for p in folder.glob(pattern)) == sorted(p.name for p in expected.glob(pattern))
+    assert not unfinished(folder) and not list(folder.glob('*.partial'))
+    if (expected / 'last_checkpoint').exists():
+        one, two = (load(path.joinpath('last_checkpoint').read_text()) for path in (expected, folder))
+        assert len(one['state_dict']) > 50 and len(one['optimizer']['state']) > 50
+        assert [one['meta'][key] for key in ('epoch', 'iter')] == [two['meta'][key] for key in ('epoch', 'iter')]
+        for key in one.keys() - {'meta', 'message_hub'}:  # they hold dates, paths and durations
+            assert_same(one[key], two[key], key)

@@ -1,4 +1,4 @@
-"""Datasets, samplers and transforms made of ROI stores and of label maps."""
+"""Datasets, samplers and transforms for ROI stores and label maps."""
 
 from .geometry import subject_geometry
 from .loading import LoadLabelMap

@@ -1,4 +1,4 @@
-"""Where the voxels of a subject lie, and the controls that say it wrongly."""
+"""Positions of a subject's voxels, their order on the voxel axis, and the controls that permute them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from mmnfn.nsd import ROIStore
 from mmnfn.structures import SubjectGeometry
 
-from .voxel_order import order_voxels
+ORDERS = ('stored', 'hilbert')
+BITS = 8
 
 
 def subject_geometry(
@@ -25,18 +26,17 @@ def subject_geometry(
     Args:
         store: The subject's ROI store.
         roi_names: ROI classes.
-        voxel_order: Order of the voxels within each, see :func:`.voxel_order.order_voxels`.
-        permute_rois: Seed of a control: each voxel takes the ROIs of another one, chosen at random; sizes and
-            overlaps of the ROIs stay, and each voxel's place.
-        permute_positions: Seed of a control: within each ROI, each voxel is said to be where another one is.
+        voxel_order: Order of the voxels within each ROI, see :func:`order_voxels`.
+        permute_rois: Seed of a control in which each voxel takes the ROIs of another voxel chosen at random. The
+            positions of the voxels and the sizes and overlaps of the ROIs stay.
+        permute_positions: Seed of a control in which each voxel gets the position of another voxel of its ROI.
 
     Raises:
         ValueError: If a ROI or the order is unknown, or there is no voxel.
     """
     parts = [store.roi(name) for name in roi_names]
     if permute_rois is not None:
-        # Not the list itself: a voxel in two ROIs could come twice into one.
-        own = np.unique(np.concatenate(parts))
+        own = np.unique(np.concatenate(parts))  # Shuffling the list itself could put a voxel twice into one ROI.
         dealt = np.zeros(len(store.coordinates), own.dtype)
         dealt[own] = _rng(store, permute_rois, 'rois').permutation(own)
         parts = [np.sort(dealt[part]) for part in parts]
@@ -55,5 +55,63 @@ def subject_geometry(
 
 
 def _rng(store: ROIStore, seed: int, control: str) -> np.random.Generator:
-    """Make the source of randomness of a control; every subject has its own."""
+    """Seed the random numbers of a control; they differ between subjects."""
     return np.random.default_rng([seed, *f'{store.subject} {control}'.encode()])
+
+
+def order_voxels(coordinates: np.ndarray, order: str) -> np.ndarray:
+    """Order the voxels of a ROI along the axis over which the fMRI tower convolves.
+
+    Args:
+        coordinates: (V, 3) in mm.
+        order: ``'stored'``, the order of the ROI store (for NSD raster order, x fastest); or ``'hilbert'``, along a
+            Hilbert curve, so that consecutive voxels are neighbours in space.
+
+    Returns:
+        (V,) indices.
+
+    Raises:
+        ValueError: If the order is unknown.
+    """
+    if order not in ORDERS:
+        raise ValueError(f'voxel_order is {order!r}; it must be one of {", ".join(ORDERS)}.')
+    if order == 'stored' or len(coordinates) == 0:
+        return np.arange(len(coordinates))
+    low = coordinates.min(0)
+    span = max(float((coordinates - low).max()), 1e-6)
+    cells = np.minimum((coordinates - low) / span * 2**BITS, 2**BITS - 1).astype(np.int64)
+    return np.argsort(hilbert_index(cells, BITS), kind='stable')
+
+
+def hilbert_index(cells: np.ndarray, bits: int) -> np.ndarray:
+    """Number the cells of a cube of 2^bits cells a side along the Hilbert curve.
+
+    The transform of J. Skilling, "Programming the Hilbert curve", AIP Conference Proceedings 707 (2004).
+
+    Args:
+        cells: (V, n) integers from 0 to 2^bits − 1.
+        bits: n·bits must not exceed 63.
+
+    Returns:
+        (V,) int64 from 0 to 2^(n·bits) − 1; consecutive numbers are neighbouring cells.
+    """
+    x = cells.T.copy()
+    axes = len(x)
+    for bit in range(bits - 1, 0, -1):
+        lower = (1 << bit) - 1
+        for axis in range(axes):
+            inverted = (x[axis] >> bit) & 1 == 1
+            exchange = np.where(inverted, 0, (x[0] ^ x[axis]) & lower)
+            x[0] ^= np.where(inverted, lower, exchange)
+            x[axis] ^= exchange
+    for axis in range(1, axes):  # Gray code
+        x[axis] ^= x[axis - 1]
+    flip = np.zeros_like(x[0])
+    for bit in range(bits - 1, 0, -1):
+        flip ^= np.where((x[-1] >> bit) & 1 == 1, (1 << bit) - 1, 0)
+    x ^= flip
+    index = np.zeros_like(x[0])
+    for bit in range(bits - 1, -1, -1):
+        for axis in range(axes):
+            index = index << 1 | (x[axis] >> bit) & 1
+    return index

@@ -1,4 +1,4 @@
-"""Images and label maps of downstream tasks: those that are damaged, or mean something else, are named."""
+"""Images and label maps of downstream tasks; errors name a file that is damaged or means something else."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ UNLABELLED = 255
 
 @MMCV_TRANSFORMS.register_module(force=True)
 class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
-    """Load an image as MMCV does, and name the file that cannot be read.
+    """Load an image like MMCV, and name a file that cannot be read.
 
-    It takes MMCV's place under the same name, which the inferencers of MMDetection and MMSegmentation look for.
+    It replaces MMCV's transform under the same name, because the inferencers of MMDetection and MMSegmentation look
+    for that name.
 
     Raises:
         DataError: The file is missing, damaged, cut off or too large.
@@ -30,27 +31,26 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
 
     def transform(self, results: dict) -> Optional[dict]:
         """Load the image of one sample."""
-        path = results['img_path']
         try:
             return super().transform(results)
         except Exception as error:  # of OpenCV, MMCV and file systems
-            raise DataError(f'{path} is no image that can be read: {_reason(error)}. Replace it.') from error
+            raise _unreadable(results['img_path'], 'an image', error) from error
 
 
 @TRANSFORMS.register_module()
 class LoadLabelMap(BaseTransform):
-    """Load a label map in place of MMSegmentation's ``LoadAnnotations``, which makes some label of any value.
+    """Load a label map, and refuse values that are no class; MMSegmentation's ``LoadAnnotations`` accepts any.
 
     With the dataset's ``reduce_zero_label``, 0 is unlabelled and 1 … n are the classes; without, 0 … n − 1 are the
     classes and 255 is unlabelled. Adds ``gt_seg_map`` (H, W) uint8, classes from 0 and 255 for unlabelled. A sample
-    without ``seg_map_path``, as inferencers make them, is left as it is.
+    without ``seg_map_path``, such as an inferencer's, is returned unchanged.
 
     Args:
-        num_classes: n, classes of the files: those that the dataset's class has where the config takes some of them.
+        num_classes: n, the classes in the files, even if the config uses only some of them.
         backend_args: See :class:`mmcv.transforms.LoadAnnotations`.
 
     Raises:
-        DataError: The file cannot be read, is in colour, holds another value, or has another size than the image.
+        DataError: The file cannot be read, is in colour, holds another value, or differs in size from the image.
     """
 
     def __init__(self, num_classes: int, backend_args: Optional[dict] = None):
@@ -62,14 +62,12 @@ class LoadLabelMap(BaseTransform):
         if path is None:
             return results
         reduced = results['reduce_zero_label']
-        labels = self._labels(path, reduced)
-        size, image_size = (
-            f'{shape[1]} x {shape[0]}' for shape in (labels.shape, results.get('ori_shape', labels.shape))
-        )
-        if size != image_size:
+        labels = self._read(path, reduced)
+        shape = tuple(results.get('ori_shape', labels.shape))
+        if labels.shape != shape:
             raise DataError(
-                f'{path} is {size} pixels, and its image {results["img_path"]} is {image_size}, turned as its EXIF tag '
-                'says. Make them of one size.'
+                f'{path} is {labels.shape[1]} x {labels.shape[0]} pixels, and its image {results["img_path"]} is '
+                f'{shape[1]} x {shape[0]}, rotated by its EXIF tag if it has one. Make both the same size.'
             )
         labels = labels - np.uint8(1) if reduced else labels  # 0 becomes 255
         if results.get('label_map') is not None:
@@ -80,32 +78,30 @@ class LoadLabelMap(BaseTransform):
         results['seg_fields'].append('gt_seg_map')
         return results
 
-    def _labels(self, path: str, reduced: bool) -> np.ndarray:
-        """(H, W) uint8, values of the file."""
+    def _read(self, path: str, reduced: bool) -> np.ndarray:
+        """Read the values of the file, (H, W) uint8."""
         try:
             labels = np.array(Image.open(io.BytesIO(fileio.get(path, backend_args=self.backend_args))))
         except Exception as error:  # Pillow raises many kinds for a damaged file
-            raise DataError(f'{path} is no label map that can be read: {_reason(error)}. Replace it.') from error
+            raise _unreadable(path, 'a label map', error) from error
         if labels.ndim != 2:
             raise DataError(
-                f'{path} is a picture of {labels.shape[2]} channels; a label map has one, with the numbers of the '
-                'classes (a palette is fine). Write it anew.'
+                f'{path} is an image of {labels.shape[2]} channels; a label map has one, with the class numbers (a '
+                'palette is fine). Write it again.'
             )
-        wrong = labels[(labels >= self.num_classes + reduced) & (reduced | (labels != UNLABELLED))]
+        n = self.num_classes
+        wrong = labels[(labels >= n + reduced) & (reduced | (labels != UNLABELLED))]
         if wrong.size:
-            meaning = 'classes are 0…{0} and 255 is unlabelled'
+            meaning = f'classes are 0…{n - 1} and 255 is unlabelled'
+            remedy = 'Write the maps again, or correct classes and reduce_zero_label of the dataset.'
             if reduced:
-                meaning = 'reduce_zero_label is set: classes are 1…{1} and 0 is unlabelled'
-            remedy = 'Write the maps anew, or correct classes and reduce_zero_label of the dataset.'
+                meaning = f'reduce_zero_label is set: classes are 1…{n} and 0 is unlabelled'
             if reduced and wrong[0] == UNLABELLED:
                 remedy = 'Set reduce_zero_label=False if the maps are reduced already, else write 0 for 255.'
-            raise DataError(
-                f'{path}: {wrong.size} pixels have the value {wrong[0]}, but '
-                f'{meaning.format(self.num_classes - 1, self.num_classes)}. {remedy}'
-            )
+            raise DataError(f'{path}: {wrong.size} pixels have the value {wrong[0]}, but {meaning}. {remedy}')
         return labels.astype(np.uint8)
 
 
-def _reason(error: Exception) -> str:
-    """What an error says, in one line."""
-    return ' '.join(str(error).split()).rstrip('.') or type(error).__name__
+def _unreadable(path: str, kind: str, error: Exception) -> DataError:
+    reason = ' '.join(str(error).split()).rstrip('.') or type(error).__name__
+    return DataError(f'{path} cannot be read as {kind}: {reason}. Replace it.')

@@ -1,4 +1,4 @@
-"""NSD for training: pictures with the brain responses to them."""
+"""NSD for training: images with the brain responses to them."""
 
 from __future__ import annotations
 
@@ -22,37 +22,36 @@ SPLITS = ('train', 'test', 'special515', 'all')
 
 @DATASETS.register_module()
 class NSDDataset(BaseDataset):
-    """One sample is one image and one subject's response to it, averaged over the repeats or of a single trial.
+    """Provide images with a subject's responses to them, averaged over repeats or of single trials.
 
-    A sample, before the pipeline, is a dict with ``img`` (H, W, 3) uint8 RGB, ``responses`` (N,) float32 in the voxel
+    Before the pipeline a sample is a dict with ``img`` (H, W, 3) uint8 RGB, ``responses`` (N,) float32 in the voxel
     order of ``geometry``, ``geometry`` (:class:`mmnfn.structures.SubjectGeometry`), ``noise_ceiling`` (N,) in percent
-    of variance, ``image_id`` (0-based 73k id), ``photo_id`` (the same for crops of one photograph, else ``image_id``),
-    ``subject`` and ``split``.
+    of variance, ``ncsnr`` (N,), ``image_id`` (0-based 73k id), ``photo_id`` (equal for crops of one photograph, else
+    ``image_id``), ``subject`` and ``split``.
 
     Args:
         data_root: Folder of the ROI stores.
         subjects: Subjects, as numbers or names, or a single one.
-        images: File of pictures, relative to ``data_root`` unless absolute: ``images_<size>.h5`` or
+        images: File of images, relative to ``data_root`` unless absolute: ``images_<size>.h5`` or
             ``nsd_stimuli.hdf5``.
-        split: ``'train'`` (images of one subject only), ``'test'`` (shared images), ``'special515'`` (those of them
+        split: ``'train'`` (images of one subject only), ``'test'`` (shared images), ``'special515'`` (shared images
             that every subject of the experiment saw three times; 515 in NSD) or ``'all'``.
-        roi_names: ROI classes, in the order of the model's ROIs, or a single one.
-        voxel_order: Order of the voxels within each ROI, ``'stored'`` or ``'hilbert'`` (neighbours in space follow each
-            other), see :func:`.voxel_order.order_voxels`.
-        average: Average the repeats of an image; else each trial is a sample. Single trials need a store made with
+        roi_names: ROI classes in the order of the model's ROIs, or a single one.
+        voxel_order: Order of the voxels within each ROI, ``'stored'`` or ``'hilbert'``, see
+            :func:`.geometry.order_voxels`.
+        average: Average the repeats of an image; False makes each trial a sample. Single trials need a store made with
             ``tools/prepare_nsd.py --trials``.
-        max_sessions: Use only the trials of the first sessions; needs such a store too.
+        max_sessions: Use only the trials of the first sessions; this needs such a store too.
         shuffle_pairs: Seed of the shuffled-brain control: responses are permuted among the images of a split within
-            each subject, so that no picture keeps its own response, or one to its photograph; None leaves the pairs
-            as they are.
-        permute_rois, permute_positions: Seeds of the controls without ROIs and without places, see
-            :meth:`ROIStore.geometry`; None leaves them as they are.
-        pipeline: Transforms, ending with ``mmnfn.PackNSDInputs``. ``prepare()`` of those that have one is called here,
-            before data workers start.
+            each subject, so that no image keeps its own response, or one to its photograph; None for no control.
+        permute_rois, permute_positions: Seeds of the controls without ROIs and without positions, see
+            :func:`subject_geometry`; None for no control.
+        pipeline: Transforms, ending with ``mmnfn.PackNSDInputs``. If a transform has a method ``prepare()``, it is
+            called here, before data workers start.
         **kwargs: See :class:`mmengine.dataset.BaseDataset`.
 
     Raises:
-        FileNotFoundError, ValueError: For a missing store or picture file, an unknown subject, split or ROI.
+        FileNotFoundError, ValueError: If a store or the images are missing, or a subject, split or ROI is unknown.
     """
 
     METAINFO = dict(dataset_type='nsd')
@@ -77,30 +76,26 @@ class NSDDataset(BaseDataset):
             raise ValueError(f'split is {split!r}; it must be one of {", ".join(SPLITS)}.')
         if not subjects:
             raise ValueError('subjects is empty; name at least one, e.g. subjects=[1].')
-        self.split = split
         if max_sessions is not None and max_sessions < 1:
             raise ValueError(f'max_sessions is {max_sessions}; it must be at least 1, or None for all.')
-        self.roi_names = tuple(listed(roi_names))
-        self.average, self.max_sessions = average, max_sessions
-        self.shuffle_pairs = shuffle_pairs
-        self.stores: Dict[str, ROIStore] = {
-            name: ROIStore(Path(data_root) / f'{name}.h5') for name in parse_subjects(subjects)
-        }
+        self.split, self.roi_names = split, tuple(listed(roi_names))
+        self.average, self.max_sessions, self.shuffle_pairs = average, max_sessions, shuffle_pairs
+        self.stores = {name: ROIStore(Path(data_root) / f'{name}.h5') for name in parse_subjects(subjects)}
         self._check_stores()
         self.images = StimulusImages(Path(data_root) / images)
         self.geometries, self._voxels, self._ceilings, self._ncsnr = {}, {}, {}, {}
         for name, store in self.stores.items():
-            self.geometries[name], self._voxels[name] = subject_geometry(
+            self.geometries[name], voxels = subject_geometry(
                 store, self.roi_names, voxel_order, permute_rois, permute_positions
             )
-            self._ceilings[name] = torch.from_numpy(self._noise_ceiling(store)[self._voxels[name]])
-            self._ncsnr[name] = torch.from_numpy(store.ncsnr[self._voxels[name]])
+            self._voxels[name] = voxels
+            self._ceilings[name] = torch.from_numpy(self._noise_ceiling(store)[voxels])
+            self._ncsnr[name] = torch.from_numpy(store.ncsnr[voxels])
             lacking = self.images.missing(store.image_id[self._rows(store)])
             if len(lacking):
                 raise ValueError(
-                    f'{self.images.path} lacks {len(lacking)} of the pictures of {name}, e.g. 73k id (0-based) '
-                    f'{lacking[0]}. Prepare it together with {store.path}: tools/prepare_nsd.py --image-size '
-                    f'{self.images.size}.'
+                    f'{self.images.path} lacks {len(lacking)} images of {name}, e.g. 73k id (0-based) {lacking[0]}. '
+                    f'Prepare it together with {store.path}: tools/prepare_nsd.py --image-size {self.images.size}.'
                 )
         super().__init__(ann_file='', data_root=data_root, pipeline=list(pipeline), **kwargs)
         for transform in self.pipeline.transforms:
@@ -108,7 +103,7 @@ class NSDDataset(BaseDataset):
                 transform.prepare()
 
     def _check_stores(self) -> None:
-        """ValueError if a store is not of the subject of its name, or they were not made alike."""
+        """Raise a ValueError if a store is of another subject than its name says, or the stores differ in kind."""
         for name, store in self.stores.items():
             if store.subject != name:
                 raise ValueError(f'{store.path} is a store of {store.subject}. Give files their own names.')
@@ -118,12 +113,10 @@ class NSDDataset(BaseDataset):
                 (one, path), (other, second) = list(found.items())[:2]
                 raise ValueError(f'{key} of {path} is {one!r}, and of {second} {other!r}. Prepare both alike.')
 
-    @property
-    def _from_trials(self) -> bool:
-        return not self.average or self.max_sessions is not None
-
-    def _trials(self, store: ROIStore) -> np.ndarray:
-        """Trials in use, of all images."""
+    def _trials(self, store: ROIStore) -> Optional[np.ndarray]:
+        """Choose the trials in use, of all images; None if the store's own averages are used."""
+        if self.average and self.max_sessions is None:
+            return None
         if store.trial_row is None:
             raise ValueError(
                 f'average={self.average} and max_sessions={self.max_sessions} need single trials, and {store.path} '
@@ -135,65 +128,58 @@ class NSDDataset(BaseDataset):
         return np.flatnonzero(sessions <= (self.max_sessions or sessions.max()))
 
     def _noise_ceiling(self, store: ROIStore) -> np.ndarray:
-        """(V,) percent of variance of a test response as this dataset gives it."""
-        special = self.split == 'special515'
-        if not self._from_trials and not special:
+        """Compute the noise ceiling (V,) of this dataset's test responses, in percent of variance."""
+        trials, special = self._trials(store), self.split == 'special515'
+        if trials is None and not special:
             return store.noise_ceiling
         repeats = store.repeats
-        if self._from_trials:
-            repeats = np.bincount(store.trial_row[self._trials(store)], minlength=len(store.image_id))
+        if trials is not None:
+            repeats = np.bincount(store.trial_row[trials], minlength=len(store.image_id))
         repeats = repeats[(store.seen_by_all if special else store.split == 'test') & (repeats > 0)]
         if not repeats.size:
             return np.full(len(store.ncsnr), np.nan, np.float32)
-        if not self.average:
-            repeats = np.ones(1)
-        return mixed_noise_ceiling(store.ncsnr, repeats).astype(np.float32)
+        return mixed_noise_ceiling(store.ncsnr, repeats if self.average else np.ones(1)).astype(np.float32)
 
     def _rows(self, store: ROIStore) -> np.ndarray:
-        """Rows of the images of the split."""
-        if self.split == 'all':
-            chosen = np.ones(len(store.image_id), bool)
+        """Choose the rows of the split's images."""
+        if self.split == 'special515':
+            chosen = store.seen_by_all
         else:
-            chosen = store.seen_by_all if self.split == 'special515' else store.split == self.split
-        if self._from_trials:
-            chosen = chosen & np.isin(np.arange(len(chosen)), store.trial_row[self._trials(store)])
+            chosen = np.isin(store.split, ('train', 'test') if self.split == 'all' else self.split)
+        trials = self._trials(store)
+        if trials is not None:
+            chosen = chosen & np.isin(np.arange(len(chosen)), store.trial_row[trials])
         if not chosen.any():
             raise ValueError(f'{store.path} has no image in split {self.split!r}.')
         return np.flatnonzero(chosen)
 
     def load_data_list(self) -> List[dict]:
-        """One entry per subject and image of the split, or trial."""
+        """List an entry for each subject and image of the split, or for each trial."""
         entries = []
         for number, (name, store) in enumerate(self.stores.items()):
-            rows = self._rows(store)
-            source = dict(zip(rows, rows))
+            rows, trials = self._rows(store), self._trials(store)
+            shown = dict(zip(rows, rows))  # row of a response → row of its image, another one in the control
             if self.shuffle_pairs is not None:
                 rng = np.random.default_rng([self.shuffle_pairs, number])
-                source = dict(zip(rows, _derangement_within(rows, store.split[rows], store.photo_id[rows], rng)))
-            groups = [(row, None) for row in rows]
-            if self._from_trials:
-                trials = self._trials(store)
+                shown = dict(zip(rows, _derangement_within(rows, store.split[rows], store.photo_id[rows], rng)))
+            if trials is None:
+                responses = [(row, dict(row=int(row))) for row in rows]
+            else:
                 trials = trials[np.isin(store.trial_row[trials], rows)]
-                order = trials[np.argsort(store.trial_row[trials], kind='stable')]
+                groups = trials[:, None]
                 if self.average:
-                    repeats = np.split(order, np.flatnonzero(np.diff(store.trial_row[order])) + 1)
-                else:
-                    repeats = np.split(np.sort(order), len(order))
-                groups = [(store.trial_row[trial[0]], trial.tolist()) for trial in repeats]
-            for row, trial in groups:  # of the response; the image is another one in the shuffled-brain control
-                image = source[row]
+                    trials = trials[np.argsort(store.trial_row[trials], kind='stable')]
+                    groups = np.split(trials, np.flatnonzero(np.diff(store.trial_row[trials])) + 1)
+                responses = [(store.trial_row[group[0]], dict(trials=group.tolist())) for group in groups]
+            for row, response in responses:
+                image = shown[row]
                 ids = dict(image_id=int(store.image_id[image]), photo_id=int(store.photo_id[image]))
-                info = dict(ids, subject=name, split=str(store.split[image]))
-                entries.append(dict(info, row=int(row)) if trial is None else dict(info, trials=trial))
+                entries.append(dict(response, **ids, subject=name, split=str(store.split[image])))
         return entries
 
     def load_responses(self, idx: int) -> np.ndarray:
-        """(N,) float32 response of a sample, in the voxel order of its subject's ``geometry``; 0 where there is no
-        data.
-        """
-        return self._responses(super().get_data_info(idx))
-
-    def _responses(self, info: dict) -> np.ndarray:
+        """Read the response (N,) float32 of a sample in the voxel order of its geometry; 0 where there is no data."""
+        info = super().get_data_info(idx)
         store, voxels = self.stores[info['subject']], self._voxels[info['subject']]
         if 'row' in info:
             return store.responses[info['row']][voxels].astype(np.float32, copy=False)
@@ -202,18 +188,22 @@ class NSDDataset(BaseDataset):
         return np.where(valid, values, 0).sum(0) / np.maximum(valid.sum(0), 1, dtype=np.float32)
 
     def get_data_info(self, idx: int) -> dict:
-        """The sample before the pipeline."""
+        """Read a sample, before the pipeline."""
         info = super().get_data_info(idx)
-        info['responses'] = np.asarray(self._responses(info))
-        info['geometry'] = self.geometries[info['subject']]
-        info['noise_ceiling'] = self._ceilings[info['subject']]
-        info['ncsnr'] = self._ncsnr[info['subject']]
-        info['img'] = self.images[info['image_id']]
-        info['img_shape'] = info['ori_shape'] = info['img'].shape[:2]
-        return info
+        subject, image = info['subject'], self.images[info['image_id']]
+        return dict(
+            info,
+            img=image,
+            img_shape=image.shape[:2],
+            ori_shape=image.shape[:2],
+            responses=np.asarray(self.load_responses(idx)),
+            geometry=self.geometries[subject],
+            noise_ceiling=self._ceilings[subject],
+            ncsnr=self._ncsnr[subject],
+        )
 
     def subject_indices(self) -> Dict[str, np.ndarray]:
-        """Sample indices of each subject; what a subject-pure batch is drawn from."""
+        """List the sample indices of each subject, from which subject-pure batches are drawn."""
         names = np.asarray([BaseDataset.get_data_info(self, i)['subject'] for i in range(len(self))])
         return {name: np.flatnonzero(names == name) for name in self.stores}
 
@@ -221,10 +211,10 @@ class NSDDataset(BaseDataset):
 def _derangement_within(
     rows: np.ndarray, groups: np.ndarray, photo_id: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Permute ``rows`` at random within each group, so that none stays where it was.
+    """Permute ``rows`` at random within each group, so that none keeps its place or goes to one of its photograph.
 
-    Nor does it go to one of the same photograph: of images in the order of their photographs, the partner is as far
-    away as the most frequent photograph has images.
+    Images are sorted by photograph, and each gets the response of the image that is as many places away as the most
+    frequent photograph has images.
     """
     out = rows.copy()
     for group in np.unique(groups):

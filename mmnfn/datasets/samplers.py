@@ -1,4 +1,4 @@
-"""Batches made of whole subjects' groups."""
+"""Batches that keep the samples of a subject together."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from mmnfn.registry import DATA_SAMPLERS
+from mmnfn.utils import UserError
 
 
 @DATA_SAMPLERS.register_module()
 class SubjectBatchSampler(Sampler):
-    """Batch sampler that keeps the samples of a subject together.
+    """Draw batches that keep the samples of a subject together.
 
-    In training (``shuffle``) a step of all processes together holds ``subjects_per_step`` groups of fixed size, each of
-    one subject, one after another; the processes get equal shares of it in the order of their ranks. What a step holds
-    thus depends on the number of its images, and not on the number of processes among which they are divided. Subjects
-    take turns, those with more samples more often; a subject stands twice in a step only where the others have no
-    samples left. Every sample is used in an epoch, and some a second time, to fill the last groups.
+    In training (``shuffle``) a step over all processes consists of ``subjects_per_step`` groups of fixed size, each of
+    one subject, and every rank gets an equal share of it. The content of a step thus depends on its number of images
+    and not on the number of processes. Subjects take turns, those with more samples more often; a subject appears
+    twice in a step only if the others have no samples left. An epoch uses every sample, and some of them twice to fill
+    the last groups.
 
-    In testing every batch holds samples of one subject, at most ``batch_size`` and nearly equally many, each sample
-    once; batches are dealt out to the ranks, which all get the same number: the first are dealt again where the last
-    round is incomplete.
+    In testing every batch holds samples of one subject, at most ``batch_size`` and of nearly equal number, each sample
+    once. Batches are dealt to the ranks in turn; the first batches are dealt again if the last round is incomplete.
 
     Args:
         sampler: A :class:`mmengine.dataset.DefaultSampler`; its dataset (an ``NSDDataset``), seed, epoch, rank and
             ``shuffle`` are used.
-        batch_size: Images in a batch of one process.
-        subjects_per_step: Groups in a training step of all processes.
+        batch_size: Images per process and step.
+        subjects_per_step: Groups in a training step over all processes.
 
     Raises:
-        ValueError: If the dataset does not know its subjects, or a step has fewer images than groups.
+        ValueError: If the dataset is not an ``NSDDataset``, or a step has fewer images than groups.
     """
 
     def __init__(self, sampler: Sampler, batch_size: int, subjects_per_step: int = 1):
@@ -43,7 +43,7 @@ class SubjectBatchSampler(Sampler):
         self.sampler = sampler
         self.batch_size = batch_size
         self._skipped = 0
-        # a dataset that is cut to a few samples (BaseDataset's indices) may have none of a subject
+        # A dataset that is cut to a few samples (BaseDataset's indices) may have none of a subject.
         self._indices = {name: own for name, own in sampler.dataset.subject_indices().items() if len(own)}
         if not sampler.shuffle:
             batches = sum(math.ceil(len(own) / batch_size) for own in self._indices.values())
@@ -51,7 +51,7 @@ class SubjectBatchSampler(Sampler):
             return
         step = batch_size * sampler.world_size
         if not 1 <= subjects_per_step <= step:
-            raise ValueError(
+            raise UserError(
                 f'subjects_per_step is {subjects_per_step}; it must be at least 1 and at most the {step} images of a '
                 f'step ({sampler.world_size} process(es) x batch_size={batch_size}).'
             )
@@ -63,10 +63,10 @@ class SubjectBatchSampler(Sampler):
         return self._length
 
     def skip(self, batches: int) -> None:
-        """Leave out the first batches of the next epoch, which were used before training was interrupted.
+        """Skip the first batches of the next epoch, which were used before training was interrupted.
 
         Raises:
-            ValueError: If there are not that many.
+            ValueError: If the epoch has fewer batches.
         """
         if not 0 <= batches <= len(self):
             raise ValueError(f'batches is {batches}; an epoch has {len(self)} on each rank.')
@@ -88,7 +88,7 @@ class SubjectBatchSampler(Sampler):
         yield from batches[first:]
 
     def _steps(self) -> List[List[int]]:
-        """Samples of the steps of an epoch, of all ranks."""
+        """Draw the samples of the steps of an epoch, for all ranks together."""
         rng = np.random.default_rng([self.sampler.seed, self.sampler.epoch])
         order = {name: rng.permutation(own) for name, own in self._indices.items()}
         used, left = dict.fromkeys(order, 0), dict(self._groups)
@@ -99,7 +99,7 @@ class SubjectBatchSampler(Sampler):
                 names = [name for name in left if left[name]] or list(left)
                 names = [name for name in names if name not in chosen] or names
                 share = [left[name] / self._groups[name] for name in names]
-                name = names[np.lexsort((rng.random(len(names)), share))[-1]]  # the largest share, drawn where equal
+                name = names[np.lexsort((rng.random(len(names)), share))[-1]]  # the largest share, ties at random
                 left[name] = max(left[name] - 1, 0)
                 chosen.append(name)
             step: List[int] = []

@@ -1,8 +1,8 @@
-"""The end of the pipeline and the joining of samples to a batch."""
+"""Transforms of NSD samples, and the collation of samples into batches."""
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import groupby
 from typing import Dict, List, Sequence
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 
-from mmnfn.nsd.captions import captions_by_image
+from mmnfn.nsd.coco import captions_by_image
 from mmnfn.registry import FUNCTIONS, TRANSFORMS
 
 
@@ -18,13 +18,12 @@ from mmnfn.registry import FUNCTIONS, TRANSFORMS
 class WeightByReliability(BaseTransform):
     """Weight the responses of ``NSDDataset`` by how reliable their voxels are.
 
-    A response is multiplied by the square root of its voxel's share of explainable variance (the noise ceiling as a
-    fraction), divided by the root mean square of these weights over the voxels, so that the mean variance stays.
-    Voxels without a known noise ceiling get the weight 0. For training only: encoding scores are those of unweighted
-    responses.
+    A response is multiplied by the square root of its voxel's noise ceiling (as a fraction), divided by the root mean
+    square of these weights over the voxels to preserve the mean variance. Voxels without a known noise ceiling get the
+    weight 0. This is for training only; encoding is scored on unweighted responses.
 
     Args:
-        power: Of the noise ceiling; 0.5 is the square root, 0 gives all voxels the same weight.
+        power: Power of the noise ceiling; 0.5 is the square root, 0 gives all voxels the same weight.
 
     Raises:
         ValueError: If no voxel has a noise ceiling above 0.
@@ -46,47 +45,41 @@ class WeightByReliability(BaseTransform):
         weights = np.where(ceiling > 0, np.maximum(ceiling, 1e-12) ** self.power, 0)
         if not weights.any():
             raise ValueError(
-                f'no voxel of {results["subject"]} has a noise ceiling above 0, which WeightByReliability needs. Leave '
-                'the transform out of the pipeline.'
+                f'WeightByReliability: no voxel of {results["subject"]} has a noise ceiling above 0. Leave it out.'
             )
         return (weights / np.sqrt(np.mean(weights**2))).astype(np.float32)
 
 
 @TRANSFORMS.register_module()
 class LoadCaption(BaseTransform):
-    """Add a COCO caption of the picture to a sample of ``NSDDataset``, as ``caption``.
+    """Add a COCO caption of the image to a sample of ``NSDDataset``, as ``caption``.
 
     Args:
         stim_info: ``nsd_stim_info_merged.csv``.
         annotation_dir: Folder with COCO's ``captions_train2017.json`` and ``captions_val2017.json``.
-        random: Draw one of the picture's captions each time; False takes the first.
+        random: Draw one of the image's captions each time; False takes the first.
 
     Raises:
-        FileNotFoundError, ValueError: See :func:`mmnfn.nsd.captions.captions_by_image`; when a dataset is built
-            with it, or at the first sample.
+        FileNotFoundError, ValueError: See :func:`mmnfn.nsd.coco.captions_by_image`, when a dataset is built with it
+            or at the first sample.
     """
 
     def __init__(self, stim_info: str, annotation_dir: str, random: bool = True):
         self.stim_info, self.annotation_dir, self.random = stim_info, annotation_dir, random
 
-    @cached_property
-    def captions(self) -> Dict[int, List[str]]:
-        """0-based 73k id → captions."""
-        return _captions(self.stim_info, self.annotation_dir)
-
     def prepare(self) -> None:
-        """Read the captions now, so that data workers, which start anew in each epoch, are forked with them."""
-        _ = self.captions
+        """Read the captions now, so that data workers, which are forked anew in each epoch, need not read them."""
+        _read_captions(self.stim_info, self.annotation_dir)
 
     def transform(self, results: dict) -> dict:
         """Add the caption of one sample."""
-        captions = self.captions[results['image_id']]
+        captions = _read_captions(self.stim_info, self.annotation_dir)[results['image_id']]
         return dict(results, caption=captions[np.random.randint(len(captions)) if self.random else 0])
 
 
 @lru_cache(maxsize=1)
-def _captions(stim_info: str, annotation_dir: str) -> Dict[int, List[str]]:
-    """0-based 73k id → captions; the datasets of a run share them."""
+def _read_captions(stim_info: str, annotation_dir: str) -> Dict[int, List[str]]:
+    """Read the captions by 0-based 73k id; the datasets of a run share them."""
     return captions_by_image(stim_info, annotation_dir)
 
 
@@ -95,37 +88,30 @@ class PackNSDInputs(BaseTransform):
     """Turn a sample of ``NSDDataset`` into tensors.
 
     Adds ``inputs`` (3, H, W) uint8 and keeps ``responses`` (N,) float32, ``image_id``, ``photo_id``, ``split``,
-    ``geometry``, ``noise_ceiling``, ``ncsnr`` and, where there is one, ``caption``.
+    ``geometry``, ``noise_ceiling``, ``ncsnr`` and, if there is one, ``caption``.
     """
+
+    KEPT = ('image_id', 'photo_id', 'split', 'geometry', 'noise_ceiling', 'ncsnr', 'caption')
 
     def transform(self, results: dict) -> dict:
         """Pack one sample."""
         image = np.ascontiguousarray(results['img'].transpose(2, 0, 1))
-        packed = dict(
-            inputs=torch.from_numpy(image),
-            responses=torch.from_numpy(results['responses']),
-            image_id=results['image_id'],
-            photo_id=results['photo_id'],
-            split=results['split'],
-            geometry=results['geometry'],
-            noise_ceiling=results['noise_ceiling'],
-            ncsnr=results['ncsnr'],
-        )
-        return dict(packed, caption=results['caption']) if 'caption' in results else packed
+        packed = dict(inputs=torch.from_numpy(image), responses=torch.from_numpy(results['responses']))
+        return dict(packed, **{key: results[key] for key in self.KEPT if key in results})
 
 
 @FUNCTIONS.register_module()
 def collate_subject_batch(samples: Sequence[dict]) -> Dict:
-    """Join samples: images are stacked, responses are stacked by subject, whose geometry is one object.
+    """Collate samples into a batch: images are stacked, responses are stacked by subject.
 
     Returns:
-        dict with ``inputs`` (B, 3, H, W) uint8, ``image_id`` (B,) int64, ``split`` (list of str) and, where samples
-        have them, ``photo_id`` (B,) int64 and ``caption`` (list of str) of the batch; and of its subject ``responses``
-        (B, N) float32, ``geometry``, ``noise_ceiling`` (N,) in percent and ``ncsnr`` (N,). With several subjects the
-        latter four are lists with one entry for each, in the order of the batch.
+        dict with ``inputs`` (B, 3, H, W) uint8, ``image_id`` (B,) int64, ``split`` (list of str) and, if the samples
+        have them, ``photo_id`` (B,) int64 and ``caption`` (list of str); and of the subject ``responses`` (B, N)
+        float32, ``geometry``, ``noise_ceiling`` (N,) in percent and ``ncsnr`` (N,). With several subjects the latter
+        four are lists with one entry per subject, in the order of the batch.
 
     Raises:
-        ValueError: If the samples of a subject do not follow each other.
+        ValueError: If the samples of a subject are not consecutive.
     """
     groups = [list(group) for _, group in groupby(samples, key=lambda sample: sample['geometry'].subject)]
     subjects = [group[0]['geometry'].subject for group in groups]

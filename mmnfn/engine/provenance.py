@@ -8,15 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional
 
-from mmnfn.utils import listed
-
-from .config_nodes import dicts
+from mmnfn.utils import listed, walk
 
 LIBRARIES = ('torch', 'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg', 'mmnfn')
 
 
 def provenance(cfg: Optional[Mapping]) -> Dict[str, Any]:
-    """What a reader of a checkpoint wants to know and cannot see in its weights.
+    """Collect what the reader of a checkpoint wants to know and cannot see in its weights.
 
     Args:
         cfg: The run's config.
@@ -25,7 +23,8 @@ def provenance(cfg: Optional[Mapping]) -> Dict[str, Any]:
         ``subjects`` and ``split`` of the training data ([] and None where it has none), ``versions`` of the libraries
         in use, and ``revision`` (:func:`source_revision`).
     """
-    dataset = next((node for node in dicts((cfg or {}).get('train_dataloader')) if 'subjects' in node), {})
+    datasets = (node for _, node in walk((cfg or {}).get('train_dataloader')) if 'subjects' in node)
+    dataset = next(datasets, {})
     versions = {
         name: str(sys.modules[name].__version__) for name in LIBRARIES if hasattr(sys.modules.get(name), '__version__')
     }
@@ -35,7 +34,7 @@ def provenance(cfg: Optional[Mapping]) -> Dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def source_revision() -> Optional[str]:
-    """Git revision of the checkout that mmnfn was imported from, with ``+changes`` if it is not clean.
+    """Return the git revision of the checkout that mmnfn was imported from, with ``+changes`` if it is not clean.
 
     None where mmnfn is installed as a package, or without git.
     """

@@ -1,50 +1,57 @@
-"""From a config file and command line flags to the config of a run, for all three libraries.
+"""What ``tools/train.py`` and ``tools/test.py`` share: reading a config, and checks before a Runner exists.
 
-Everything that a user can get wrong is checked here, before a Runner exists: the errors name the file or the flag,
-what was found and the way out.
+The checks are for mistakes that are made often, or that would end in a run that is wrong and does not say so. Each
+error names the file or the setting, what was found and what to do.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import os.path as osp
 import platform
 import sys
-import tempfile
-import zipfile
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
+from mmengine.runner import Runner
 
 from mmnfn.nsd.release import subject_names
 from mmnfn.registry import DATASETS
-from mmnfn.utils import DataError
+from mmnfn.utils import DataError, UserError, is_disk_full, walk
 
-from .cfg_options import (
-    LOADERS,
-    drop_replaced_init,
-    is_first_of_machine,
-    is_first_process,
-    merge_options,
-    walk,
-    walk_dicts,
-)
-from .checkpoint_file import read_checkpoint
-from .hooks.resume_epoch_hook import compare_training
-from .last_checkpoint import last_checkpoint
+from .checkpoint import last_checkpoint
+from .launch import is_first_of_machine, is_first_process
 
-LIBRARIES = ('mmpretrain', 'mmdet', 'mmseg')
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+# What a run reads of a config; other names are variables of the file, which has been read when an option comes.
+SETTINGS = {
+    *inspect.signature(Runner.__init__).parameters,
+    *('activation_checkpointing', 'auto_scale_lr', 'compile', 'compile_backbone', 'efficient_conv_bn_eval'),
+    *('find_unused_parameters', 'model_wrapper_cfg', 'sync_bn', 'tta_model', 'tta_pipeline'),
+}
+# Settings that may have paths in them.
+PATHS = (*LOADERS, 'val_evaluator', 'test_evaluator', 'model', 'tta_model', 'tta_pipeline')
+
+
+class CfgOptions(DictAction):
+    """MMEngine's ``--cfg-options``, which keeps the blanks of a path."""
+
+    @staticmethod
+    def _parse_iterable(val: str) -> Any:
+        return val if ' ' in val and not set(val) & set(',[(') else DictAction._parse_iterable(val)
 
 
 def report_error(program: str, error: Exception) -> int:
-    """Print a user's error in one line and return the exit code 2.
+    """Print an error in one line and return the exit code 2.
 
-    Of several processes, the first of each machine prints, for it may be the only machine that something is missing on.
+    Several processes usually find the same error, and the first of each machine prints it. Damaged data and a full disk
+    may be found by another process alone.
     """
-    if is_first_of_machine() or isinstance(error, DataError):  # which one process alone may have read
+    if is_first_of_machine() or isinstance(error, DataError) or is_disk_full(error):
         where = '' if is_first_process() else f' (on {platform.node()})'
         print(f'{program}: error: {error}{where}', file=sys.stderr, flush=True)
     return 2
@@ -55,365 +62,257 @@ def load_config(path: str, options: Optional[Dict[str, Any]] = None) -> Config:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no config, or the library that it is written for cannot be imported.
+        UserError: A package that it needs cannot be imported, or an option changes nothing.
     """
-    if not osp.isfile(path):
-        raise FileNotFoundError(
-            f'CONFIG: there is no file {path!r} (looked from {os.getcwd()}). The shipped configs are under configs/.'
-        )
-    if not path.endswith(('.py', '.json', '.yaml', '.yml')):
-        raise ValueError(
-            f'CONFIG: {path!r} is no config file; expected .py, .json or .yaml. The order is CONFIG CHECKPOINT.'
-        )
+    need_file(path, 'CONFIG', 'The shipped configs are under configs/.')
     try:
         cfg = Config.fromfile(path)
-    except ImportError as error:
-        while error.__cause__ or error.__context__:  # mmengine wraps it in the whole sys.path
-            error = error.__cause__ or error.__context__
-        raise ValueError(
-            f'CONFIG: {path} needs a package that cannot be imported: {error}. Install the stack that it is '
-            'written for (requirements/).'
+        if cfg.get('default_scope') in ('mmpretrain', 'mmdet', 'mmseg'):  # MMEngine does not say if this fails
+            importlib.import_module(cfg.default_scope)
+    except (ImportError, AssertionError) as error:  # AssertionError: the libraries' check of the mmcv version
+        reason = error.__cause__ or error  # MMEngine's own message lists the whole sys.path
+        raise UserError(
+            f'CONFIG: {path} needs a package that cannot be imported: {reason}. See requirements/.'
         ) from error
     if options:
-        merge_options(cfg, path, options)
-    drop_replaced_init(cfg)
-    require_library(cfg, path)
+        _merge_options(cfg, options)
     return cfg
 
 
-def require_library(cfg: Config, path: str) -> str:
-    """Name of the library that a config is written for, after checking that it can be imported.
+def _merge_options(cfg: Config, options: Dict[str, Any]) -> None:
+    """Merge ``--cfg-options``.
 
-    mmengine swallows an ImportError of the library and reports "not in the registry" later.
+    Variables of the file that hold a path (``data_root``, ``stim_info``) were used before the options came: what begins
+    with the old path begins with the new one afterwards.
     """
-    scope = cfg.get('default_scope', 'mmengine')
-    if scope in LIBRARIES:
-        try:
-            importlib.import_module(scope)
-        except (ImportError, AssertionError) as error:  # AssertionError: their check of the mmcv version
-            raise ValueError(
-                f'CONFIG: {path} has default_scope={scope!r}, and {scope} cannot be imported: {error}. '
-                'Install it as requirements/ says.'
-            ) from error
-    return scope
+    variables = {key: cfg.get(key) for key in options if key.split('.')[0] not in SETTINGS}
+    cfg.merge_from_dict(options)
+    for key, old in variables.items():
+        before = {name: cfg[name] for name in PATHS if cfg.get(name) is not None}
+        after = before
+        if isinstance(old, str) and ('/' in old or key == 'data_root'):
+            after = _moved(before, old.rstrip('/'), str(options[key]).rstrip('/'))
+        if after == before:
+            name = key.split('.')[0]
+            nodes = (pair for part in sorted(SETTINGS) for pair in walk(cfg.get(part), part))
+            settings = [f'{place}.{name}' for place, node in nodes if name in node]
+            raise UserError(
+                f'--cfg-options {key}: nothing but the config file reads {name}, so this changes nothing. Give the '
+                f'settings themselves{": " if settings else ""}{", ".join(settings[:3])}.'
+            )
+        for name, part in after.items():
+            cfg[name] = part
 
 
-def set_work_dir(cfg: Config, config_path: str, work_dir: Optional[str] = None) -> None:
-    """Work folder by priority: ``--work-dir``, the config's ``work_dir``, ``./work_dirs/<config name>``."""
-    if work_dir is not None:
-        cfg.work_dir = work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = osp.join('./work_dirs', osp.splitext(osp.basename(config_path))[0])
-    check_writable(osp.join(cfg.work_dir, 'log'), '--work-dir')
+def _moved(node: Any, old: str, new: str) -> Any:
+    """Replace the beginning of the paths in a config node that begin with ``old``."""
+    if isinstance(node, dict):
+        return {key: _moved(child, old, new) for key, child in node.items()}
+    if isinstance(node, (list, tuple)):
+        return type(node)(_moved(child, old, new) for child in node)
+    if isinstance(node, str) and (node == old or node.startswith(f'{old}/')):
+        return new + node[len(old) :]
+    return node
 
 
-def check_writable(path: str, argument: str) -> None:
-    """Raise ValueError for a file that could not be written when the run has ended; nothing is left."""
-    folder = osp.dirname(osp.abspath(path))
-    while not osp.exists(folder):
-        folder = osp.dirname(folder)
-    if osp.isdir(path):
-        raise ValueError(f'{argument}: {path} is a folder. Name a file in it.')
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f'{argument}: {path} cannot be written, for nothing can be in {folder} ({error.strerror}). Name another '
-            'place.'
-        ) from error
+def need_file(path: str, argument: str, remedy: str) -> None:
+    """Raise FileNotFoundError if a local file does not exist."""
+    if '://' not in path and not osp.isfile(path):
+        raise FileNotFoundError(f'{argument}: there is no file {path!r} (looked from {os.getcwd()}). {remedy}')
+
+
+def set_work_dir(cfg: Config, config_path: str, work_dir: Optional[str]) -> None:
+    """Choose the work folder: ``--work-dir``, else the config's ``work_dir``, else ``./work_dirs/<config name>``."""
+    default = osp.join('./work_dirs', osp.splitext(osp.basename(config_path))[0])
+    cfg.work_dir = work_dir or cfg.get('work_dir') or default
 
 
 def set_loader_defaults(cfg: Config) -> None:
-    """No persistent workers where there are none, which PyTorch refuses; and what mmpretrain's own tools add to
-    dataloaders that do not say it themselves."""
+    """Complete the dataloaders.
+
+    Persistent workers need workers, pinned memory needs an accelerator, and configs of MMPretrain leave to its tools
+    what all dataloaders have in common.
+    """
     for loader in filter(None, map(cfg.get, LOADERS)):
-        if loader.get('num_workers') == 0:
-            loader['persistent_workers'] = False
-        if cfg.get('default_scope') != 'mmpretrain':
-            continue
-        loader.setdefault('collate_fn', ConfigDict(type='default_collate'))
-        loader.setdefault('pin_memory', get_device() != 'cpu')
-        loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)
+        if cfg.get('default_scope') == 'mmpretrain':
+            loader.setdefault('collate_fn', ConfigDict(type='default_collate'))
+            loader.setdefault('pin_memory', True)
+            loader.setdefault('persistent_workers', True)
+        if loader.get('num_workers', 0) == 0:
+            loader.persistent_workers = False
+        if get_device() == 'cpu':
+            loader.pin_memory = False
 
 
 def enable_amp(cfg: Config, dtype: Optional[str] = None) -> None:
-    """Follow ``--amp`` and ``--amp-dtype``: mixed precision on an accelerator.
+    """Train with mixed precision (``--amp``, ``--amp-dtype``).
 
     Args:
         cfg: The run's config.
-        dtype: ``'bfloat16'``, whose range needs no scaled loss, or ``'float16'``; by default what the config says, else
+        dtype: ``'bfloat16'``, whose range needs no scaled loss, or ``'float16'``; by default the config's, else
             bfloat16 where the card has it.
 
     Raises:
-        ValueError: There is no accelerator, or the optimizer wrapper is neither OptimWrapper nor AmpOptimWrapper.
+        UserError: There is no accelerator, or the config has an optimizer wrapper of another kind.
     """
     if get_device() == 'cpu':
-        raise ValueError(
-            '--amp: mixed precision needs a GPU and this machine shows none. Leave the flag out to train in float32.'
-        )
-    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise ValueError(
-            f'--amp: the config has optim_wrapper.type={wrapper!r}; only OptimWrapper can be turned into '
-            'AmpOptimWrapper. Leave the flag out.'
-        )
-    dtype = dtype or cfg.optim_wrapper.get('dtype') or ('bfloat16' if _has_bfloat16() else 'float16')
-    scale = dict(enabled=False) if dtype == 'bfloat16' else cfg.optim_wrapper.get('loss_scale', 'dynamic')
-    cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype=dtype, loss_scale=scale)
-
-
-def _has_bfloat16() -> bool:
-    """Tell whether the card computes in bfloat16; torch also counts those that only emulate it."""
-    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+        raise UserError('--amp: mixed precision needs a GPU and this machine shows none. Leave the flag out.')
+    wrapper = cfg.optim_wrapper
+    if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise UserError(f'--amp: the config has optim_wrapper.type={wrapper.type!r}, not OptimWrapper. Leave it out.')
+    # torch.cuda.is_bf16_supported counts cards that only emulate it
+    modern = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+    dtype = dtype or wrapper.get('dtype') or ('bfloat16' if modern else 'float16')
+    scale = dict(enabled=False) if dtype == 'bfloat16' else wrapper.get('loss_scale', 'dynamic')
+    wrapper.update(type='AmpOptimWrapper', dtype=dtype, loss_scale=scale)
 
 
 def use_accelerator(cfg: Config) -> None:
-    """Choose what is faster on an accelerator and the same elsewhere: the optimizer's fused kernel."""
+    """Choose the optimizer's fused kernel on a GPU, which is faster and otherwise the same."""
     optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
     if get_device() == 'cuda' and optimizer.get('type') in ('Adam', 'AdamW', 'SGD'):
         optimizer.setdefault('fused', True)
 
 
-def enable_compile(cfg: Config) -> None:
-    """Follow ``--compile``: torch.compile for the backbone alone, whose inputs have one size.
-
-    Raises:
-        ValueError: The model has no backbone.
-    """
-    if 'backbone' not in (cfg.get('model') or {}):
-        raise ValueError('--compile: the config has no model.backbone. Leave the flag out.')
-    cfg.compile_backbone = True
-
-
 def enable_auto_scale_lr(cfg: Config) -> None:
-    """``--auto-scale-lr``: scale the learning rate by the batch size.
+    """Scale the learning rate by the batch size (``--auto-scale-lr``).
 
     Raises:
-        ValueError: The config does not say for which batch size its learning rate is.
+        UserError: The config does not say for which batch size its learning rate is.
     """
     if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
-        raise ValueError(
-            '--auto-scale-lr: the config has no auto_scale_lr.base_batch_size. Add '
-            'auto_scale_lr=dict(base_batch_size=…), the batch size its learning rate is meant for.'
+        raise UserError(
+            '--auto-scale-lr: the config has no auto_scale_lr.base_batch_size, the batch size that its learning rate '
+            'is meant for. Add it.'
         )
     cfg.auto_scale_lr.enable = True
-    iterations = (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
-    if iterations > 1:  # of one step; MMEngine compares with the samples of one iteration
-        cfg.auto_scale_lr.base_batch_size /= iterations
-
-
-def note_batch_size(cfg: Config, processes: int) -> None:
-    """Say where a training's batches are not those that its learning rate is meant for, and nothing scales it."""
-    scaling, loader = cfg.get('auto_scale_lr') or {}, cfg.get('train_dataloader') or {}
-    meant, each = scaling.get('base_batch_size'), loader.get('batch_size')
-    if not meant or not each or scaling.get('enable'):
-        return
-    steps = cfg.optim_wrapper.get('accumulative_counts', 1)
-    if processes * each * steps != meant and is_first_process():
-        print(
-            f'Batches are of {processes * each * steps} samples ({processes} process(es) x {each}'
-            f'{f" x {steps} accumulated" if steps > 1 else ""}), and the learning rate is meant for {meant}: '
-            '--auto-scale-lr scales it.'
-        )
+    # a step has the samples of all accumulated iterations, and MMEngine counts those of one
+    cfg.auto_scale_lr.base_batch_size /= (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
 
 
 def check_batch_size(cfg: Config, processes: int) -> None:
-    """Raise ValueError where batches of one sample teach nothing, or end in batch norm."""
-    if (cfg.get('train_dataloader') or {}).get('batch_size') != 1:
-        return
-    for key, node in walk(cfg.get('model'), 'model'):
-        if 'contrastive' in node and processes == 1:
-            raise ValueError(
-                'train_dataloader.batch_size=1: one image has no negatives to be told from, so L_con would be 0. Take '
-                'batches of at least 2.'
-            )
-        alone = node.get('norm_cfg', {}).get('type') in ('BN', *(['SyncBN'] if processes == 1 else []))
-        if alone and 1 in node.get('pool_scales', ()):
-            raise ValueError(
-                f'train_dataloader.batch_size=1: {key} pools an image to one value, and batch norm cannot normalise '
-                f'one value. Take batches of at least 2, or leave 1 out of {key}.pool_scales.'
-            )
+    """Refuse batches that teach nothing, and say where a learning rate is meant for batches of another size.
+
+    Raises:
+        UserError: The contrastive loss would get a single image, which has no negatives.
+    """
+    each, scaling = cfg.train_dataloader.get('batch_size', 1), cfg.get('auto_scale_lr') or {}
+    if each * processes == 1 and any('contrastive' in node for _, node in walk(cfg.get('model'), 'model')):
+        raise UserError(
+            'train_dataloader.batch_size=1: one image has no negatives, so L_con would be 0. Take at least 2.'
+        )
+    size, meant = each * processes * cfg.optim_wrapper.get('accumulative_counts', 1), scaling.get('base_batch_size')
+    if meant and size != meant and not scaling.get('enable') and is_first_process():
+        print(f'Steps are of {size} samples, and the learning rate is meant for {meant}: --auto-scale-lr scales it.')
 
 
 def set_resume(cfg: Config, resume: Optional[str]) -> None:
-    """``--resume [PATH|auto]``.
+    """Go on with a training (``--resume [PATH|auto]``).
 
     Args:
         cfg: The run's config, whose ``work_dir`` is set.
         resume: None for no resume; 'auto' for the checkpoint that ``last_checkpoint`` in the work folder names. Where
-            there is none yet, training starts as it would without the flag (and says so), ``load_from`` included: one
-            command is right for the first start and for every later one.
+            there is none yet, training starts as it would without the flag, so that one command is right for the first
+            start and for every later one.
 
     Raises:
         FileNotFoundError: The checkpoint does not exist.
-        ValueError: It is not whole.
     """
-    if resume is None:
-        return
-    path = resume
-    if resume == 'auto':
-        path = last_checkpoint(cfg.work_dir)
-        if path is None:
-            if is_first_process():
-                print(f'--resume: {cfg.work_dir} has no checkpoint yet, so training starts from the beginning.')
-            return
-    if not _is_remote(path):
-        if not osp.isfile(path):
-            named, remedy = '', 'Give a training checkpoint, or --resume alone for the newest one in the work folder.'
-            if resume == 'auto':
-                named = f' named by {osp.join(cfg.work_dir, "last_checkpoint")}'
-                remedy = 'Give a training checkpoint that is there: --resume PATH.'
-            raise FileNotFoundError(f'--resume: there is no file {path!r}{named} (looked from {os.getcwd()}). {remedy}')
-        if not zipfile.is_zipfile(path):
-            raise ValueError(f'--resume: {path} is not a whole checkpoint. Give an earlier one.')
-    cfg.resume = True
-    cfg.load_from = path
-
-
-def check_resumed(cfg: Config) -> None:
-    """Raise ResumeError where ``--resume`` names a local checkpoint of another training, before anything is written."""
-    path = cfg.get('load_from')
-    if cfg.get('resume') and path and not _is_remote(path):
-        compare_training(read_checkpoint(path, '--resume').meta.get('cfg'), cfg, path)
-
-
-def refuse_activation_checkpointing(cfg: Config) -> None:
-    """MMEngine's ``activation_checkpointing``, not the ``with_cp`` of backbones and of the fMRI tower.
-
-    Raises:
-        ValueError: It is set. A module whose inputs need no gradient, as pictures and responses do not, would get none
-            itself: MMEngine's checkpoints are the reentrant ones.
-    """
-    modules = cfg.get('activation_checkpointing')
-    if modules:
-        raise ValueError(
-            f'activation_checkpointing={modules}: modules that pictures or responses go into would not be trained, '
-            'and nothing would say so. Use model.backbone.with_cp=True and model.fmri_encoder.with_cp=True.'
-        )
-
-
-def disable_validation(cfg: Config) -> None:
-    """``--no-validate``."""
-    for name in ('val_cfg', 'val_dataloader', 'val_evaluator'):
-        cfg[name] = None
-
-
-def check_checkpoint(path: str, argument: str = 'CHECKPOINT') -> None:
-    """Raise FileNotFoundError for a local checkpoint that does not exist."""
-    if not _is_remote(path) and not osp.isfile(path):
-        raise FileNotFoundError(
-            f'{argument}: there is no file {path!r} (looked from {os.getcwd()}). Training writes '
-            'checkpoints to its work folder, ./work_dirs/<config name>/.'
-        )
+    path = last_checkpoint(cfg.work_dir) if resume == 'auto' else resume
+    if path is not None:
+        need_file(path, '--resume', 'Give a training checkpoint that is there: --resume PATH.')
+        cfg.resume, cfg.load_from = True, path
+    elif resume == 'auto' and is_first_process():
+        print(f'--resume: {cfg.work_dir} has no checkpoint yet, so training starts from the beginning.')
 
 
 def check_pretrained(cfg: Config) -> None:
-    """Raise FileNotFoundError where an ``init_cfg`` of the model names a local checkpoint that does not exist."""
-    for key, init_cfg in walk(cfg.get('model'), 'model'):
-        if not isinstance(init_cfg, dict) or init_cfg.get('type') != 'Pretrained':
-            continue
-        path = init_cfg.get('checkpoint')
-        if isinstance(path, str) and not _is_remote(path) and not osp.isfile(path):
-            raise FileNotFoundError(
-                f'{key}.checkpoint: there is no file {path!r} (looked from {os.getcwd()}). Pretrain first '
-                f'(tools/train.py configs/nfn/…), or name another file with --cfg-options {key}.checkpoint=PATH, or '
-                f'start from random weights with --cfg-options {key}=None.'
+    """Raise FileNotFoundError if an ``init_cfg`` of the model names a local checkpoint that does not exist."""
+    for key, node in walk(cfg.get('model'), 'model'):
+        if node.get('type') == 'Pretrained' and isinstance(node.get('checkpoint'), str):
+            remedy = (
+                f'Pretrain first (tools/train.py configs/nfn/…), name another file (--cfg-options {key}.checkpoint='
+                f'PATH), or start from random weights (--cfg-options {key}=None).'
             )
+            need_file(node['checkpoint'], f'{key}.checkpoint', remedy)
 
 
-def note_subjects(cfg: Config) -> None:
-    """Say where validation or test has subjects that training has not: their responses were never learned."""
-    subjects = {name: _subjects(cfg, name) for name in LOADERS}
-    for name in LOADERS[1:]:
-        others = sorted(subjects[name] - subjects['train_dataloader'])
-        if others and subjects['train_dataloader'] and is_first_process():
-            print(
-                f'{name} has subject(s) {", ".join(others)}, which train_dataloader has not: retrieval with '
-                'their responses is at chance, and in the mean over subjects. Name the same subjects for both '
-                f'({name}.dataset.subjects); configs/encoding tests on held-out subjects.'
-            )
-
-
-def _subjects(cfg: Config, loader: str) -> set:
-    return {name for _, node in _brain_data(cfg, loader) for name in subject_names(node['subjects'])}
-
-
-def _brain_data(cfg: Mapping, loader: str) -> List[Tuple[str, dict]]:
-    """The datasets of a dataloader that have subjects, with their keys."""
-    return [(key, node) for key, node in walk_dicts(cfg.get(loader), loader) if node.get('subjects') is not None]
-
-
-def check_controls(cfg: Mapping, loaders: Tuple[str, ...], trained: Optional[Mapping] = None) -> None:
-    """Raise a ValueError where a test would be of other pairs, voxels or images than what it is taken for.
+def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
+    """Check that data are there, and open the files of :class:`~mmnfn.datasets.NSDDataset`.
 
     Args:
         cfg: The run's config.
-        loaders: The dataloaders to look at, of validation and test.
+        loaders: The dataloaders that the run uses.
+
+    Raises:
+        FileNotFoundError: A ``data_root`` does not exist.
+        UserError: A file of NSDDataset cannot be used.
+    """
+    for key, node in (pair for name in loaders for pair in walk_datasets(cfg, name)):
+        root = node.get('data_root')
+        if root and '://' not in root and not node.get('backend_args') and not osp.exists(root):
+            option = 'data_root' if cfg.get('data_root') == root else f'{key}.data_root'
+            raise FileNotFoundError(
+                f'{key}.data_root: there is no {root!r} (looked from {os.getcwd()}). Put the data there, or name '
+                f'another place with --cfg-options {option}=PATH.'
+            )
+        if node.get('type') == 'mmnfn.NSDDataset':
+            try:
+                DATASETS.build({**node, 'lazy_init': True})
+            except ValueError as error:
+                raise UserError(str(error)) from error
+
+
+def check_controls(cfg: Mapping, loaders: Tuple[str, ...], trained: Optional[Mapping] = None) -> None:
+    """Refuse a test of other pairs, voxels or images than it would be taken for, and note subjects not trained on.
+
+    Args:
+        cfg: The run's config.
+        loaders: The dataloaders of validation and test to check.
         trained: The config of the training, if that is another one.
+
+    Raises:
+        UserError: A control is where it does not belong, or training and test differ in one.
     """
     training = _brain_data(cfg if trained is None else trained, 'train_dataloader')
-    for key, dataset in (found for loader in loaders for found in _brain_data(cfg, loader)):
+    known = {name for _, node in training for name in subject_names(node['subjects'])}
+    for key, dataset in (pair for loader in loaders for pair in _brain_data(cfg, loader)):
         if dataset.get('shuffle_pairs') is not None:
-            raise ValueError(
+            raise UserError(
                 f'{key}.shuffle_pairs={dataset["shuffle_pairs"]}: pairs that do not belong together score at chance, '
                 'whatever the model has learned. The control is for train_dataloader.dataset alone.'
             )
         if not training and dataset.get('permute_rois') is not None:
-            raise ValueError(
-                f'{key}.permute_rois={dataset["permute_rois"]}: figures would have the names of ROIs that they are not '
+            raise UserError(
+                f'{key}.permute_rois={dataset["permute_rois"]}: metrics would have the names of ROIs that they are not '
                 'of. The control is for pretraining.'
             )
         for source, node in training:
             for name, default in (('voxel_order', 'stored'), ('permute_rois', None), ('permute_positions', None)):
                 if dataset.get(name, default) != node.get(name, default):
-                    raise ValueError(
+                    raise UserError(
                         f'{key}.{name} is {dataset.get(name, default)!r}, and the model was trained with '
-                        f'{source}.{name}={node.get(name, default)!r}: it knows nothing of another arrangement of the '
-                        'voxels. Give both the same.'
+                        f'{source}.{name}={node.get(name, default)!r}: it knows no other arrangement of the voxels. '
+                        'Give both the same.'
                     )
             if node.get('split', 'train') != 'train' and dataset.get('split', 'train') != 'train':
-                raise ValueError(
+                raise UserError(
                     f'{source}.split is {node["split"]!r}, which holds images that {key} tests on. Train on split '
                     "'train', or without validation and test (tools/train.py --no-validate)."
                 )
+        others = sorted(set(subject_names(dataset['subjects'])) - known)
+        if known and others and is_first_process():
+            print(
+                f'{key} has {", ".join(others)}, which train_dataloader has not: retrieval with their responses is at '
+                'chance, and lowers the mean over subjects. configs/encoding tests on held-out subjects.'
+            )
 
 
-def check_data(cfg: Config, loaders: Tuple[str, ...]) -> None:
-    """Raise FileNotFoundError where a dataset's local ``data_root`` or annotation file does not exist, and open the
-    files of :class:`~mmnfn.datasets.NSDDataset`, which raises what it raises.
-
-    Args:
-        cfg: The run's config.
-        loaders: The dataloaders that the run uses.
-    """
-    for name in loaders:
-        for key, dataset in walk_dicts(cfg.get(name), name):
-            for transform in dataset.get('pipeline') or []:
-                for argument in ('stim_info', 'annotation_dir'):  # of LoadCaption
-                    path = transform.get(argument) if isinstance(transform, dict) else None
-                    if isinstance(path, str) and not osp.exists(path):
-                        raise FileNotFoundError(
-                            f'{key}.pipeline, {argument}: there is no {path!r} (looked from '
-                            f'{os.getcwd()}). Put it there, or change it in the config.'
-                        )
-            root, annotations = dataset.get('data_root'), dataset.get('ann_file')
-            if not isinstance(root, str) or not root or _is_remote(root) or dataset.get('backend_args'):
-                continue
-            if not osp.exists(root):
-                option = 'data_root' if cfg.get('data_root') == root else f'{key}.data_root'
-                raise FileNotFoundError(
-                    f'{key}.data_root: there is no {root!r} (looked from {os.getcwd()}). Put the data '
-                    f'there, or name another place with --cfg-options {option}=PATH.'
-                )
-            if isinstance(annotations, str) and annotations and not osp.exists(osp.join(root, annotations)):
-                raise FileNotFoundError(
-                    f'{key}.ann_file: there is no {osp.join(root, annotations)!r} (looked from '
-                    f'{os.getcwd()}). Is {root!r} the folder meant?'
-                )
-            if dataset.get('type') == 'mmnfn.NSDDataset':
-                DATASETS.build({**dataset, 'lazy_init': True})
+def _brain_data(cfg: Mapping, loader: str) -> List[Tuple[str, dict]]:
+    """List the datasets of a dataloader that have subjects, with their keys."""
+    return [(key, node) for key, node in walk_datasets(cfg, loader) if node.get('subjects') is not None]
 
 
-def _is_remote(path: str) -> bool:
-    return '://' in path
+def walk_datasets(cfg: Mapping, name: str) -> Iterator[Tuple[str, dict]]:
+    """Yield every dict of a dataloader or evaluator with its dotted key, without those of pipelines."""
+    return ((key, node) for key, node in walk(cfg.get(name), name) if '.pipeline' not in key)

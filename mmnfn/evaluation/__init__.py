@@ -1,11 +1,10 @@
-"""What training was worth: retrieval, voxel-wise encoding, and detection on COCO without NSD's pictures."""
+"""Metrics: retrieval, voxel-wise encoding, and detection on COCO without the images of NSD."""
 
 from .coco import CocoNSDMetric
 from .dump import DumpSubjectResults
-from .encoding import EncodingMetric
-from .encoding_maps import write_voxel_map
-from .encoding_model import bootstrap_r, draw_images, fit_encoding_model, pearson_r
-from .retrieval import RetrievalMetric, retrieval_figures, retrieval_ranks
+from .encoding import EncodingMetric, write_voxel_map
+from .retrieval import RetrievalMetric, retrieval_metrics, retrieval_ranks
+from .ridge import bootstrap_r, draw_images, fit_encoding_model, pearson_r
 
 __all__ = [
     'CocoNSDMetric',
@@ -16,7 +15,7 @@ __all__ = [
     'draw_images',
     'fit_encoding_model',
     'pearson_r',
-    'retrieval_figures',
+    'retrieval_metrics',
     'retrieval_ranks',
     'write_voxel_map',
 ]

@@ -1,4 +1,4 @@
-"""Detection and instance segmentation on COCO, with and without the pictures that NSD's subjects saw."""
+"""Detection and instance segmentation on COCO, with and without the images that NSD's subjects saw."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmnfn.nsd.coco_json import read_instances, require_masks
-from mmnfn.nsd.coco_overlap import read_nsd_images
+from mmnfn.nsd.coco import read_instances, read_nsd_images, require_masks
 from mmnfn.registry import METRICS
+from mmnfn.utils import listed
 
 IOU_TYPES = ('bbox', 'segm')
-FIGURES = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
-"""The first six of COCOeval's statistics, under MMDetection's names."""
+NAMES = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
+"""MMDetection's names of the first six statistics of COCOeval."""
 
 
 @METRICS.register_module()
 class CocoNSDMetric(BaseMetric):
-    """APbox and APsegm of pycocotools, on all tested images and on those that are no NSD stimuli.
+    """Compute pycocotools' APbox and APsegm on all tested images, and on those that are not NSD stimuli.
 
-    NSD's pictures are COCO pictures, many of them in val2017: a gain on all of val2017 may be memory of them, a gain
-    without them is not. Keys begin with ``coco/`` for all images and with ``coco_without_nsd/`` for the rest:
-    ``images`` (how many), and ``bbox_mAP``, ``bbox_mAP_50``, ``…_75``, ``…_s``, ``…_m``, ``…_l`` and the same of
-    ``segm``, in 0 to 1, not rounded, −1 where there is nothing to find.
+    NSD's stimuli are COCO images, many of them in val2017. A gain on all of val2017 may come from having seen them, a
+    gain without them cannot. Keys begin with ``coco/`` for all images and with ``coco_without_nsd/`` for the rest:
+    ``images`` (their number), and ``bbox_mAP``, ``bbox_mAP_50``, ``…_75``, ``…_s``, ``…_m``, ``…_l`` and the same for
+    ``segm``, from 0 to 1, not rounded as by MMDetection, −1 if there is nothing to find.
 
-    A label is a class as MMDetection's ``CocoDataset`` numbers them: those of the dataset in the order of the file's
-    ``categories``. Only images that were tested count; where the annotation file has more, the log says so.
+    Labels are those of MMDetection's ``CocoDataset``: the dataset's classes in the order of the file's ``categories``.
+    Only tested images count; the log says if the annotation file has more.
 
     Args:
         ann_file: COCO instances file of the tested images.
         nsd_images: JSON file with the ids of NSD's COCO images (``tools/coco_nsd_overlap.py STIM_INFO --ids FILE``).
-            None, or a file that does not exist, which the log then says: all images only.
+            If it is None or does not exist (the log then says so), only all images are reported.
         metric: ``'bbox'``, ``'segm'`` or both.
         outfile_prefix: Write the results as ``PREFIX.bbox.json`` and ``PREFIX.segm.json``, in COCO's format.
         collect_device: ``'cpu'`` or ``'gpu'``, see :class:`mmengine.evaluator.BaseMetric`.
 
     Raises:
         FileNotFoundError: There is no annotation file.
-        ValueError: ``metric`` is unknown, ``nsd_images`` is no such file, or the annotation file is no instances file,
-            lacks what the metric needs or, with ``nsd_images``, names its images by other ids than COCO's.
+        ValueError: ``metric`` is unknown, ``nsd_images`` is not such a file, or the annotation file is not an instances
+            file, lacks what the metric needs or, with ``nsd_images``, has image ids that are not COCO's.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class CocoNSDMetric(BaseMetric):
         collect_device: str = 'cpu',
     ):
         super().__init__(collect_device=collect_device, prefix='coco')
-        self.prefix = None  # the keys have one of two, see above
-        self.metrics = [metric] if isinstance(metric, str) else list(metric)
+        self.prefix = None  # compute_metrics writes both prefixes itself
+        self.ann_file, self.metrics, self.outfile_prefix = ann_file, listed(metric), outfile_prefix
         if not self.metrics or set(self.metrics) - set(IOU_TYPES):
             raise ValueError(f'metric must be some of {IOU_TYPES}, but got {metric!r}')
         if not Path(ann_file).is_file():
@@ -69,23 +69,18 @@ class CocoNSDMetric(BaseMetric):
         content = read_instances(ann_file)
         if 'segm' in self.metrics:
             require_masks(content, ann_file)
-        for number, annotation in enumerate(content['annotations'], 1):  # COCOeval takes the id 0 for no match
+        for number, annotation in enumerate(content['annotations'], 1):  # COCOeval reads the id 0 as no match
             annotation.update(id=number, iscrowd=annotation.get('iscrowd', 0))
-        with contextlib.redirect_stdout(io.StringIO()):
-            self.coco = COCO()
-            self.coco.dataset = content
-            self.coco.createIndex()
-        self.ann_file = ann_file
-        self.outfile_prefix = outfile_prefix
+        self.coco = _indexed(content)
         self.nsd_images = None
         if nsd_images is not None and Path(nsd_images).is_file():
             self.nsd_images = {i for ids in read_nsd_images(nsd_images).values() for i in ids}
-            named = [image_id for image_id in self.coco.imgs if not str(image_id).isdigit()]
-            if named:
-                raise ValueError(
-                    f'nsd_images: {ann_file} has an image of id {named[0]!r}, which is none of COCO. Leave nsd_images '
-                    'out.'
-                )
+            for image_id in self.coco.imgs:
+                if not str(image_id).isdigit():
+                    raise ValueError(
+                        f'nsd_images: {ann_file} has an image of id {image_id!r}, which is not an id of COCO. Leave '
+                        'nsd_images out.'
+                    )
         elif nsd_images is not None:
             print_log(
                 f'nsd_images: there is no file {nsd_images!r}, so only all images are reported. Make it with '
@@ -98,7 +93,7 @@ class CocoNSDMetric(BaseMetric):
         """Keep the predictions of a batch, masks as run lengths.
 
         Args:
-            data_batch: Not used.
+            data_batch: Ignored.
             data_samples: Each with ``img_id`` and ``pred_instances``: ``bboxes`` (n, 4) as x1 y1 x2 y2 in pixels of the
                 original image, ``scores`` (n,), ``labels`` (n,), and ``masks`` (n, H, W) for ``'segm'``.
         """
@@ -109,23 +104,15 @@ class CocoNSDMetric(BaseMetric):
             if image and size and size != (image['height'], image['width']):
                 raise ValueError(
                     f'{self.ann_file} says that image {image["id"]!r} has height and width '
-                    f'{(image["height"], image["width"])}, and it was loaded with {size}. Correct the file.'
+                    f'{(image["height"], image["width"])}, but it was loaded with {size}. Correct the file.'
                 )
-            result = dict(
-                img_id=sample['img_id'],
-                bboxes=predicted['bboxes'].cpu().numpy(),
-                scores=predicted['scores'].cpu().numpy(),
-                labels=predicted['labels'].cpu().numpy(),
-            )
+            result = {name: predicted[name].cpu().numpy() for name in ('bboxes', 'scores', 'labels')}
             if 'segm' in self.metrics:
-                masks = predicted['masks']
-                if hasattr(masks, 'cpu'):
-                    masks = masks.cpu().numpy()
-                result['masks'] = [mask if isinstance(mask, dict) else _run_lengths(mask) for mask in masks]
-            self.results.append(result)
+                result['masks'] = [_run_lengths(mask.cpu().numpy()) for mask in predicted['masks']]
+            self.results.append(dict(result, img_id=sample['img_id']))
 
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
-        """Figures of the collected predictions, see the class.
+        """Compute the metrics of the collected predictions.
 
         Raises:
             ValueError: An image or a class is not in the annotation file.
@@ -149,12 +136,12 @@ class CocoNSDMetric(BaseMetric):
             if self.outfile_prefix is not None:
                 dump(entries, f'{self.outfile_prefix}.{iou_type}.json')
             for name, image_ids in subsets.items():
-                figures = self._evaluate(entries, iou_type, image_ids, list(category_ids))
-                metrics.update({f'{name}/{iou_type}_{key}': value for key, value in figures.items()})
+                values = self._evaluate(entries, iou_type, image_ids, category_ids)
+                metrics.update({f'{name}/{iou_type}_{key}': value for key, value in values.items()})
         return metrics
 
     def _category_ids(self) -> List[int]:
-        """COCO's id of each label."""
+        """List COCO's id of each label."""
         classes = self.dataset_meta['classes']
         found = [category for category in self.coco.cats.values() if category['name'] in classes]
         missing = sorted(set(classes) - {category['name'] for category in found})
@@ -166,35 +153,41 @@ class CocoNSDMetric(BaseMetric):
         return [category['id'] for category in found]
 
     def _evaluate(self, entries: List[dict], iou_type: str, image_ids: List[int], category_ids: List[int]) -> dict:
-        if not image_ids:  # COCOeval fails without one
-            return dict.fromkeys(FIGURES, -1.0)
+        if not image_ids:  # COCOeval fails without images
+            return dict.fromkeys(NAMES, -1.0)
         text = io.StringIO()
         with contextlib.redirect_stdout(text):
             if entries:
-                found = self.coco.loadRes([dict(entry) for entry in entries])  # which changes them
-            else:  # loadRes fails without a result
-                found = COCO()
-                found.dataset = dict(self.coco.dataset, annotations=[])
-                found.createIndex()
+                found = self.coco.loadRes([dict(entry) for entry in entries])  # loadRes changes them
+            else:  # and fails without any
+                found = _indexed(dict(self.coco.dataset, annotations=[]))
             evaluation = COCOeval(self.coco, found, iou_type)
             evaluation.params.imgIds, evaluation.params.catIds = image_ids, category_ids
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-        logger: MMLogger = MMLogger.get_current_instance()
         lines = [line for line in text.getvalue().splitlines() if ' = ' in line]
-        logger.info('\n'.join([f'{iou_type}, {len(image_ids)} images', *lines]))
-        return {name: float(value) for name, value in zip(FIGURES, evaluation.stats)}
+        MMLogger.get_current_instance().info('\n'.join([f'{iou_type}, {len(image_ids)} images', *lines]))
+        return {name: float(value) for name, value in zip(NAMES, evaluation.stats)}
+
+
+def _indexed(content: dict) -> COCO:
+    """Make pycocotools' index of annotations without its messages."""
+    coco = COCO()
+    coco.dataset = content
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco
 
 
 def _run_lengths(mask: np.ndarray) -> dict:
-    """(H, W) mask → COCO's compressed run lengths, as text."""
+    """Encode a mask (H, W) as COCO's compressed run lengths, as text."""
     encoded = mask_utils.encode(np.asfortranarray(mask, dtype=np.uint8))
     return dict(size=encoded['size'], counts=encoded['counts'].decode())
 
 
 def _coco_results(results: List[dict], iou_type: str, category_ids: List[int]) -> List[dict]:
-    """Entries of a COCO results file; those of masks have no box, so that areas are those of the mask."""
+    """List the entries of a COCO results file; those of masks have no box, so that areas are those of the masks."""
     entries = []
     for result in results:
         for i, label in enumerate(result['labels']):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 from typing import Dict, List, Sequence, Union
@@ -11,7 +10,7 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.evaluator.metric import _to_cpu
 
-from mmnfn.engine.tensor_file import PlainTensorUnpickler
+from mmnfn.engine.checkpoint import RestrictedPickle
 from mmnfn.utils import atomic_write
 
 from .gathered_metric import GatheredMetric, photo_ids, response_digests
@@ -59,34 +58,19 @@ class DumpSubjectResults(GatheredMetric):
 
 
 def read_predictions(path: Union[str, Path]) -> List[dict]:
-    """What :class:`DumpSubjectResults` wrote; nothing in the file is run.
+    """Read what :class:`DumpSubjectResults` wrote; nothing in the file is run.
 
     Raises:
         ValueError: The file is damaged, or holds something else.
     """
     try:
         with open(path, 'rb') as file:
-            predictions = PlainTensorUnpickler(file).load()
-            size = os.fstat(file.fileno()).st_size
-        if not isinstance(predictions, list) or not predictions or not all(map(_is_prediction, predictions)):
-            raise ValueError('it holds no list of predictions with subject, image_id and tensors')
-        tensors = [v for entry in predictions for k, v in entry.items() if k.endswith('embedding')]
-        if sum(tensor.numel() * tensor.element_size() for tensor in tensors) > size:
-            raise ValueError('its embeddings share their values')
+            predictions = RestrictedPickle.load(file)
+        if not predictions or not all({'subject', 'image_id'} <= set(entry) for entry in predictions):
+            raise ValueError('it holds no list of predictions with subject and image_id')
     except Exception as error:  # a damaged pickle raises nearly anything
         raise ValueError(
             f'{path} cannot be read as predictions ({type(error).__name__}: {error}). Make it again with tools/test.py '
             '--dump.'
         ) from error
     return predictions
-
-
-def _is_prediction(entry: object) -> bool:
-    """Whether it has what its readers need."""
-    return (
-        isinstance(entry, dict)
-        and isinstance(entry.get('subject'), str)
-        and type(entry.get('image_id')) is int
-        and all(isinstance(key, str) for key in entry)
-        and all(isinstance(value, torch.Tensor) for key, value in entry.items() if key.endswith('embedding'))
-    )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
+from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
+import nibabel as nib
 import numpy as np
 from mmengine.dist import all_gather_object
 from mmengine.logging import print_log
@@ -13,19 +16,19 @@ from mmengine.logging import print_log
 from mmnfn.nsd.release import subject_names
 from mmnfn.nsd.store import ROIStore
 from mmnfn.registry import METRICS
+from mmnfn.utils import atomic_write
 
-from .encoding_maps import write_voxel_map
-from .encoding_model import EncodingResult, draw_images, fit_encoding_model
 from .gathered_metric import GatheredMetric, photo_ids, response_digests
+from .ridge import EncodingResult, draw_images, fit_encoding_model
 
 
 class SubjectVoxels(NamedTuple):
-    """The V voxels of a subject, each once, however many ROIs hold it.
+    """Hold the V voxels of a subject, each once even if several ROIs contain it.
 
     Attributes:
-        place: (V,) where the voxel axis (N,) of a batch, which has the ROIs one after another, has them first.
-        rois: Name of each ROI class that the subject has → indices into the V voxels.
-        index: (V,) in the subject's ROI store, ascending.
+        place: (V,) first place of each voxel on the voxel axis (N,) of a batch, which has the ROIs one after another.
+        rois: ROI class → indices into the V voxels, without classes that the subject lacks.
+        index: (V,) index in the subject's ROI store, ascending.
         noise_ceiling: (V,) percent of variance of a test response.
         ncsnr: (V,).
         bands: Sizes of the groups of features.
@@ -40,7 +43,7 @@ class SubjectVoxels(NamedTuple):
 
     @classmethod
     def of(cls, batch: dict, bands: Sequence[int]) -> SubjectVoxels:
-        """The voxels of a batch; a voxel is known by its index, for a control may say that it is elsewhere."""
+        """Take the voxels of a batch, identified by their index because a control may have moved them."""
         geometry = batch['geometry']
         index, place, number = np.unique(geometry.voxels.cpu().numpy(), return_index=True, return_inverse=True)
         parts = np.split(number, np.cumsum(geometry.roi_sizes)[:-1])
@@ -54,54 +57,53 @@ class SubjectVoxels(NamedTuple):
         )
 
     def groups(self) -> Dict[str, np.ndarray]:
-        """``''`` for all voxels and ``'_roi_<ROI>'`` for each ROI → indices into the V voxels."""
+        """Map ``''`` to all voxels, and ``'_roi_<ROI>'`` to those of each ROI, as indices into the V voxels."""
         return {'': np.arange(len(self.place)), **{f'_roi_{name}': part for name, part in self.rois.items()}}
 
 
 @METRICS.register_module()
 class EncodingMetric(GatheredMetric):
-    """PCC of a voxel-wise encoding model on frozen backbone features.
+    """Score a voxel-wise encoding model on frozen backbone features by Pearson's r (PCC).
 
     The dataset must give the training and the test images of each subject (``split='all'``); the model,
-    :class:`mmnfn.models.BackboneFeatures`, gives ``features``. Per subject a ridge is fitted on the training images and
-    scored on the test images (:func:`fit_encoding_model`).
+    :class:`mmnfn.models.BackboneFeatures`, gives ``features``. For each subject a ridge is fitted to the training
+    images and scored on the test images (:func:`fit_encoding_model`).
 
-    Figures, over all voxels, with ``_roi_<ROI>`` behind them over those of a ROI, and with ``subj0N_`` in front for one
-    subject instead of the mean over the subjects that have such voxels:
+    The metrics are means over voxels. A plain name is the mean over subjects of all voxels; ``_roi_<ROI>`` behind it
+    restricts it to a ROI, and ``subj0N_`` in front of it to one subject. Subjects without such voxels are left out.
 
-    - ``pcc``: raw Pearson r, mean over voxels;
-    - ``pcc_normalized``: r divided by the square root of the noise ceiling, mean over the voxels whose ceiling is at
-      least ``min_ceiling`` percent;
-    - ``pcc_reliable``: raw r, mean over the voxels with ncsnr of at least ``min_ncsnr``.
+    - ``pcc``: raw Pearson r.
+    - ``pcc_normalized``: r divided by the square root of the noise ceiling, over voxels whose ceiling is at least
+      ``min_ceiling`` percent.
+    - ``pcc_reliable``: raw r, over voxels with an ncsnr of at least ``min_ncsnr``.
+    - ``ceiling``: square root of the noise ceiling, the ``pcc`` of a perfect model.
 
-    - ``ceiling``: square root of the noise ceiling, mean over voxels: the ``pcc`` of a model that knows all.
+    The first three come with ``_low`` and ``_high``, a 95% interval by percentile bootstrap over test images. The same
+    images are drawn for all subjects, with all their trials if the dataset gives single trials, and with all crops of
+    their photograph. The interval tells how much the metric depends on the choice of images, and nothing about other
+    subjects or training runs. ``pcc_se`` is the standard error of ``pcc`` from the same bootstrap.
 
-    Behind each but the last, ``_low`` and ``_high``: 95% interval by percentile bootstrap over test images, the same
-    ones for all subjects, and with all of an image's trials where the data set gives single ones, and all crops of a
-    photograph. It says how much the figure depends on which images were shown, and nothing of other subjects or
-    training runs. ``pcc_se`` is the standard error of ``pcc`` from the same bootstrap. Counts of voxels, summed over
-    subjects: ``voxels``, ``voxels_constant`` (no variance in responses or predictions: r is NaN and counts nowhere),
-    ``voxels_normalized`` and ``voxels_reliable`` (those that the two figures are of). A voxel in two ROIs counts in
-    both, and once among all.
+    Counts of voxels, summed over subjects: ``voxels``, ``voxels_constant`` (no variance in responses or predictions; r
+    is NaN and enters no mean), ``voxels_normalized`` and ``voxels_reliable`` (in the two metrics of that name). A voxel
+    in two ROIs counts in both, and once among all.
 
-    Where the metadata of the tested checkpoint tell of its training (:class:`~mmnfn.engine.LoadAuditHook` hands them
-    over), ``subj0N_trained_on`` is 1 for each subject of the training data, whose figures are then not of a held-out
-    person, and 0 for others; ``test_images_trained_on`` is 1 if the training data held the test images. Either is said
-    in the log, too.
+    If the metadata of the tested checkpoint describes its training (:class:`~mmnfn.engine.LoadAuditHook` passes it
+    on), ``subj0N_trained_on`` is 1 for subjects of the training data, who are then not held out, and 0 for others;
+    ``test_images_trained_on`` is 1 if the training data included the test images. The log warns of both.
 
     Args:
         min_ceiling: In percent of variance.
-        min_ncsnr: Ratio of the deviations of signal and noise in a single trial.
-        banded: One regularisation for each of the backbone's stages instead of one for all features.
-        per_subject: Also give the figures of each subject.
+        min_ncsnr: Ratio of the stds of signal and noise in a single trial.
+        banded: Regularise each of the backbone's stages on its own instead of all features alike.
+        per_subject: Also give the metrics of each subject.
         bootstraps: Number of resamplings of the test images, at least 2.
-        backend: ``'numpy'``, or ``'torch_cuda'`` to fit on the GPU, see :func:`.encoding_model.fit_encoding_model`.
+        backend: ``'numpy'``, or ``'torch_cuda'`` to fit on the GPU, see :func:`fit_encoding_model`.
         map_dir: Folder for ``subj0N_pcc.nii.gz``, r of each voxel in the subject's functional space; None for none.
-        data_root: Folder of the ROI stores, which maps need.
+        data_root: Folder of the ROI stores, needed for maps.
         **kwargs: See :class:`mmengine.evaluator.BaseMetric`.
 
     Raises:
-        ValueError: If maps are asked for and ``data_root`` is not given, or for fewer than 2 resamplings.
+        ValueError: If ``map_dir`` is given without ``data_root``, or ``bootstraps`` is below 2.
     """
 
     default_prefix = 'encoding'
@@ -125,96 +127,73 @@ class EncodingMetric(GatheredMetric):
             raise ValueError(f'bootstraps is {bootstraps}; an interval needs at least 2, and a good one 1000.')
         self.min_ceiling, self.min_ncsnr = min_ceiling, min_ncsnr
         self.banded, self.per_subject, self.bootstraps = banded, per_subject, bootstraps
-        self.backend = backend
-        self.map_dir, self.data_root = map_dir, data_root
+        self.backend, self.map_dir, self.data_root = backend, map_dir, data_root
         self._voxels: Dict[str, SubjectVoxels] = {}
         self._training: Dict[str, Any] = {}
 
     def note_training(self, meta: Dict[str, Any]) -> None:
-        """Note what the metadata of the checkpoint say of its training data: ``subjects`` and ``split``."""
+        """Note the training data, ``subjects`` and ``split``, from the metadata of the checkpoint."""
         self._training = {**meta, **meta.get('mmnfn', {})}
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep features and responses of a batch."""
-        geometry = data_batch['geometry']
-        if geometry.subject not in self._voxels and len(data_samples):
-            self._voxels[geometry.subject] = SubjectVoxels.of(data_batch, data_samples[0].get('bands', ()))
+        subject = data_batch['geometry'].subject
+        if subject not in self._voxels and len(data_samples):
+            self._voxels[subject] = SubjectVoxels.of(data_batch, data_samples[0].get('bands', ()))
         photos, digests = photo_ids(data_batch, data_samples), response_digests(data_batch)
         batch = zip(data_samples, data_batch['responses'], data_batch['split'], photos, digests)
         for sample, responses, split, photo, digest in batch:
             self.results.append(
                 dict(
-                    subject=geometry.subject,
+                    subject=subject,
                     image_id=int(sample['image_id']),
                     photo_id=photo,
                     response=digest,
                     split=split,
                     features=sample['features'].float().cpu().numpy(),
-                    responses=responses.cpu().numpy()[self._voxels[geometry.subject].place],
+                    responses=responses.cpu().numpy()[self._voxels[subject].place],
                 )
             )
 
     def evaluate(self, size: int) -> Dict[str, float]:
-        """Metrics of the whole dataset, the same on every rank."""
+        """Compute the metrics of the whole dataset, the same on every rank."""
         for part in all_gather_object(self._voxels):
             self._voxels = {**part, **self._voxels}
         return super().evaluate(size)
 
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
         """Fit and score each subject."""
-        own, counts, resampled, ceilings = {}, {}, {}, {}
         photos = np.unique([r['photo_id'] for r in results if r['split'] == 'test'])
         draws = draw_images(max(len(photos), 1), self.bootstraps, seed=0)
+        scores: Dict[str, Dict[str, Score]] = {}  # metric → subject → score
+        counts: Counter = Counter()
         subjects = sorted({r['subject'] for r in results})
         for subject in subjects:
             voxels = self._voxels[subject]
-            own_results = [r for r in results if r['subject'] == subject]
-            shown = np.searchsorted(photos, [r['photo_id'] for r in own_results if r['split'] == 'test'])
-            outcome = self._fit(own_results, voxels, draws[:, shown])
+            own = [r for r in results if r['subject'] == subject]
+            shown = np.searchsorted(photos, [r['photo_id'] for r in own if r['split'] == 'test'])
+            outcome = self._fit(own, voxels, draws[:, shown])
             if self.map_dir is not None:
                 store = ROIStore(Path(self.data_root) / f'{subject}.h5')
-                path = Path(self.map_dir) / f'{subject}_pcc.nii.gz'
-                write_voxel_map(store, voxels.index, outcome.r, path)
-            for name, values in self._figures(outcome, voxels).items():
-                own.setdefault(name, {})[subject] = values
-            for group, members in voxels.groups().items():
-                known = members[~np.isnan(outcome.r[members])]
-                root = np.sqrt(np.maximum(voxels.noise_ceiling[known], 0) / 100)
-                ceilings.setdefault(f'ceiling{group}', {})[subject] = _mean(root)
-            for name, count in self._counts(outcome, voxels).items():
-                counts[name] = counts.get(name, 0) + count
-        figures: Dict[str, float] = {}
-        for name, by_subject in own.items():
-            values, drawn = zip(*by_subject.values())
-            resampled[name] = np.asarray([_mean(drawing) for drawing in np.transpose(drawn)])
-            figures.update(_interval(name, _mean(np.asarray(values)), resampled[name]))
-        figures['pcc_se'] = float(np.std(resampled['pcc'], ddof=1))
-        figures.update({name: _mean(np.asarray(list(by_subject.values()))) for name, by_subject in ceilings.items()})
-        if self.per_subject:
-            for name, by_subject in ceilings.items():
-                figures.update({f'{subject}_{name}': value for subject, value in by_subject.items()})
-            for name, by_subject in own.items():
-                for subject, (value, values) in by_subject.items():
-                    figures.update(_interval(f'{subject}_{name}', value, values))
-        return {**figures, **counts, **self._trained_on(subjects)}
-
-    def _trained_on(self, subjects: List[str]) -> Dict[str, int]:
-        """Which of the subjects, and whether the test images, were trained on; {} if nobody says."""
-        if 'subjects' not in self._training:
-            return {}
-        trained = subject_names(self._training['subjects'])
-        known = [subject for subject in subjects if subject in trained]
-        split = self._training.get('split') or 'train'
-        said = [f'data of {", ".join(known)}'] if known else []
-        said += [f'the test images (split {split!r})'] if split != 'train' else []
-        if said:
-            text = f'The backbone was trained on {" and on ".join(said)}, say its metadata: they are not held out.'
-            print_log(text, 'current', logging.WARNING)
-        flags = {f'{subject}_trained_on': int(subject in known) for subject in subjects}
-        return dict(flags, test_images_trained_on=int(split != 'train'))
+                write_voxel_map(store, voxels.index, outcome.r, Path(self.map_dir) / f'{subject}_pcc.nii.gz')
+            of_subject, of_voxels = self._score(outcome, voxels)
+            counts.update(of_voxels)
+            for name, score in of_subject.items():
+                scores.setdefault(name, {})[subject] = score
+        metrics: Dict[str, float] = {}
+        for name, by_subject in scores.items():
+            values, resampled = zip(*by_subject.values())
+            drawn = None if resampled[0] is None else np.asarray([_mean(one) for one in np.transpose(resampled)])
+            metrics.update(_entries(name, _mean(np.asarray(values)), drawn))
+            if name == 'pcc':
+                metrics['pcc_se'] = float(np.std(drawn, ddof=1))
+        for name, by_subject in scores.items() if self.per_subject else ():
+            for subject, score in by_subject.items():
+                metrics.update(_entries(f'{subject}_{name}', *score))
+        return {**metrics, **counts, **self._trained_on(subjects)}
 
     def _fit(self, results: List[dict], voxels: SubjectVoxels, draws: np.ndarray) -> EncodingResult:
-        """Encoding model of one subject; takes the arrays out of the results, which are large."""
+        """Fit the encoding model of one subject; moves the arrays, which are large, out of the results."""
         arrays = []
         for split in ('train', 'test'):
             members = [r for r in results if r['split'] == split]
@@ -223,48 +202,90 @@ class EncodingMetric(GatheredMetric):
         bands = voxels.bands if self.banded else None
         return fit_encoding_model(*arrays, bands=bands, draws=draws, backend=self.backend)
 
-    def _selections(self, voxels: SubjectVoxels) -> Dict[str, Tuple[np.ndarray, np.ndarray]]:
-        """Figure → which of the V voxels it is of, and what r is divided by."""
+    def _score(self, outcome: EncodingResult, voxels: SubjectVoxels) -> Tuple[Dict[str, Score], Dict[str, int]]:
+        """Compute the metrics of a subject, NaN if no voxel is left, and count its voxels."""
+        known, ones = ~np.isnan(outcome.r), np.ones(len(outcome.r))
+        root = np.sqrt(np.maximum(voxels.noise_ceiling, 0) / 100)
         with np.errstate(invalid='ignore'):
-            good = voxels.noise_ceiling >= self.min_ceiling
-            reliable = voxels.ncsnr >= self.min_ncsnr
-            ceiling = np.sqrt(np.where(good, voxels.noise_ceiling, 100) / 100)
-        ones = np.ones(len(good))
-        return dict(pcc=(ones > 0, ones), pcc_normalized=(good, ceiling), pcc_reliable=(reliable, ones))
-
-    def _figures(self, outcome: EncodingResult, voxels: SubjectVoxels) -> Dict[str, Tuple[float, np.ndarray]]:
-        """Figure → its value, and its value in each resampling; NaN where no voxel is left."""
-        figures = {}
+            good, reliable = voxels.noise_ceiling >= self.min_ceiling, voxels.ncsnr >= self.min_ncsnr
+        selections = dict(
+            pcc=(known, ones),
+            pcc_normalized=(known & good, np.where(good, root, 1)),
+            pcc_reliable=(known & reliable, ones),
+        )
+        scores: Dict[str, Score] = {}
         for group, members in voxels.groups().items():
-            for name, (selected, divisor) in self._selections(voxels).items():
-                chosen = members[selected[members] & ~np.isnan(outcome.r[members])]
-                figures[name + group] = (
-                    _mean(outcome.r[chosen] / divisor[chosen]),
-                    np.asarray([_mean(row) for row in outcome.resampled[:, chosen] / divisor[chosen]]),
-                )
-        return figures
-
-    def _counts(self, outcome: EncodingResult, voxels: SubjectVoxels) -> Dict[str, int]:
-        known = ~np.isnan(outcome.r)
-        selected = {
-            name.partition('_')[2]: int((chosen & known).sum())
-            for name, (chosen, _) in self._selections(voxels).items()
-        }
-        return dict(
+            for name, (selected, divisor) in selections.items():
+                chosen = members[selected[members]]
+                resampled = np.asarray([_mean(row) for row in outcome.resampled[:, chosen] / divisor[chosen]])
+                scores[name + group] = _mean(outcome.r[chosen] / divisor[chosen]), resampled
+            scores[f'ceiling{group}'] = _mean(root[members[known[members]]]), None
+        normalized, reliable = (int(selections[f'pcc_{name}'][0].sum()) for name in ('normalized', 'reliable'))
+        return scores, dict(
             voxels=len(known),
             voxels_constant=int((~known).sum()),
-            voxels_normalized=selected['normalized'],
-            voxels_reliable=selected['reliable'],
+            voxels_normalized=normalized,
+            voxels_reliable=reliable,
         )
+
+    def _trained_on(self, subjects: List[str]) -> Dict[str, int]:
+        """Flag subjects and test images of the training data; {} if the training data is unknown."""
+        if 'subjects' not in self._training:
+            return {}
+        trained = subject_names(self._training['subjects'])
+        known = [subject for subject in subjects if subject in trained]
+        split = self._training.get('split') or 'train'
+        found = [f'data of {", ".join(known)}'] if known else []
+        found += [f'the test images (split {split!r})'] if split != 'train' else []
+        if found:
+            text = f'The backbone was trained on {" and on ".join(found)}, say its metadata: they are not held out.'
+            print_log(text, 'current', logging.WARNING)
+        flags = {f'{subject}_trained_on': int(subject in known) for subject in subjects}
+        return dict(flags, test_images_trained_on=int(split != 'train'))
+
+
+Score = Tuple[float, Optional[np.ndarray]]
+"""A metric, and its value in each resampling; None for a metric without interval."""
 
 
 def _mean(values: np.ndarray) -> float:
-    """Mean of what is not NaN; NaN of nothing."""
+    """Average all values but NaN; NaN if none is left."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else float('nan')
 
 
-def _interval(name: str, value: Any, resampled: np.ndarray) -> Dict[str, float]:
+def _entries(name: str, value: float, resampled: Optional[np.ndarray]) -> Dict[str, float]:
+    """Name a metric and the bounds of its interval."""
+    if resampled is None:
+        return {name: value}
     known = resampled[~np.isnan(resampled)]
     low, high = np.percentile(known, (2.5, 97.5)) if known.size else (np.nan, np.nan)
     return {name: float(value), f'{name}_low': float(low), f'{name}_high': float(high)}
+
+
+def write_voxel_map(store: ROIStore, index: np.ndarray, values: np.ndarray, path: Union[str, Path]) -> Path:
+    """Write one value per voxel as a NIfTI volume of the subject's functional space.
+
+    Args:
+        store: The subject's ROI store.
+        index: (N,) index of each voxel in the store; a voxel may occur twice.
+        values: (N,).
+        path: ``.nii.gz`` to write: float32, NaN outside the N voxels, with the affine of the ROI files.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If the store is not of a volume, or does not tell the volume's shape.
+    """
+    if 'volume_shape' not in store.attributes:
+        raise ValueError(
+            f'{store.path} ({store.space}) does not tell the shape of the volume that its voxels lie in. Maps need a '
+            'store of tools/prepare_nsd.py.'
+        )
+    volume = np.full(tuple(int(n) for n in store.attributes['volume_shape']), np.nan, np.float32)
+    volume[tuple(store.location['voxel'][index].T)] = values
+    image = nib.Nifti1Image(volume, store.location['affine'])
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(gzip.compress(image.to_bytes(), mtime=0))
+    return Path(path)

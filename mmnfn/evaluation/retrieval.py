@@ -11,20 +11,22 @@ from mmnfn.registry import METRICS
 from .gathered_metric import GatheredMetric, photo_ids, response_digests
 
 TIE = 1e-6
-"""Cosines that differ by less are equal: float32 embeddings of equal inputs differ by rounding between batches."""
+"""Cosines that differ by less count as equal, because rounding of float32 embeddings differs between batches."""
 
-FIGURES = ('top1', 'top5', 'median_rank')
+BLOCK = 1024
+"""Queries at a time, which bounds the memory of the similarities."""
+NAMES = ('top1', 'top5', 'median_rank')
 PARTNERS = {'brain': 'fmri_embedding', 'text': 'text_embedding'}
-"""What an image is matched with, and which field of a prediction holds its embedding."""
+"""What an image is matched with → field of a prediction that holds its embedding."""
 
 
 class Ranks(NamedTuple):
-    """Outcome of n queries.
+    """Hold the outcome of n queries.
 
     Attributes:
-        rank: (n,) int, rank of each query's partner, counted from 1.
-        candidates: (n,) int, number of entries that it was ranked among, itself included.
-        image_id: (n,) int, image of each query; its photograph where several were cut from one.
+        rank: (n,) int, rank of each query's partner, from 1.
+        candidates: (n,) int, number of entries it was ranked among, itself included.
+        image_id: (n,) int, image of each query, or its photograph if several images were cut from one.
     """
 
     rank: np.ndarray
@@ -39,20 +41,20 @@ def retrieval_ranks(
     gallery_id: Optional[Sequence[int]] = None,
     partner: Optional[Sequence[int]] = None,
 ) -> Ranks:
-    """Rank of each query's partner among the gallery by cosine similarity.
+    """Rank each query's partner among the gallery by cosine similarity.
 
-    An entry that ties with the partner, or whose similarity is no number, ranks before it, so that constant embeddings
-    find nothing. An entry of the same image as the query, other than the partner, is no candidate: it would be right.
+    An entry that ties with the partner, or whose similarity is NaN, ranks before it, so constant embeddings find
+    nothing. Other entries of the query's image are not candidates, because they would be right answers too.
 
     Args:
         queries: (n, D).
         gallery: (m, D).
-        query_id: (n,) image of each query; None if all are different.
-        gallery_id: (m,) image of each entry; None as above.
-        partner: (n,) entry that belongs to each query; None if query i belongs to entry i.
+        query_id: (n,) image of each query; None if all differ.
+        gallery_id: (m,) image of each entry; None if all differ.
+        partner: (n,) entry that belongs to each query; None if entry i belongs to query i.
 
     Raises:
-        ValueError: If query and partner are not of the same image.
+        ValueError: If a query and its partner are not of the same image.
     """
     query_id = np.arange(len(queries)) if query_id is None else np.asarray(query_id)
     gallery_id = np.arange(len(gallery)) if gallery_id is None else np.asarray(gallery_id)
@@ -65,8 +67,8 @@ def retrieval_ranks(
             for x in (queries, gallery)
         )
     rank, candidates = [], []
-    for start in range(0, len(queries), 1024):
-        part = slice(start, start + 1024)
+    for start in range(0, len(queries), BLOCK):
+        part = slice(start, start + BLOCK)
         similarity = queries[part] @ gallery.T
         own = np.take_along_axis(similarity, partner[part, None], axis=1)
         other = query_id[part, None] != gallery_id
@@ -75,16 +77,15 @@ def retrieval_ranks(
     return Ranks(np.concatenate(rank), np.concatenate(candidates), query_id)
 
 
-def retrieval_figures(ranks: Ranks, weights: Optional[np.ndarray] = None) -> Dict[str, np.ndarray]:
-    """``top1`` and ``top5``, the shares of queries whose partner is first, or among the first five, and
-    ``median_rank``.
+def retrieval_metrics(ranks: Ranks, weights: Optional[np.ndarray] = None) -> Dict[str, np.ndarray]:
+    """Compute ``top1`` and ``top5``, the shares of queries whose partner is among the first k, and ``median_rank``.
 
     Args:
-        ranks: Of n queries.
-        weights: (B, n) int, how often each query counts in each of B resamplings; None for once, with B = 1.
+        ranks: Ranks of n queries.
+        weights: (B, n) int, how often each query counts in each of B resamplings; None for one sample of all queries.
 
     Returns:
-        Name → (B,) float64; NaN where all weights are 0.
+        Name → (B,) float64; NaN if all weights are 0.
     """
     order = np.argsort(ranks.rank, kind='stable')
     rank = ranks.rank[order]
@@ -92,17 +93,18 @@ def retrieval_figures(ranks: Ranks, weights: Optional[np.ndarray] = None) -> Dic
     upto = weights.cumsum(1)
     total = upto[:, -1]
     with np.errstate(invalid='ignore'):
-        figures = {f'top{k}': weights[:, rank <= k].sum(1) / total for k in (1, 5)}
+        metrics = {f'top{k}': weights[:, rank <= k].sum(1) / total for k in (1, 5)}
     middle = [(upto > place[:, None]).argmax(1) for place in ((total - 1) // 2, total // 2)]
-    figures['median_rank'] = np.where(total > 0, (rank[middle[0]] + rank[middle[1]]) / 2, np.nan)
-    return figures
+    metrics['median_rank'] = np.where(total > 0, (rank[middle[0]] + rank[middle[1]]) / 2, np.nan)
+    return metrics
 
 
 def ranks_of_predictions(predictions: Sequence[dict]) -> Ranks:
-    """Rank of each image's partner among those of the same subject, from a file of ``tools/test.py --dump``.
+    """Rank each image's partner among those of the same subject.
 
     Args:
-        predictions: With ``subject``, ``image_id``, ``image_embedding`` and the embedding of the partner.
+        predictions: Predictions written by ``tools/test.py --dump``, with ``subject``, ``image_id``,
+            ``image_embedding`` and the embedding of the partner.
     """
     field = next(field for field in PARTNERS.values() if field in predictions[0])
     parts = []
@@ -115,48 +117,49 @@ def ranks_of_predictions(predictions: Sequence[dict]) -> Ranks:
 
 
 def recall_curve(ranks: Ranks) -> np.ndarray:
-    """Share of queries whose partner is among the first k, for k = 1, …, the largest number of candidates."""
+    """Compute the share of queries whose partner is among the first k, for k = 1 … the largest number of candidates."""
     counts = np.bincount(ranks.rank, minlength=ranks.candidates.max() + 1)[1:]
     return counts.cumsum() / len(ranks.rank)
 
 
-def chance_figures(ranks: Ranks) -> Dict[str, float]:
-    """What guessing gives: shares min(k, M) / M in the mean over queries with M candidates, and the median of all
-    queries' guessed ranks, (M + 1) / 2 where M is the same for all.
+def chance_metrics(ranks: Ranks) -> Dict[str, float]:
+    """Compute the metrics of guessing.
+
+    The shares are min(k, M) / M, averaged over queries with M candidates each. The median rank is that of all queries'
+    guessed ranks, (M + 1) / 2 if M is the same for all.
     """
     m, count = np.unique(ranks.candidates, return_counts=True)
-    figures = {f'top{k}': float(np.average(np.minimum(k, m) / m, weights=count)) for k in (1, 5)}
+    metrics = {f'top{k}': float(np.average(np.minimum(k, m) / m, weights=count)) for k in (1, 5)}
     rank = np.arange(1, m[-1] + 1)
     share = np.average(np.minimum(rank[:, None], m) / m, axis=1, weights=count)  # of guesses up to each rank
     middle = rank[(share > 0.5 - 1e-9).argmax()], rank[(share > 0.5 + 1e-9).argmax()]
-    return dict(figures, median_rank=float(np.mean(middle)))
+    return dict(metrics, median_rank=float(np.mean(middle)))
 
 
 @METRICS.register_module()
 class RetrievalMetric(GatheredMetric):
-    """Image↔brain retrieval within the test images of each subject.
+    """Score image↔brain retrieval among the test images of each subject.
 
-    ``image_to_brain``: each image looks for the response to it among the subject's responses; ``brain_to_image``: each
-    response looks for its image among the subject's images. In each direction ``top1`` and ``top5`` (fractions) and
-    ``median_rank`` (from 1), as in ``image_to_brain_top1``: the mean over subjects, and with the subject in front,
-    ``subj01_image_to_brain_top1``, those of a subject. Behind each name may stand
+    ``image_to_brain`` searches the subject's responses for the response to an image, and ``brain_to_image`` the
+    subject's images for the image of a response. Each direction has ``top1`` and ``top5`` (fractions) and
+    ``median_rank`` (from 1). ``image_to_brain_top1`` is the mean over subjects, ``subj01_image_to_brain_top1`` the
+    metric of one subject. A suffix gives
 
-    - ``_chance``: what guessing gives;
-    - ``_low``, ``_high``: 95% confidence interval by percentile bootstrap over images: images are drawn with
-      replacement, the same ones for all subjects, and the gallery is left whole. It says how much the figure depends on
-      which images were shown; it is no interval over subjects or training runs, and a single point where no image
-      succeeds or all do.
+    - ``_chance``: the metric of guessing;
+    - ``_low``, ``_high``: the 95% confidence interval by percentile bootstrap over images. Images are drawn with
+      replacement, the same ones for all subjects, while the gallery stays whole. The interval tells how much the metric
+      depends on the choice of images, and nothing about other subjects or training runs. It is a single point if no
+      image succeeds or all do.
 
-    ``chance`` is ``image_to_brain_top1_chance``. Where an image has several responses (``average=False``), each
-    response is a query, and the images of the gallery are there once; see :func:`retrieval_ranks` for ties and for
-    other responses to the same image. Other crops of the same photograph are treated as those: they are no candidates,
-    and drawn together.
+    ``chance`` is ``image_to_brain_top1_chance``. If an image has several responses (``average=False``), each response
+    is a query, and the gallery has each image once; see :func:`retrieval_ranks` for ties and for other responses to the
+    same image. Other crops of the same photograph are treated alike: they are not candidates, and are drawn together.
 
     Args:
-        partner: ``'brain'``; with ``'text'`` the same for images and captions (``image_to_text``, ``text_to_image``).
-        per_subject: Also give the figures of each subject.
+        partner: ``'brain'``, or ``'text'`` for images and captions (``image_to_text``, ``text_to_image``).
+        per_subject: Also give the metrics of each subject.
         bootstraps: Number of resamplings; 0 gives no intervals.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
         **kwargs: See :class:`mmengine.evaluator.BaseMetric`.
     """
 
@@ -190,7 +193,7 @@ class RetrievalMetric(GatheredMetric):
 
     @staticmethod
     def _ranks(results: List[dict]) -> Tuple[Ranks, Ranks]:
-        """Of one subject: image to partner, and partner to image."""
+        """Rank the results of one subject: image to partner, and partner to image."""
         names = ('image', 'partner', 'image_id', 'photo_id')
         image, other, image_id, photo_id = (np.stack([r[name] for r in results]) for name in names)
         _, first, partner = np.unique(image_id, return_index=True, return_inverse=True)
@@ -200,7 +203,7 @@ class RetrievalMetric(GatheredMetric):
         )
 
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
-        """Figures of each direction: means over subjects, then those of each subject."""
+        """Compute the metrics of each direction: means over subjects, then those of each subject."""
         subjects = sorted({r['subject'] for r in results})
         ranks = {subject: self._ranks([r for r in results if r['subject'] == subject]) for subject in subjects}
         photos = np.unique([r['photo_id'] for r in results])
@@ -210,12 +213,12 @@ class RetrievalMetric(GatheredMetric):
         means: Dict[str, float] = {}
         own: Dict[str, Dict[str, float]] = {subject: {} for subject in subjects}
         for k, direction in enumerate((f'image_to_{self.partner}', f'{self.partner}_to_image')):
-            parts = []  # of each subject: the figures, those of each resampling, and chance
+            parts = []  # of each subject: its metrics, those of each resampling, and chance
             for subject in subjects:
                 one = ranks[subject][k]
                 weights = draws[:, np.searchsorted(photos, one.image_id)]
-                parts.append((retrieval_figures(one), retrieval_figures(one, weights), chance_figures(one)))
-            for name in FIGURES:
+                parts.append((retrieval_metrics(one), retrieval_metrics(one, weights), chance_metrics(one)))
+            for name in NAMES:
                 values, resampled, chance = (np.stack([part[i][name] for part in parts]) for i in range(3))
                 key = f'{direction}_{name}'
                 means.update(self._entries(key, values.mean(), resampled.mean(0), chance.mean()))

@@ -1,11 +1,10 @@
-"""Losses of NeuroFusionNet: pure functions under thin modules, exact in distributed training; and one of pixels."""
+"""Losses of NeuroFusionNet (pure functions under thin modules, exact in distributed training) and a loss of pixels."""
 
 from .class_weighted import ClassWeightedLoss
-from .contrastive import ContrastiveLoss, contrastive_logits, contrastive_loss
+from .contrastive import ContrastiveLoss, Temperature, contrastive_logits, contrastive_loss
 from .correlation import correlation_loss
 from .gather import gather_features, gather_sizes
 from .guidance import FMRIGuidedLoss, fmri_guided_loss, reduce_rois
-from .temperature import Temperature
 
 __all__ = [
     'ClassWeightedLoss',

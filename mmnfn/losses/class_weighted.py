@@ -1,4 +1,4 @@
-"""Cross-entropy of pixels with a weight for each class."""
+"""Cross-entropy of pixels with class weights."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mmnfn.registry import MODELS
 
 @MODELS.register_module()
 class ClassWeightedLoss(nn.Module):
-    """Average the cross-entropy −log p of labelled pixels, each with the weight of its class: Σ w l / Σ w.
+    """Average the cross-entropy l = −log p of the labelled pixels with the weights of their classes: Σ w l / Σ w.
 
-    MMSegmentation's ``CrossEntropyLoss(class_weight=…)`` has the same value, and fails (in 1.2.2) where a pixel is
-    unlabelled, for it looks up the weight of class 255. For ``loss_decode`` of its heads.
+    For ``loss_decode`` of MMSegmentation's heads. MMSegmentation's own ``CrossEntropyLoss(class_weight=…)`` gives the
+    same value, but (in 1.2.2) fails if a pixel is unlabelled, because it looks up the weight of class 255.
 
     Args:
         class_weight: Weight of each class.
@@ -32,13 +32,13 @@ class ClassWeightedLoss(nn.Module):
     def forward(
         self, logits: Tensor, label: Tensor, weight: Optional[Tensor] = None, ignore_index: int = 255
     ) -> Tensor:
-        """Average the losses of the pixels of a batch; 0 without a labelled one.
+        """Average the losses of the pixels of a batch; 0 if none is labelled.
 
         Args:
             logits: (B, C, H, W).
             label: (B, H, W) int64.
-            weight: (B, H, W) of pixels, from a head's sampler.
-            ignore_index: Label of pixels that do not count.
+            weight: (B, H, W) weights of the pixels, from a head's sampler.
+            ignore_index: Label of unlabelled pixels.
         """
         weights = logits.new_tensor(self.class_weight)
         losses = F.cross_entropy(logits, label, weights, ignore_index=ignore_index, reduction='none')

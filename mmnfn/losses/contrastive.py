@@ -1,7 +1,8 @@
-"""Contrastive loss between images and fMRI, equation 6."""
+"""Contrastive loss between images and fMRI, equation 6, and its temperature σ."""
 
 from __future__ import annotations
 
+import math
 from typing import Optional, Union
 
 import torch
@@ -10,7 +11,49 @@ from torch import Tensor, nn
 
 from mmnfn.registry import MODELS
 
-from .temperature import Temperature
+MAX_LOGIT_SCALE = 100.0
+
+
+class Temperature(nn.Module):
+    """Hold the temperature σ > 0 that similarities are divided by, learnable or fixed.
+
+    The parameter is ``log_scale`` = log(1/σ), with 1/σ at most 100 as in CLIP. It is the parameter itself that is
+    clamped before use, so its gradient does not vanish at the limit. Exclude it from weight decay with
+    ``paramwise_cfg=dict(custom_keys={'log_scale': dict(decay_mult=0.)})``.
+
+    Args:
+        init: Initial σ.
+        learnable: Whether σ is trained.
+
+    Raises:
+        ValueError: If ``init`` is not positive, or learnable and below 0.01.
+    """
+
+    def __init__(self, init: float, learnable: bool):
+        super().__init__()
+        smallest = 1 / MAX_LOGIT_SCALE if learnable else 0.0
+        if not init > 0 or init < smallest:
+            raise ValueError(
+                f'temperature must be positive, and at least {1 / MAX_LOGIT_SCALE} when it is learnable, but got {init}'
+            )
+        log_scale = torch.tensor(-math.log(init))
+        if learnable:
+            self.log_scale = nn.Parameter(log_scale)
+        else:
+            self.register_buffer('log_scale', log_scale, persistent=False)
+        self.learnable = learnable
+
+    def forward(self) -> Tensor:
+        """Return σ, a scalar tensor."""
+        if not self.learnable:
+            return torch.exp(-self.log_scale)
+        if self.training:
+            with torch.no_grad():
+                self.log_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
+        # A sum, so that autograd does not save the parameter: a second call in the same step clamps it again in place,
+        # which changes nothing, but autograd would refuse a saved tensor that was written to.
+        excess = (self.log_scale.clamp(max=math.log(MAX_LOGIT_SCALE)) - self.log_scale).detach()
+        return torch.exp(-(self.log_scale + excess))
 
 
 def contrastive_logits(
@@ -20,11 +63,11 @@ def contrastive_logits(
     image_ids: Optional[Tensor] = None,
     normalize: bool = True,
 ) -> Tensor:
-    """Similarities p_i·q_j/σ of equation 6, −inf where j shows the same image as i ≠ j.
+    """Compute the similarities p_i·q_j/σ of equation 6, −inf where j ≠ i shows the same image as i.
 
     Args:
         image: (N, D) image features p.
-        fmri: (N, D) fMRI features q, row i belongs to row i of ``image``.
+        fmri: (N, D) fMRI features q; row i belongs to row i of ``image``.
         temperature: σ.
         image_ids: (N,) integers; None if all images differ.
         normalize: Whether p and q are L2-normalised first.
@@ -52,7 +95,7 @@ def contrastive_logits(
 
 
 def same_image(image_ids: Tensor) -> Tensor:
-    """(N, N) bool, True where two *different* rows of ``image_ids`` (N,) show the same image."""
+    """Mark the pairs of *different* rows of ``image_ids`` (N,) that show the same image: (N, N) bool."""
     same = image_ids[:, None] == image_ids[None, :]
     return same & ~torch.eye(len(image_ids), dtype=torch.bool, device=image_ids.device)
 
@@ -65,21 +108,21 @@ def contrastive_loss(
     symmetric: bool = True,
     normalize: bool = True,
 ) -> Tensor:
-    """Equation 6: L_con = −1/N Σ_i log [ exp(p_i·q_i/σ) / Σ_j exp(p_i·q_j/σ) ].
+    """Compute equation 6: L_con = −1/N Σ_i log [ exp(p_i·q_i/σ) / Σ_j exp(p_i·q_j/σ) ].
 
-    Rows that show the image of row i a second time (another trial, or another subject) are left out of the sum over j:
-    they are no negatives of i.
+    Other rows that show the image of row i (another trial, or another subject) are not negatives of i and are left out
+    of the sum over j.
 
     Args:
         image: (N, D) image features p.
-        fmri: (N, D) fMRI features q, row i belongs to row i of ``image``.
+        fmri: (N, D) fMRI features q; row i belongs to row i of ``image``.
         temperature: σ.
         image_ids: (N,) integers; None if all images differ.
-        symmetric: Average with the same loss from fMRI to image. False is the one-way form of the paper.
+        symmetric: Average with the loss from fMRI to image; False is the paper's one-way form.
         normalize: Whether p and q are L2-normalised first (the paper does not say; True as in CLIP).
 
     Returns:
-        The loss, a tensor without axes.
+        The loss, a scalar tensor.
 
     Raises:
         ValueError: If the shapes do not fit each other.
@@ -94,10 +137,10 @@ def contrastive_loss(
 
 @MODELS.register_module()
 class ContrastiveLoss(nn.Module):
-    """:func:`contrastive_loss` with its temperature.
+    """Apply :func:`contrastive_loss` with a temperature of its own.
 
     Args:
-        temperature: σ at the start.
+        temperature: Initial σ.
         learnable_temperature: Whether σ is trained (1/σ at most 100).
         symmetric: Both directions, or image → fMRI only as in the paper.
         normalize: Whether features are L2-normalised.
@@ -119,12 +162,12 @@ class ContrastiveLoss(nn.Module):
         self.normalize = normalize
 
     def forward(self, image: Tensor, fmri: Tensor, image_ids: Optional[Tensor] = None) -> Tensor:
-        """Loss of features ``image`` and ``fmri``, both (N, D), with ``image_ids`` (N,)."""
+        """Compute the loss of features ``image`` and ``fmri``, both (N, D), with ``image_ids`` (N,)."""
         return contrastive_loss(image, fmri, self.temperature(), image_ids, self.symmetric, self.normalize)
 
     @torch.no_grad()
     def top1(self, image: Tensor, fmri: Tensor, image_ids: Optional[Tensor] = None) -> Tensor:
-        """Share of images whose own fMRI features are the most similar ones of the batch, in [0, 1]."""
+        """Compute the share of images, in [0, 1], whose own fMRI features are the most similar ones in the batch."""
         logits = contrastive_logits(image, fmri, self.temperature(), image_ids, self.normalize)
         hits = logits.argmax(dim=1) == torch.arange(len(logits), device=logits.device)
         return hits.to(logits.dtype).mean()

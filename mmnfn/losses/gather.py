@@ -11,13 +11,13 @@ from torch import Tensor
 
 
 def gather_sizes(size: int, rank: int, world_size: int, device: torch.device, group=None) -> Tuple[int, ...]:
-    """Batch size of every rank.
+    """Gather the batch sizes of all ranks.
 
     Args:
         size: Batch size of this rank.
         rank: This process's rank in ``group``.
-        world_size: Number of processes in ``group``; with 1 nothing is communicated.
-        device: Device of the tensors that the group's backend communicates.
+        world_size: Processes in ``group``; with 1 nothing is communicated.
+        device: Device for the communication.
         group: Process group, None for the default one.
 
     Returns:
@@ -54,7 +54,7 @@ class _AllGather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        # clone: autograd may still hold the incoming gradient, and all_reduce writes in place
+        # Autograd may still need the incoming gradient, and all_reduce writes in place.
         grad = grad.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(grad, group=ctx.group)
         start = sum(ctx.sizes[: ctx.rank])
@@ -66,19 +66,19 @@ def gather_features(
 ) -> Tensor:
     """Concatenate a tensor of all ranks along the batch axis, differentiably.
 
-    Every rank is meant to compute the *same* global loss from the result. Backward then sums the gradients of all ranks
-    and takes the local slice, which is ``world_size`` times the gradient of the global loss; the averaging of
-    :class:`~torch.nn.parallel.DistributedDataParallel` removes the factor, so that parameter gradients are exactly
-    those of one process with the whole batch. (A gather that only returns its local slice, as mmpretrain's
-    ``GatherLayer``, leaves them ``world_size`` times too small.)
+    Every rank must compute the *same* global loss from the result. The backward pass then sums the gradients of all
+    ranks and takes the local slice, which is ``world_size`` times the gradient of the global loss.
+    :class:`~torch.nn.parallel.DistributedDataParallel` averages over ranks, which removes the factor, so parameter
+    gradients are exactly those of one process with the whole batch. (A gather that only returns its local slice, like
+    MMPretrain's ``GatherLayer``, leaves them ``world_size`` times too small.)
 
     Args:
-        tensor: (n, ...) of this rank; n may differ between ranks, the other axes must agree. Integer tensors are
-            gathered without a gradient.
+        tensor: (n, ...) of this rank; n may differ between ranks, the other axes may not. Integer tensors have no
+            gradient.
         rank: This process's rank in ``group``.
-        world_size: Number of processes in ``group``; with 1 the tensor itself is returned.
+        world_size: Processes in ``group``; with 1 the tensor itself is returned.
         group: Process group, None for the default one.
-        sizes: Batch sizes of all ranks where they are known (:func:`gather_sizes`); communicated if None.
+        sizes: Batch sizes of all ranks from :func:`gather_sizes`; None gathers them first.
 
     Returns:
         (sum of n, ...), rank 0 first.

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from mmnfn.registry import MODELS
 
-from .contrastive import same_image
-from .temperature import Temperature
+from .contrastive import Temperature, same_image
 
 NEGATIVES = ('roi', 'roi+batch')
 REDUCTIONS = ('mean', 'sum', 'none')
@@ -27,26 +26,26 @@ def fmri_guided_loss(
     normalize: bool = True,
     reduction: str = 'mean',
 ) -> Tensor:
-    """Equation 7: L_bfg = −1/N Σ_i Σ_k log [ exp(p_i^k·q_i^k) / Σ_g exp(p_i^k·q_i^g) ].
+    """Compute equation 7: L_bfg = −1/N Σ_i Σ_k log [ exp(p_i^k·q_i^k) / Σ_g exp(p_i^k·q_i^g) ].
 
-    The literal form has ``temperature=1.0, normalize=False, negatives='roi', reduction='sum'``: the negatives are the
-    other ROIs g of the same sample. Constant codes, one for each ROI, minimise it without any knowledge of the
-    stimulus; ``'roi+batch'`` adds the same ROI k of the other samples j to the denominator (except where they show the
-    same image), which they cannot. ROIs that a subject does not have take no part, neither as k nor as g.
+    The literal form is ``temperature=1.0, normalize=False, negatives='roi', reduction='sum'``: the negatives are the
+    other ROIs g of the same sample. Constant codes, one per ROI, minimise it without any knowledge of the stimulus.
+    ``'roi+batch'`` rules that out: it adds the same ROI k of the other samples j to the denominator, except those that
+    show the same image. ROIs that a subject lacks take no part, neither as k nor as g.
 
     Args:
         image_rois: (N, K, D) local image features p^k.
         fmri_rois: (N, K, D) ROI features q^k.
         temperature: Divides the products.
-        present: (N, K) or (K,) bool, False where the subject lacks the ROI; None if all are there.
+        present: (N, K) or (K,) bool, False where the subject lacks the ROI; None if it has all of them.
         negatives: ``'roi'`` or ``'roi+batch'``.
         image_ids: (N,) integers, used by ``'roi+batch'``; None if all images differ.
         normalize: Whether features are L2-normalised first.
-        reduction: ``'mean'`` over the ROIs that a sample has, which makes it as large as L_con; ``'sum'`` over them as
-            in the equation; ``'none'`` for the part of each.
+        reduction: ``'mean'`` over the ROIs of a sample, which puts it on the scale of L_con; ``'sum'`` over them as in
+            the equation; ``'none'`` keeps the part of each ROI.
 
     Returns:
-        The loss, a mean over samples, a tensor without axes; or (N, K), 0 where the subject lacks the ROI.
+        The mean over samples, a scalar tensor; with ``'none'`` (N, K), 0 where the subject lacks the ROI.
 
     Raises:
         ValueError: If the shapes do not fit each other, or ``negatives`` or ``reduction`` is unknown.
@@ -73,7 +72,7 @@ def fmri_guided_loss(
 
     logits = torch.einsum('nkd,ngd->nkg', image_rois, fmri_rois) / temperature
     positive = logits.diagonal(dim1=1, dim2=2)
-    # the own ROI stays in even where it is absent: its row then is finite, and left out below
+    # An absent ROI stays in its own row, which is then finite and left out below.
     own = torch.eye(num_rois, dtype=torch.bool, device=present.device)
     logits = logits.masked_fill(~(present[:, None, :] | own), float('-inf'))
     if negatives == 'roi+batch':
@@ -88,17 +87,17 @@ def fmri_guided_loss(
 
 
 def reduce_rois(parts: Tensor, present: Tensor, reduction: str) -> Tensor:
-    """Join the parts (N, K) of :func:`fmri_guided_loss` by ``'mean'`` or ``'sum'``."""
+    """Reduce the parts (N, K) of :func:`fmri_guided_loss` by ``'mean'`` or ``'sum'``."""
     total = parts.sum(dim=1)
     return (total / present.sum(dim=1).clamp(min=1) if reduction == 'mean' else total).mean()
 
 
 @MODELS.register_module()
 class FMRIGuidedLoss(nn.Module):
-    """:func:`fmri_guided_loss` with its temperature.
+    """Apply :func:`fmri_guided_loss` with a temperature of its own.
 
     Args:
-        temperature: Temperature at the start; 1.0 with ``normalize=False`` is the literal equation 7.
+        temperature: Initial temperature; 1.0 with ``normalize=False`` is the literal equation 7.
         learnable_temperature: Whether it is trained (its inverse at most 100).
         negatives: ``'roi'`` (the paper's) or ``'roi+batch'``.
         normalize: Whether features are L2-normalised.
@@ -134,7 +133,7 @@ class FMRIGuidedLoss(nn.Module):
         image_ids: Optional[Tensor] = None,
         reduction: Optional[str] = None,
     ) -> Tensor:
-        """Loss of features (N, K, D) with ``present`` (N, K) or (K,) and ``image_ids`` (N,)."""
+        """Compute the loss of features (N, K, D) with ``present`` (N, K) or (K,) and ``image_ids`` (N,)."""
         reduction = reduction or self.reduction
         return fmri_guided_loss(
             image_rois, fmri_rois, self.temperature(), present, self.negatives, image_ids, self.normalize, reduction

@@ -1,4 +1,4 @@
-"""What is learned: image tower, fMRI tower, fusion, NeuroFusionNet made of them, and the caption baseline."""
+"""Models: image tower, fMRI tower, their fusion, NeuroFusionNet, and the caption baseline."""
 
 from .backbone_features import BackboneFeatures
 from .caption_clip import CaptionCLIP, CLIPTextEncoder, ContextHead

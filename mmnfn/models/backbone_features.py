@@ -17,17 +17,18 @@ from .image_head import feature_maps
 
 @MODELS.register_module()
 class BackboneFeatures(BaseModel):
-    """Features of a frozen backbone for voxel-wise encoding; there is nothing to train.
+    """Extract features of a frozen backbone for voxel-wise encoding; nothing is trained.
 
     Every map of ``backbone`` (choose stages by its ``out_indices``) is average-pooled to ``grid`` × ``grid`` cells,
-    which keeps coarse position: early visual cortex cannot be predicted without it. The cells of all maps are
+    which keeps coarse position, without which early visual cortex cannot be predicted. The cells of all maps are
     concatenated.
 
     Args:
-        backbone: Config of a backbone that gives 4-D maps; load weights by its ``init_cfg`` or as the test checkpoint.
+        backbone: Config of a backbone that returns maps (B, C, h, w). Its weights come from its ``init_cfg`` or the
+            tested checkpoint.
         grid: Cells along a side.
         data_preprocessor: Config; None for ``mmnfn.NFNDataPreprocessor``.
-        init_cfg: Initialisation of mmengine.
+        init_cfg: MMEngine's initialisation.
     """
 
     def __init__(
@@ -45,16 +46,15 @@ class BackboneFeatures(BaseModel):
 
     @torch.no_grad()
     def _bands(self, inputs: Tensor) -> List[Tensor]:
-        """(B, C·grid²) of each map."""
+        """Pool each map to (B, C·grid²)."""
         return [F.adaptive_avg_pool2d(m, self.grid).flatten(1) for m in feature_maps(self.backbone(inputs))]
 
     def extract_feat(self, inputs: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised images → (B, Σ_maps C·grid²) features."""
+        """Turn normalised images (B, 3, H, W) into features (B, Σ C·grid²), summed over the maps."""
         return torch.cat(self._bands(inputs), dim=1)
 
     def forward(self, inputs: Tensor, image_id: Optional[Tensor] = None, mode: str = 'tensor', **kwargs):
-        """Features in mode 'tensor'; in mode 'predict' one element per image with ``features``, ``bands``
-        (how many features each map gives) and ``image_id``.
+        """Return the features in mode 'tensor', and the result of :meth:`predict` in mode 'predict'.
 
         Raises:
             ValueError: For mode 'loss', because nothing is trained here.
@@ -66,7 +66,7 @@ class BackboneFeatures(BaseModel):
         raise ValueError(f'mode {mode!r}: BackboneFeatures is frozen, use it with tools/test.py.')
 
     def predict(self, inputs: Tensor, image_id: Tensor) -> List[BaseDataElement]:
-        """One element per image."""
+        """Return an element per image with ``features``, ``bands`` (features of each map) and ``image_id``."""
         bands = self._bands(inputs)
         sizes = tuple(band.shape[1] for band in bands)
         features = torch.cat(bands, dim=1)

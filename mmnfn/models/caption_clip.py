@@ -1,4 +1,4 @@
-"""The baseline that has captions in place of brains: CLIP's training of the same backbone on the same pictures."""
+"""The caption baseline: CLIP training of the same backbone on the same images, with captions in place of brains."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from mmnfn.losses import gather_features, gather_sizes
 from mmnfn.registry import MODELS
 from mmnfn.structures import SubjectGeometry
 
-from .build import build_with_defaults
 from .image_head import context_mlp, last_feature_map
+from .neurofusionnet import build_with_defaults
 
 
 @MODELS.register_module()
 class ContextHead(BaseModule):
-    """The context part of :class:`ROIImageHead` alone: global average pooling, then an MLP.
+    """Project a feature map to the context feature alone: global average pooling, then an MLP.
+
+    The context part of :class:`ROIImageHead`.
 
     Args:
         in_channels: Channels of the backbone's last feature map.
         out_dims: D.
         hidden_dims: Hidden width of the MLP; None for ``in_channels``.
-        init_cfg: Initialisation of mmengine.
+        init_cfg: MMEngine's initialisation.
     """
 
     def __init__(
@@ -43,25 +45,25 @@ class ContextHead(BaseModule):
         self.context = context_mlp(in_channels, hidden_dims, out_dims)
 
     def forward(self, feats: Union[Tensor, Sequence[Tensor]]) -> Tensor:
-        """The backbone's output, whose last map is (B, C, h, w), to the context feature (B, D).
+        """Turn the backbone's output, whose last map is (B, C, h, w), into the context feature (B, D).
 
         Raises:
-            ValueError: If the last output is no map of ``in_channels`` channels.
+            ValueError: If the last output is not a map of ``in_channels`` channels.
         """
         return self.context(last_feature_map(feats, self.in_channels).mean(dim=(2, 3)))
 
 
 @MODELS.register_module()
 class CLIPTextEncoder(BaseModule):
-    """open_clip's tokenizer and text transformer, from random weights.
+    """Encode captions with open_clip's tokenizer and text transformer, starting from random weights.
 
     Args:
         out_dims: D.
-        width: Width of the transformer; open_clip's ViT-B has 512.
-        heads: Attention heads, 8 there.
-        layers: Layers, 12 there.
-        context_length: Tokens of a caption; longer ones are cut.
-        init_cfg: Initialisation of mmengine.
+        width: Width of the transformer; 512 in open_clip's ViT-B.
+        heads: Attention heads; 8 in ViT-B.
+        layers: Layers; 12 in ViT-B.
+        context_length: Tokens of a caption; longer captions are cut.
+        init_cfg: MMEngine's initialisation.
 
     Raises:
         ImportError: If open_clip is not installed.
@@ -96,26 +98,26 @@ class CLIPTextEncoder(BaseModule):
         )
 
     def forward(self, captions: Sequence[str]) -> Tensor:
-        """B captions to their features (B, D)."""
+        """Encode B captions to features (B, D)."""
         tokens = self.tokenizer(list(captions))
         return self.transformer(tokens.to(self.transformer.positional_embedding.device))
 
 
 @MODELS.register_module()
 class CaptionCLIP(BaseSelfSupervisor):
-    """Image–caption contrastive pretraining, for comparison with :class:`NeuroFusionNet`.
+    """Pretrain a backbone with image–caption contrast, for comparison with :class:`NeuroFusionNet`.
 
-    Backbone, context head, loss, batches and trainer are NeuroFusionNet's; what differs is what stands for the picture
-    on the other side: one of its COCO captions. Features of all ranks are gathered, as there.
+    Backbone, context head, loss, batches and trainer are those of NeuroFusionNet; the only difference is that an image
+    is matched with one of its COCO captions instead of the brain's response. Features of all ranks are gathered.
 
     Args:
         backbone: Any MMPretrain backbone that returns feature maps; its last one is used.
-        neck: Config of :class:`ContextHead`. For it and the following, ``type`` may be left out, and D is taken from
-            the text encoder unless given.
+        neck: Config of :class:`ContextHead`. Here and below ``type`` may be left out, and D defaults to that of the
+            text encoder.
         text_encoder: Config of :class:`CLIPTextEncoder`.
         contrastive: Config of :class:`~mmnfn.losses.ContrastiveLoss`, ``{}`` for its defaults.
         data_preprocessor: Config of :class:`NFNDataPreprocessor`; None for its defaults.
-        init_cfg: Initialisation of mmengine.
+        init_cfg: MMEngine's initialisation.
 
     Raises:
         ValueError: If D differs between the parts.
@@ -156,22 +158,22 @@ class CaptionCLIP(BaseSelfSupervisor):
         mode: str = 'tensor',
         **kwargs,
     ):
-        """Entry of training and test.
+        """Train or test on a batch.
 
         Args:
-            inputs: (B, 3, H, W) normalised images.
-            caption: B captions; not needed in mode 'tensor', nor are the next two.
+            inputs: (B, 3, H, W) normalised images; all that mode 'tensor' needs.
+            caption: B captions.
             image_id: (B,) int64, 73k id of each image.
-            geometry: Of the subject who saw the images, for its name.
+            geometry: Geometry of the subject who saw the images; only its name is used.
             photo_id: (B,) int64, see :meth:`NeuroFusionNet.forward`.
             mode: ``'tensor'``, ``'loss'`` or ``'predict'``.
-            kwargs: Other entries of the batch, which the model does not use.
+            kwargs: Other entries of the batch, which are ignored.
 
         Returns:
-            The backbone's feature maps in mode 'tensor', else as :meth:`loss` and :meth:`predict`.
+            The backbone's feature maps in mode 'tensor', else the result of :meth:`loss` or :meth:`predict`.
 
         Raises:
-            ValueError: If ``mode`` is unknown or an entry that it needs is missing.
+            ValueError: If ``mode`` is unknown or the batch lacks an entry that it needs.
         """
         if mode == 'tensor':
             return self.extract_feat(inputs)
@@ -187,7 +189,7 @@ class CaptionCLIP(BaseSelfSupervisor):
         return self.predict(inputs, caption, image_id, geometry)
 
     def loss(self, inputs: Tensor, caption: List[str], image_id: Tensor) -> Dict[str, Tensor]:
-        """Losses of a batch.
+        """Compute the losses of a batch.
 
         Args:
             inputs: (B, 3, H, W) normalised images.
@@ -195,7 +197,7 @@ class CaptionCLIP(BaseSelfSupervisor):
             image_id: (B,) int64.
 
         Returns:
-            ``loss_con`` and the figures ``temperature`` and ``batch_top1``, see :meth:`NeuroFusionNet.loss`.
+            ``loss_con`` and the metrics ``temperature`` and ``batch_top1``, see :meth:`NeuroFusionNet.loss`.
         """
         features = torch.cat([self.neck(self.extract_feat(inputs)), self.text_encoder(caption)], dim=1).float()
         with torch.autocast(inputs.device.type, enabled=False):
@@ -213,13 +215,13 @@ class CaptionCLIP(BaseSelfSupervisor):
     def predict(
         self, inputs: Tensor, caption: List[str], image_id: Tensor, geometry: Optional[SubjectGeometry] = None
     ) -> List[BaseDataElement]:
-        """Embeddings of a batch.
+        """Embed a batch.
 
         Args:
             inputs: (B, 3, H, W) normalised images.
             caption: B captions.
             image_id: (B,) int64.
-            geometry: Of the subject who saw the images, for its name.
+            geometry: Geometry of the subject who saw the images; only its name is used.
 
         Returns:
             B elements with ``image_embedding`` and ``text_embedding`` (D,), L2-normalised, ``image_id`` (int),

@@ -1,4 +1,4 @@
-"""Moves a batch to the device and normalises its images."""
+"""Move a batch to the device and normalise its images."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from mmnfn.structures import SubjectGeometry
 
 @MODELS.register_module()
 class NFNDataPreprocessor(BaseDataPreprocessor):
-    """Data preprocessor of :class:`NeuroFusionNet`.
+    """Move a batch to the model's device, and normalise its images.
 
-    The batch is a dict; every tensor in it goes to the model's device, those of ``geometry``, which are constants of a
-    subject, only once. ``inputs`` becomes float and is normalised; the rest is left as it is.
+    The batch is a dict. A geometry is constant for a subject and is moved only once; ``inputs`` becomes float and is
+    normalised; everything else keeps its values.
 
     Args:
-        mean: Mean of the three channels in the order of the model's input, in units of 0…255.
-        std: Standard deviation of the three channels, likewise.
-        to_rgb: Reverse the channels first; for datasets that read BGR. Those of mmnfn read RGB.
+        mean: Mean of the three channels in the order of the model's input, on the scale of 0…255.
+        std: Std of the three channels, on the same scale.
+        to_rgb: Reverse the channels first, for datasets that read BGR. Those of mmnfn read RGB.
         non_blocking: Whether the copy to the device may overlap with computation.
 
     Raises:
-        ValueError: If ``mean`` or ``std`` has not three values, or ``std`` has one that is not positive.
+        ValueError: If ``mean`` or ``std`` does not have three values, or ``std`` is not positive.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class NFNDataPreprocessor(BaseDataPreprocessor):
         self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.to_rgb = to_rgb
-        self._geometries: Dict[str, Tuple[SubjectGeometry, SubjectGeometry]] = {}  # by subject: as given, as moved
+        self._geometries: Dict[str, Tuple[SubjectGeometry, SubjectGeometry]] = {}  # before and after the move
 
     def cast_data(self, data: Any) -> Any:
-        """Move a batch, or a part of one, to the device."""
+        """Move a batch, or part of one, to the device."""
         if not isinstance(data, SubjectGeometry):
             return super().cast_data(data)
         given, moved = self._geometries.get(data.subject, (None, None))
@@ -61,7 +61,7 @@ class NFNDataPreprocessor(BaseDataPreprocessor):
 
         Args:
             data: ``inputs`` (B, 3, H, W) with values 0…255, and anything else.
-            training: Not used; the same is done in training and test.
+            training: Ignored; training and test do the same.
 
         Returns:
             The batch on the device, ``inputs`` float32.
@@ -85,7 +85,7 @@ class NFNDataPreprocessor(BaseDataPreprocessor):
 
 
 def _same(one: SubjectGeometry, other: SubjectGeometry) -> bool:
-    """Compare two geometries, which data workers give a copy of in each batch."""
+    """Compare two geometries; data workers send a new copy with each batch."""
     return one is other or all(
         torch.equal(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a == b
         for a, b in zip(one, other)

@@ -1,4 +1,4 @@
-"""The fMRI tower: responses of one subject to ROI features and a global feature."""
+"""The fMRI tower: from the responses of a subject to ROI features and a global feature."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ INIT = dict(type='TruncNormal', layer='Linear', std=INIT_STD)
 
 
 class FMRIFeatures(NamedTuple):
-    """What the fMRI tower says of a batch.
+    """Hold the features that the fMRI tower computes for a batch.
 
     Attributes:
-        rois: (B, K, D), the q_i^k of equation 7; zero where the subject lacks the ROI.
-        context: (B, D), the q_i of equation 6.
+        rois: (B, K, D) ROI features q_i^k of equation 7; zero where the subject lacks the ROI.
+        context: (B, D) global features q_i of equation 6.
         present: (B, K) bool, False where the subject lacks the ROI.
     """
 
@@ -37,13 +37,13 @@ class FMRIFeatures(NamedTuple):
 
 
 class RegionInteraction(nn.Module):
-    """Global feature from the ROI features: a class token and transformer layers over the ROIs that are there.
+    """Combine the ROI features into a global feature: a class token and transformer layers over the present ROIs.
 
     Args:
         num_rois: K.
         dims: Width of the features.
-        num_heads: Number of attention heads.
-        num_layers: Number of layers; with 0 the ROI features are averaged instead.
+        num_heads: Attention heads.
+        num_layers: Layers; 0 averages the ROI features instead.
         mlp_ratio: Hidden width of the MLPs in multiples of ``dims``.
         drop_rate: Dropout.
     """
@@ -58,7 +58,7 @@ class RegionInteraction(nn.Module):
         self.linear = nn.Linear(dims, dims)
 
     def forward(self, rois: Tensor, present: Tensor) -> Tensor:
-        """ROI features (B, K, D) and ``present`` (B, K) to the global feature (B, D)."""
+        """Combine ROI features (B, K, D), of which ``present`` (B, K) are there, into the global feature (B, D)."""
         if not self.layers:
             weights = present.to(rois.dtype)
             context = torch.einsum('bkd,bk->bd', rois, weights / weights.sum(dim=1, keepdim=True))
@@ -72,22 +72,23 @@ class RegionInteraction(nn.Module):
 
 @MODELS.register_module()
 class FMRIEncoder(BaseModule):
-    """The fMRI tower: voxel embedding, Multi-scale fMRI Timeformer, ROI read-out, region interaction.
+    """Encode responses by voxel embedding, Multi-scale fMRI Timeformer, ROI read-out and region interaction.
 
-    Responses → tokens (equations 1 to 3) → h sliding-window layers (equations 4 and 5) → one feature per ROI by
-    attention pooling over the tokens of all layers → one global feature by interaction of the ROIs. ROI features are
-    taken before the interaction, so that each depends on its own ROI alone. All parameters take part in every step,
+    Responses → tokens (equations 1 to 3) → h sliding-window layers (equations 4 and 5) → one feature per ROI, by
+    attention pooling over the tokens of all layers → one global feature, by interaction of the ROIs. ROI features are
+    taken before the interaction, so each depends on its own ROI alone. All parameters take part in every step,
     whichever ROIs the subject has.
 
     Args:
-        roi_names: The K ROI classes, in the order in which the dataset packs them; a text for a single one.
+        roi_names: The K ROI classes in the order of the dataset; a string for a single one.
         embed_dims: Width of the tokens.
-        out_dims: D, width of ROI and global features.
-        num_heads: Attention heads, of timeformer and region interaction alike.
+        out_dims: D, width of the ROI features and the global feature.
+        num_heads: Attention heads of timeformer and region interaction.
         mlp_ratio: Hidden width of the MLPs in multiples of their width.
         kernel_size: Voxels in one token.
         stride: Voxels from one token to the next.
-        tail: ``'drop'`` or ``'pad'`` the voxels at the end that fill no kernel, see :class:`VoxelEmbedding`.
+        tail: ``'drop'`` the voxels at the end that do not fill a kernel, or ``'pad'`` them, see
+            :class:`VoxelEmbedding`.
         position: ``'3d'``, ``'1d'`` or ``'none'``, see :class:`VoxelEmbedding`.
         position_dims: Width of the position embedding v.
         share_weights: Whether all ROIs share the convolutions.
@@ -95,19 +96,19 @@ class FMRIEncoder(BaseModule):
         window_stride: s, in tokens.
         num_layers: h.
         merge: ``'overlap'`` or ``'concat'``, see :class:`MultiScaleFMRITimeformer`.
-        multi_scale: Read the tokens of every layer, or those of the last one only.
+        multi_scale: Read out the tokens of every layer, or only those of the last one.
         num_queries: Pooling queries per ROI class and layer.
         interaction_layers: Layers of the region interaction; 0 averages the ROI features.
         drop_rate: Dropout.
         drop_path_rate: Stochastic depth of the timeformer.
-        with_cp: Compute the timeformer's layers again in the backward pass, for less memory.
+        with_cp: Recompute the timeformer's layers in the backward pass to save memory.
         adapter: Arguments of :class:`SubjectAdapter` without ``embed_dims``; None for the paper's form.
         convolution: Whether there is a convolution shared by the subjects, see :class:`VoxelEmbedding`.
-        init_cfg: Initialisation of mmengine; by default linear layers start with std 0.02 as the other weights do, so
-            that Adam trains all of them alike.
+        init_cfg: MMEngine's initialisation. By default linear layers start with std 0.02 like all other weights, so
+            that Adam trains them at the same pace.
 
     Raises:
-        ValueError: If ``roi_names`` is empty or has a name twice, or another argument is out of range.
+        ValueError: If ``roi_names`` is empty or repeats a name, or another argument is out of range.
     """
 
     def __init__(
@@ -173,14 +174,14 @@ class FMRIEncoder(BaseModule):
 
     @property
     def num_rois(self) -> int:
-        """K."""
+        """Count the ROI classes, K."""
         return len(self.roi_names)
 
     def _check(self, responses: Tensor, geometry: SubjectGeometry) -> None:
         if tuple(geometry.roi_names) != self.roi_names:
             raise ValueError(
-                f'roi_names of the data of {geometry.subject} are {tuple(geometry.roi_names)}, but those '
-                f'of the fMRI encoder are {self.roi_names}; give both the same names in the same order'
+                f'the data of {geometry.subject} has the ROIs {tuple(geometry.roi_names)}, but the fMRI encoder has '
+                f'{self.roi_names}; give both the same roi_names in the same order'
             )
         num_voxels = sum(geometry.roi_sizes)
         if len(geometry.roi_sizes) != self.num_rois or num_voxels == 0:
@@ -202,11 +203,11 @@ class FMRIEncoder(BaseModule):
     def forward(
         self, responses: Union[Tensor, Sequence[Tensor]], geometry: Union[SubjectGeometry, Sequence[SubjectGeometry]]
     ) -> FMRIFeatures:
-        """Encode a batch of one subject, or of several subjects' groups one after another.
+        """Encode a batch of one subject, or of several subjects one after another.
 
         Args:
-            responses: (B, N), z-scored responses; with several subjects a list with those of each.
-            geometry: Of the subject, N = sum(geometry.roi_sizes); with several subjects a list.
+            responses: (B, N) z-scored responses; a list with one tensor per subject if there are several.
+            geometry: Geometry of the subject, N = sum(geometry.roi_sizes); a list if there are several.
 
         Returns:
             ROI features (B, K, D), global feature (B, D) and presence (B, K).

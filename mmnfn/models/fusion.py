@@ -19,12 +19,12 @@ TARGET_LOSSES = ('cosine', 'smooth_l1')
 
 
 class FusedFeatures(NamedTuple):
-    """What the fusion says of a batch.
+    """Hold the output of the fusion for a batch.
 
     Attributes:
-        fused: (B, E), the image's representation enriched by the brain's: the context token after the last block. No
-            loss reads it: it is what blocks that were trained for ``predicted`` make of that token.
-        predicted: (B, K, D), what the fusion takes the ROI features to be.
+        fused: (B, E) representation of the image enriched by the brain: the context token after the last block. No
+            loss acts on it; the blocks are trained for ``predicted`` alone.
+        predicted: (B, K, D) predicted fMRI ROI features.
     """
 
     fused: Tensor
@@ -34,9 +34,9 @@ class FusedFeatures(NamedTuple):
 def random_roi_mask(present: Tensor, ratio: float, sizes: Optional[Sequence[int]] = None, rank: int = 0) -> Tensor:
     """Draw the ROIs that are hidden from the fusion.
 
-    In each sample max(1, round(ratio · number of ROIs present)) of the present ROIs are drawn, with torch's global CPU
-    generator on every device, so that a resumed run draws what the unbroken one does. Ranks draw for the samples of all
-    and take their own, so that what is hidden does not depend on their number.
+    In each sample max(1, round(ratio · number of present ROIs)) of the present ROIs are hidden. The draw uses torch's
+    global CPU generator on every device, so that a resumed run draws what the uninterrupted one would. Every rank draws
+    for the samples of all ranks and takes its own, so that the draw does not depend on the number of ranks.
 
     Args:
         present: (B, K) bool.
@@ -56,29 +56,28 @@ def random_roi_mask(present: Tensor, ratio: float, sizes: Optional[Sequence[int]
 
 @MODELS.register_module()
 class MaskedROIFusion(BaseModule):
-    """Transformer over [context, K image-ROI tokens, K fMRI-ROI tokens].
+    """Fuse both modalities in a transformer over [context, K image-ROI tokens, K fMRI-ROI tokens].
 
-    The paper combines both modalities in a transformer block, but its two losses do not name the result, and a
-    contrastive loss on it would leak one modality into the other. Here both losses act on the outputs of the towers,
+    The paper combines both modalities in a transformer block, but neither of its two losses mentions the result, and a
+    contrastive loss on it would leak one modality into the other. Here those losses act on the outputs of the towers,
     and the fusion has a loss of its own: some fMRI-ROI tokens are hidden and predicted from the image and the other
     ROIs.
 
-    Gradients: the image tokens are not detached, so that the image tower learns what helps to predict the brain. The
-    fMRI tokens are, as targets *and* as inputs: the fMRI tower could otherwise make the task easy by constant ROI
-    codes. So this loss never reaches the fMRI tower.
+    The image tokens are not detached, so the image tower learns what helps to predict the brain. The fMRI tokens are
+    detached as targets *and* as inputs; otherwise the fMRI tower could make the task easy with constant ROI codes.
 
     Args:
-        num_rois: K, as of the fMRI encoder.
+        num_rois: K of the fMRI encoder.
         in_dims: D, width of the towers' features.
         embed_dims: Width of the tokens.
-        num_heads: Number of attention heads.
-        num_layers: Number of transformer blocks.
+        num_heads: Attention heads.
+        num_layers: Transformer blocks.
         mlp_ratio: Hidden width of the MLPs in multiples of ``embed_dims``.
         mask_ratio: Share of a subject's ROIs that are hidden, at least one.
-        target_loss: ``'cosine'``: 1 − cosine of prediction and target; ``'smooth_l1'``: of the L2-normalised features,
-            summed over their D entries.
+        target_loss: ``'cosine'``: 1 − cosine of prediction and target; ``'smooth_l1'``: smooth L1 of the L2-normalised
+            features, summed over their D entries.
         drop_rate: Dropout.
-        init_cfg: Initialisation of mmengine.
+        init_cfg: MMEngine's initialisation.
 
     Raises:
         ValueError: If ``mask_ratio`` is not in (0, 1], ``target_loss`` unknown or ``num_layers`` below 1.
@@ -120,12 +119,12 @@ class MaskedROIFusion(BaseModule):
         self.predict = nn.Linear(embed_dims, in_dims)
 
     def forward(self, image: ImageFeatures, fmri: FMRIFeatures, hidden: Optional[Tensor] = None) -> FusedFeatures:
-        """Fuse.
+        """Fuse the features of both towers.
 
         Args:
-            image: Of the image tower.
-            fmri: Of the fMRI tower, of the same B samples.
-            hidden: (B, K) bool, True at fMRI-ROI tokens to be hidden; None hides none.
+            image: Features of the image tower.
+            fmri: Features of the fMRI tower for the same B samples.
+            hidden: (B, K) bool, True at fMRI-ROI tokens to hide; None hides none.
 
         Returns:
             The fused representation (B, E), E = embed_dims, and the predicted ROI features (B, K, D).
@@ -151,15 +150,15 @@ class MaskedROIFusion(BaseModule):
     def loss(
         self, image: ImageFeatures, fmri: FMRIFeatures, sizes: Optional[Sequence[int]] = None, rank: int = 0
     ) -> Tensor:
-        """Masked-ROI prediction L_fus, the mean over the samples of the mean over their hidden ROIs.
+        """Compute L_fus by masked-ROI prediction: the mean over samples of the mean over their hidden ROIs.
 
         Args:
-            image: Of the image tower.
-            fmri: Of the fMRI tower, of the same B samples.
-            sizes, rank: As of :func:`random_roi_mask`.
+            image: Features of the image tower.
+            fmri: Features of the fMRI tower for the same B samples.
+            sizes, rank: See :func:`random_roi_mask`.
 
         Returns:
-            The loss, a tensor without axes.
+            The loss, a scalar tensor.
         """
         hidden = random_roi_mask(fmri.present, self.mask_ratio, sizes, rank)
         predicted = F.normalize(self(image, fmri, hidden).predicted, dim=2)

@@ -1,4 +1,4 @@
-"""Context and ROI features of images, the image side of equations 6 and 7."""
+"""The image side of equations 6 and 7: context and ROI features of images."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from mmnfn.registry import MODELS
 
-from .roi_linear import ROILinear
+from .roi_readout import ROILinear
 
 
 class ImageFeatures(NamedTuple):
-    """What the image tower says of a batch.
+    """Hold the features that the image tower computes for a batch.
 
     Attributes:
-        rois: (B, K, D), the local features p_i^k of equation 7.
-        context: (B, D), the global features p_i of equation 6.
-        maps: (B, K, h, w), where in the image each ROI feature was taken; sums to 1 over h and w.
+        rois: (B, K, D) local features p_i^k of equation 7.
+        context: (B, D) global features p_i of equation 6.
+        maps: (B, K, h, w) spatial weights of each ROI feature; they sum to 1 over h and w.
     """
 
     rois: Tensor
@@ -28,13 +28,13 @@ class ImageFeatures(NamedTuple):
 
 
 def context_mlp(in_channels: int, hidden_dims: Optional[int], out_dims: int) -> nn.Sequential:
-    """From the averaged feature map to the context feature."""
+    """Make the MLP from the averaged feature map to the context feature."""
     hidden_dims = hidden_dims or in_channels
     return nn.Sequential(nn.Linear(in_channels, hidden_dims), nn.GELU(), nn.Linear(hidden_dims, out_dims))
 
 
 def feature_maps(feats: Union[Tensor, Sequence[Tensor]]) -> Sequence[Tensor]:
-    """A backbone's outputs (B, C, h, w), whether it returns one or several; ValueError if one is no such map."""
+    """List a backbone's outputs (B, C, h, w), whether it returns one or several; ValueError if one is not a map."""
     maps = feats if isinstance(feats, (tuple, list)) else (feats,)
     for feat in maps:
         if not isinstance(feat, Tensor) or feat.dim() != 4:
@@ -47,10 +47,10 @@ def feature_maps(feats: Union[Tensor, Sequence[Tensor]]) -> Sequence[Tensor]:
 
 
 def last_feature_map(feats: Union[Tensor, Sequence[Tensor]], in_channels: int) -> Tensor:
-    """The last of a backbone's outputs (B, C, h, w).
+    """Take the last of a backbone's outputs (B, C, h, w).
 
     Raises:
-        ValueError: If it is no such map or has not ``in_channels`` channels.
+        ValueError: If it is not a map of ``in_channels`` channels.
     """
     (feat,) = feature_maps(feats[-1] if isinstance(feats, (tuple, list)) else feats)
     if feat.shape[1] != in_channels:
@@ -59,26 +59,25 @@ def last_feature_map(feats: Union[Tensor, Sequence[Tensor]], in_channels: int) -
             f'has {feat.shape[1]} channels; set neck.in_channels={feat.shape[1]}'
         )
     if feat.requires_grad and feat.device.type == 'cpu':
-        # PyTorch 2.1's GELU for CPUs computes wrong gradients where the incoming one has other strides than its
-        # output, which matters for a backbone that ends in a GELU.
+        # On CPUs PyTorch 2.1's GELU computes wrong gradients when the incoming gradient has other strides than its
+        # output. That matters for backbones that end in a GELU.
         feat.register_hook(lambda grad: grad.contiguous())
     return feat
 
 
 @MODELS.register_module()
 class ROIImageHead(BaseModule):
-    """Neck that turns the backbone's last feature map into one context feature and K ROI features.
+    """Turn the backbone's last feature map into one context feature and K ROI features.
 
-    Context: global average pooling, then an MLP. ROI k: a 1×1 convolution gives a map, its softmax over space the
-    weights with which the feature map is averaged, and ROI k's linear layer projects the average to the fMRI feature
-    space.
+    Context: global average pooling, then an MLP. ROI k: the feature map is averaged with the softmax over space of a
+    1×1 convolution as weights, and ROI k's linear layer projects the average to the fMRI feature space.
 
     Args:
         in_channels: Channels of the backbone's last feature map; 768 for Swin-S and ConvNeXt-S.
-        out_dims: D, as of the fMRI encoder.
-        num_rois: K, as of the fMRI encoder.
+        out_dims: D of the fMRI encoder.
+        num_rois: K of the fMRI encoder.
         hidden_dims: Hidden width of the context's MLP; None for ``in_channels``.
-        init_cfg: Initialisation of mmengine.
+        init_cfg: MMEngine's initialisation.
     """
 
     def __init__(
@@ -98,16 +97,16 @@ class ROIImageHead(BaseModule):
         self.roi_linear = ROILinear(num_rois, in_channels, out_dims)
 
     def forward(self, feats: Union[Tensor, Sequence[Tensor]]) -> ImageFeatures:
-        """Pool and project.
+        """Pool and project the last feature map.
 
         Args:
-            feats: The backbone's output, a sequence of feature maps (B, C, h, w); the last one is used.
+            feats: Output of the backbone, a sequence of feature maps (B, C, h, w); the last one is used.
 
         Returns:
             ROI features (B, K, D), context (B, D) and maps (B, K, h, w).
 
         Raises:
-            ValueError: If the last output is no such map or has not ``in_channels`` channels.
+            ValueError: If the last output is not a map of ``in_channels`` channels.
         """
         feat = last_feature_map(feats, self.in_channels)
         context = self.context(feat.mean(dim=(2, 3)))

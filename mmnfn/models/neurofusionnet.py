@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +15,17 @@ from mmnfn.losses import correlation_loss, gather_features, gather_sizes, reduce
 from mmnfn.registry import MODELS
 from mmnfn.structures import SubjectGeometry
 
-from .build import build_with_defaults
 from .fmri_encoder import FMRIFeatures
 from .image_head import ImageFeatures
 
 LOSS_NAMES = ('con', 'bfg', 'fus', 'enc')
 Responses = Union[Tensor, List[Tensor]]
 Geometry = Union[SubjectGeometry, List[SubjectGeometry]]
+
+
+def build_with_defaults(cfg: Union[dict, nn.Module], **defaults: Any) -> nn.Module:
+    """Build a module from its config and ``defaults`` for what the config leaves out; return a module as it is."""
+    return cfg if isinstance(cfg, nn.Module) else MODELS.build({**defaults, **cfg})
 
 
 def _subjects(responses: Responses, geometry: Geometry) -> List[str]:
@@ -31,37 +35,37 @@ def _subjects(responses: Responses, geometry: Geometry) -> List[str]:
 
 
 def _full_precision(features):
-    """Named tuple with its half-precision tensors in float32."""
+    """Convert the half-precision tensors of a named tuple to float32."""
     return type(features)(*(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in features))
 
 
 @MODELS.register_module()
 class NeuroFusionNet(BaseSelfSupervisor):
-    """fMRI-guided pretraining, equation 8: L = λ_con L_con + λ_bfg L_bfg (+ λ_fus L_fus).
+    """Pretrain an image backbone with fMRI guidance, equation 8: L = λ_con L_con + λ_bfg L_bfg (+ λ_fus L_fus).
 
-    Image tower (backbone and neck) and fMRI tower each give a global feature and K ROI features. L_con (equation 6)
-    aligns the global ones over the batch, L_bfg (equation 7) the ROI ones, L_fus trains the fusion block by masked-ROI
-    prediction. L_con and L_bfg act on the outputs of the towers, so neither modality sees the other on its way to them.
-    The backbone alone is what downstream tasks use.
+    The image tower (backbone and neck) and the fMRI tower each give a global feature and K ROI features. L_con
+    (equation 6) aligns the global features over the batch, L_bfg (equation 7) the ROI features, and L_fus trains the
+    fusion block by masked-ROI prediction. L_con and L_bfg act on the outputs of the towers, so neither modality leaks
+    into the other. Downstream tasks use the backbone alone.
 
-    A batch holds the samples of one subject, or of several one after another: the image tower sees all at once, the
-    fMRI tower each subject's by themselves. In distributed training features of all ranks are gathered, and gradients
-    are exactly those of one process with the whole batch, whatever the sizes of the ranks' batches and whichever
-    subjects they hold.
+    A batch holds the samples of one subject, or of several subjects one after another: the image tower sees all of them
+    at once, the fMRI tower one subject at a time. In distributed training features of all ranks are gathered, and
+    gradients are exactly those of one process with the whole batch, even if the ranks' batches differ in size or
+    subject.
 
     Args:
         backbone: Any MMPretrain backbone that returns feature maps; its last one is used.
-        neck: Config of :class:`ROIImageHead`. For it and the following, ``type`` may be left out, and K and D are taken
-            from the fMRI encoder unless given.
+        neck: Config of :class:`ROIImageHead`. Here and below ``type`` may be left out, and K and D default to those of
+            the fMRI encoder.
         fmri_encoder: Config of :class:`FMRIEncoder`.
         contrastive: Config of :class:`~mmnfn.losses.ContrastiveLoss`, ``{}`` for its defaults.
         guidance: Config of :class:`~mmnfn.losses.FMRIGuidedLoss`, ``{}`` for its defaults; None trains without L_bfg.
-        fusion: Config of :class:`MaskedROIFusion`; with None the losses are exactly the paper's two.
-        loss_weight: The λ by name, ``con``, ``bfg`` and ``fus``; 1 where left out.
+        fusion: Config of :class:`MaskedROIFusion`; None leaves exactly the paper's two losses.
+        loss_weight: λ of ``con``, ``bfg`` and ``fus``; 1 where left out.
         data_preprocessor: Config of :class:`NFNDataPreprocessor`; None for its defaults.
-        pretrained: Checkpoint of a whole NeuroFusionNet to start from. For weights of the backbone alone, use the
+        pretrained: Checkpoint of a whole NeuroFusionNet to start from. Weights of the backbone alone belong into the
             backbone's ``init_cfg``.
-        init_cfg: Initialisation of mmengine.
+        init_cfg: MMEngine's initialisation.
 
     Raises:
         ValueError: If K or D differ between the parts, or ``loss_weight`` has an unknown name.
@@ -143,21 +147,21 @@ class NeuroFusionNet(BaseSelfSupervisor):
         """Train or test on a batch.
 
         Args:
-            inputs: (B, 3, H, W) normalised images.
-            responses: (B, N) z-scored responses of one subject, or a list with those of each subject, in the order of
-                the batch; not needed in mode 'tensor', nor are the next two.
+            inputs: (B, 3, H, W) normalised images; all that mode 'tensor' needs.
+            responses: (B, N) z-scored responses of one subject, or a list with one tensor per subject in the order of
+                the batch.
             image_id: (B,) int64, 73k id of each image.
-            geometry: Of the subject, or a list.
-            photo_id: (B,) int64, the same for crops of one photograph, which are no negatives of each other; None if
-                each image is of its own.
+            geometry: Geometry of the subject, or a list with one per subject.
+            photo_id: (B,) int64, equal for crops of one photograph, which are not negatives of each other; None if
+                every image is its own photograph.
             mode: ``'tensor'``, ``'loss'`` or ``'predict'``.
-            kwargs: Other entries of the batch, which the model does not use.
+            kwargs: Other entries of the batch, which are ignored.
 
         Returns:
-            The backbone's feature maps in mode 'tensor', else as :meth:`loss` and :meth:`predict`.
+            The backbone's feature maps in mode 'tensor', else the result of :meth:`loss` or :meth:`predict`.
 
         Raises:
-            ValueError: If ``mode`` is unknown or an entry that it needs is missing.
+            ValueError: If ``mode`` is unknown or the batch lacks an entry that it needs.
         """
         if mode == 'tensor':
             return self.extract_feat(inputs)
@@ -187,15 +191,15 @@ class NeuroFusionNet(BaseSelfSupervisor):
 
         Args:
             inputs: (B, 3, H, W) normalised images.
-            responses: (B, N) z-scored responses, or a list with those of each subject.
+            responses: (B, N) z-scored responses, or a list with one tensor per subject.
             image_id: (B,) int64.
-            geometry: Of the subject, or a list.
+            geometry: Geometry of the subject, or a list.
 
         Returns:
-            ``loss_con``, ``loss_bfg`` (with guidance) and ``loss_fus`` (with fusion), each times its λ, and the figures
-            ``bfg_<ROI>`` (its part of L_bfg, without λ, the mean over the samples that have the ROI), ``temperature``
-            (σ) and ``batch_top1`` (share of images of the gathered batch whose own fMRI feature is the most similar
-            one). All but ``loss_fus`` are the same on every rank.
+            ``loss_con``, ``loss_bfg`` (with guidance) and ``loss_fus`` (with fusion), each times its λ, and the metrics
+            ``bfg_<ROI>`` (the ROI's part of L_bfg without λ, averaged over the samples that have the ROI),
+            ``temperature`` (σ) and ``batch_top1`` (share of images in the gathered batch whose own fMRI feature is the
+            most similar one). All but ``loss_fus`` are the same on every rank.
         """
         feats, losses = self.backbone(inputs), {}
         if self.fmri_encoder is not None:
@@ -235,7 +239,7 @@ class NeuroFusionNet(BaseSelfSupervisor):
         image_ids, present = ids[:, 0], ids[:, 2:].bool()
         if self.training and adapter is not None:
             adapter.trained_subjects.index_fill_(0, ids[:, 1], 1)
-        # one tensor for all: one round of communication, and without guidance ROI features still get (zero) gradients
+        # One tensor needs one round of communication, and ROI features get (zero) gradients even without guidance.
         features = torch.cat([image.context, fmri.context, image.rois.flatten(1), fmri.rois.flatten(1)], dim=1)
         features = gather_features(features, rank, world_size, sizes=sizes)
         image_context, fmri_context, image_rois, fmri_rois = features.split(
@@ -251,7 +255,7 @@ class NeuroFusionNet(BaseSelfSupervisor):
             by_roi = parts.detach().sum(dim=0) / present.sum(dim=0).clamp(min=1)
             losses.update({f'bfg_{name}': part for name, part in zip(self.fmri_encoder.roi_names, by_roi)})
         if self.fusion is not None:
-            # a mean over the local samples: weighted so that the average over ranks is the mean over all samples
+            # A mean over the local samples, weighted so that the average over ranks is the mean over all samples.
             share = world_size * batch_size / sum(sizes)
             losses['loss_fus'] = self.loss_weight['fus'] * share * self.fusion.loss(image, fmri, sizes, rank)
         losses['temperature'] = self.contrastive.temperature().detach()
@@ -271,16 +275,15 @@ class NeuroFusionNet(BaseSelfSupervisor):
 
         Args:
             inputs: (B, 3, H, W) normalised images.
-            responses: (B, N) z-scored responses, or a list with those of each subject.
+            responses: (B, N) z-scored responses, or a list with one tensor per subject.
             image_id: (B,) int64.
-            geometry: Of the subject, or a list.
+            geometry: Geometry of the subject, or a list.
 
         Returns:
             B elements with ``image_embedding`` and ``fmri_embedding`` (D,), ``image_roi_embeddings`` and
-            ``fmri_roi_embeddings`` (K, D), all L2-normalised (zero for an absent ROI of the brain), ``roi_present``
-            (K,), ``image_id`` (int) and ``subject`` (str); with fusion also ``fused_embedding`` (E,), which no loss
-            has trained (see :class:`~mmnfn.models.fusion.FusedFeatures`), and which has seen
-            both modalities and so is no input for a retrieval.
+            ``fmri_roi_embeddings`` (K, D), all L2-normalised (zero for a ROI that the subject lacks), ``roi_present``
+            (K,), ``image_id`` (int) and ``subject`` (str); with fusion also ``fused_embedding`` (E,), which has seen
+            both modalities and is not meant for retrieval, see :class:`~mmnfn.models.fusion.FusedFeatures`.
         """
         feats, fields = self.backbone(inputs), {}
         if self.fmri_encoder is not None:

@@ -1,37 +1,62 @@
-"""From the tokens of a ROI to one feature of the ROI."""
+"""A linear layer for each ROI, and the pooling of a ROI's tokens into one feature."""
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import List, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
 
-from .roi_linear import ROILinear
 from .subject_adapter import INIT_STD
+
+
+class ROILinear(nn.Module):
+    """Apply K linear layers, the k-th to ROI k, held in one weight.
+
+    One parameter serves all ROIs, so it takes part in every step even if a subject lacks some of them (their slices get
+    zero gradients). Distributed training without ``find_unused_parameters`` needs that.
+
+    Args:
+        num_rois: K.
+        in_dims: Width of the input.
+        out_dims: Width of the output.
+        bias: Whether to add a bias.
+    """
+
+    def __init__(self, num_rois: int, in_dims: int, out_dims: int, bias: bool = True):
+        super().__init__()
+        bound = 1 / math.sqrt(in_dims)  # like torch.nn.Linear
+        self.weight = nn.Parameter(torch.empty(num_rois, out_dims, in_dims).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(num_rois, out_dims).uniform_(-bound, bound)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, K, in_dims) to (B, K, out_dims)."""
+        x = torch.einsum('bki,koi->bko', x, self.weight)
+        return x if self.bias is None else x + self.bias
 
 
 @lru_cache(maxsize=128)
 @torch.inference_mode(False)
 def presence(sizes: Tuple[int, ...], device: torch.device) -> Tensor:
-    """Tell which of K ROIs are there, by their numbers of voxels or tokens: (K,) bool, kept on the device."""
+    """Mark the ROIs that have voxels or tokens: (K,) bool, cached on the device."""
     return torch.tensor([size > 0 for size in sizes], device=device)
 
 
 class ROIReadout(nn.Module):
-    """Attention pooling with several learned queries per ROI class, then a linear layer per ROI class.
+    """Pool the tokens of each ROI with several learned queries, then apply the ROI's linear layer.
 
     For each scale (a layer of the timeformer) and query a_{k,j}, the normalised tokens x_l of ROI k are averaged with
-    weights softmax_l(a_{k,j}·x_l); the averages of all scales and queries, one after another, go through ROI k's
-    linear layer. Tokens of one ROI never reach the feature of another.
+    weights softmax_l(a_{k,j}·x_l); the concatenated averages of all scales and queries go through ROI k's linear
+    layer. Tokens of one ROI never reach the feature of another.
 
     Args:
         num_rois: K.
         embed_dims: D, width of the tokens.
         out_dims: Width of the ROI features.
         num_queries: Queries per ROI class and scale.
-        num_scales: Number of layers that are read.
+        num_scales: Number of layers that are read out.
 
     Raises:
         ValueError: If ``num_queries`` is below 1.
@@ -46,10 +71,10 @@ class ROIReadout(nn.Module):
         self.linear = ROILinear(num_rois, num_scales * num_queries * embed_dims, out_dims)
 
     def forward(self, scales: Sequence[Tuple[Tensor, Tuple[int, ...]]]) -> Tensor:
-        """Pool.
+        """Pool the tokens.
 
         Args:
-            scales: For each scale the packed tokens (B, T, D) and the K lengths, as the timeformer returns them.
+            scales: Packed tokens (B, T, D) and the K lengths of each scale, as the timeformer returns them.
 
         Returns:
             (B, K, out_dims), zero for ROIs of length 0.

@@ -1,4 +1,4 @@
-"""What a subject's own voxels say: linear maps that belong to one subject each."""
+"""Linear maps of their own for the voxels of each subject."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from mmnfn.nsd.release import subject_names
 from mmnfn.structures import SubjectGeometry
 
 ADAPTERS = ('fourier', 'table')
-INIT_STD = 0.02  # as of the other parameters
+INIT_STD = 0.02  # of all weights of the fMRI tower
 NSD_SUBJECTS = tuple(f'subj{number:02d}' for number in range(1, 9))
 
 
 class SubjectAdapter(nn.Module):
-    """A vector for each voxel of a subject, with which its response is multiplied.
+    """Give each voxel of a subject a vector that its response is multiplied with.
 
-    - ``kind='fourier'``: the vector is a smooth function of the place of the voxel, a linear map (one for each subject)
-      of random Fourier features of its coordinates. Neighbours get similar vectors, as they have similar tuning in the
-      cortex, and the number of parameters does not depend on the number of voxels.
-    - ``kind='table'``: a free vector for each voxel, as the linear layer per subject of MindEye2.
+    - ``kind='fourier'``: the vector is a smooth function of the voxel's position, a linear map (one per subject) of
+      random Fourier features of its coordinates. Neighbours get similar vectors, just as they have similar tuning in
+      the cortex, and the number of parameters does not depend on the number of voxels.
+    - ``kind='table'``: a free vector for each voxel, like MindEye2's linear layer per subject.
 
-    All subjects' maps are one parameter, so that it takes part in every step, whichever subject the batch holds.
+    The maps of all subjects are one parameter, so it takes part in every step, whichever subject the batch holds.
 
     Args:
         embed_dims: D, width of the vectors.
         kind: ``'fourier'`` or ``'table'``.
-        subjects: The subjects that there are maps for, as numbers or names, or a single one.
+        subjects: Subjects that get a map, as numbers or names, or a single one.
         num_features: Fourier features, half of them sines.
         wavelengths: Shortest and longest wavelength of the features, in mm.
         max_voxels: Largest number of voxels (over all ROIs) of a subject, for ``'table'``.
@@ -67,7 +67,7 @@ class SubjectAdapter(nn.Module):
                     'num_features must be even and wavelengths (shortest, longest) above 0, but got '
                     f'{num_features} and {tuple(wavelengths)}'
                 )
-            # directions even over the sphere, wavelengths even in their logarithm; fixed, and kept in the checkpoint
+            # Directions uniform on the sphere, wavelengths log-uniform; fixed, but saved in the checkpoint.
             direction = nn.functional.normalize(torch.randn(num_features // 2, 3), dim=1)
             logarithm = torch.empty(num_features // 2, 1).uniform_(*(math.log(length) for length in wavelengths))
             self.register_buffer('frequencies', 2 * math.pi * direction / logarithm.exp())
@@ -76,26 +76,26 @@ class SubjectAdapter(nn.Module):
         self.register_buffer('trained_subjects', torch.zeros(len(subjects), dtype=torch.int32))
 
     def _warn(self, subject: str) -> None:
-        """Once for each subject."""
+        """Warn once per subject."""
         if subject in self._warned:
             return
         self._warned.add(subject)
         others = [name for name, trained in zip(self.subjects, self.trained_subjects.tolist()) if trained]
         print_log(
             f'{subject} was not trained with {", ".join(others)}: its map in the subject adapter is noise, and so are '
-            'its embeddings and their retrieval. Name the same subjects for all dataloaders; configs/encoding tests '
-            'on a held-out subject what the backbone has learned.',
+            'its embeddings and their retrieval. Name the same subjects in all dataloaders; to test the backbone on a '
+            'held-out subject, use configs/encoding.',
             'current',
             logging.WARNING,
         )
 
     def forward(self, geometry: SubjectGeometry) -> Tensor:
-        """Vectors (N, D) of the voxels of a subject.
+        """Compute the vectors (N, D) of the voxels of a subject.
 
-        Where the map was not trained with the others, the log is warned: what it gives is noise.
+        A warning in the log says if the subject's map was not trained, because the vectors are then noise.
 
         Raises:
-            ValueError: If there is no map for the subject, or it has more than ``max_voxels`` voxels.
+            ValueError: If the subject has no map, or more than ``max_voxels`` voxels.
         """
         if geometry.subject not in self.subjects:
             raise ValueError(

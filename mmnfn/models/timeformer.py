@@ -7,30 +7,29 @@ from typing import List, Sequence, Tuple
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .transformer import TransformerBlock
-from .windows import laid_slices, sliding_plan
+from .transformer import TransformerBlock, concatenate_slices, sliding_plan
 
 MERGES = ('overlap', 'concat')
 
 
 class MultiScaleFMRITimeformer(nn.Module):
-    """h transformer layers whose attention stays inside sliding windows of one ROI, equations 4 and 5.
+    """Run h transformer layers whose attention stays inside sliding windows of one ROI, equations 4 and 5.
 
-    Slices q_i^k = r^k[i·s : i·s + w] are taken until the whole r^k is covered; the last one may be short, and no slice
-    reaches from one ROI into another. Each layer widens what a token has seen, hence "multi-scale". The paper does not
-    say how the overlapping slices become the next layer's input:
+    Slices q_i^k = r^k[i·s : i·s + w] are taken until the whole r^k is covered; the last one may be shorter, and no
+    slice reaches from one ROI into another. Each layer widens what a token has seen, hence "multi-scale". The paper
+    does not say how the overlapping slices become the input of the next layer:
 
-    - ``merge='overlap'``: a token that lies in several slices gets the mean of their attention outputs. The length
-      stays, and projections and MLP run once per token.
-    - ``merge='concat'``: the literal form. Each slice goes through the whole block by itself, and the slices one after
-      another are the next layer's sequence, which nearly doubles its length (w = 2s).
+    - ``merge='overlap'``: a token that lies in several slices gets the mean of their attention outputs. The length does
+      not change, and projections and MLP run once per token.
+    - ``merge='concat'``: the literal form. Each slice goes through the whole block on its own, and the concatenated
+      slices are the next layer's sequence, which nearly doubles its length (w = 2s).
 
-    All ROIs of a batch go through a layer at once, packed one after another without padding; attention runs w / s times
-    for the full slices of all ROIs and samples, and once for each length that a short last one has.
+    All ROIs of a batch go through a layer at once, packed one after another without padding. Attention runs w / s times
+    for the full slices of all ROIs and samples, and once for each length of a shorter last slice.
 
     Args:
         embed_dims: D, width of the tokens.
-        num_heads: Number of attention heads.
+        num_heads: Attention heads.
         num_layers: h.
         window_size: w, in tokens.
         window_stride: s, in tokens.
@@ -38,11 +37,11 @@ class MultiScaleFMRITimeformer(nn.Module):
         mlp_ratio: Hidden width of the MLPs in multiples of D.
         drop_rate: Dropout.
         drop_path_rate: Stochastic depth of the last layer; it grows linearly from 0 at the first.
-        with_cp: Whether to compute the layers again in the backward pass, for less memory.
+        with_cp: Recompute the layers in the backward pass to save memory.
 
     Raises:
-        ValueError: If ``merge`` is unknown, a size is below 1, the window is no multiple of the stride, or D none of
-            ``num_heads``.
+        ValueError: If ``merge`` is unknown, a size is below 1, the window is not a multiple of the stride, or D is not
+            a multiple of ``num_heads``.
     """
 
     def __init__(
@@ -81,11 +80,11 @@ class MultiScaleFMRITimeformer(nn.Module):
         """Run the layers.
 
         Args:
-            x: (B, T, D), the tokens r^k of all ROIs one after another, T = sum(lengths).
+            x: (B, T, D) tokens r^k of all ROIs one after another, T = sum(lengths).
             lengths: (L_1, …, L_K); 0 for an absent ROI.
 
         Returns:
-            For each layer its output (B, T', D) and the K lengths in it; T' = T with ``'overlap'``.
+            The output (B, T', D) of each layer and its K lengths; T' = T with ``'overlap'``.
 
         Raises:
             ValueError: If ``lengths`` does not add up to T.
@@ -99,8 +98,8 @@ class MultiScaleFMRITimeformer(nn.Module):
         stride = self.window_stride
         for layer in self.layers:
             if self.merge == 'concat':
-                tokens, lengths = laid_slices(lengths, self.window_size, self.window_stride, x.device)
-                x, stride = x.index_select(1, tokens), self.window_size  # each slice attends to itself alone
+                tokens, lengths = concatenate_slices(lengths, self.window_size, self.window_stride, x.device)
+                x, stride = x.index_select(1, tokens), self.window_size  # each slice attends only to itself
             plan = sliding_plan(lengths, self.window_size, stride, x.device)
             if self.with_cp and x.requires_grad:
                 x = checkpoint(layer, x, plan, use_reentrant=False)

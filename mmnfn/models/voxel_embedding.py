@@ -19,7 +19,7 @@ COORDINATE_SCALE_MM = 50.0
 
 
 def sinusoidal_position(length: int, dims: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Sines and cosines of the index, (length, dims); wavelengths from 2π to 2π·10,000 voxels."""
+    """Compute sines and cosines of the index, (length, dims), with wavelengths from 2π to 2π·10,000 voxels."""
     half = (dims + 1) // 2
     frequency = torch.exp(-math.log(10000.0) / half * torch.arange(half, device=device, dtype=dtype))
     angle = torch.arange(length, device=device, dtype=dtype)[:, None] * frequency
@@ -27,30 +27,30 @@ def sinusoidal_position(length: int, dims: int, device: torch.device, dtype: tor
 
 
 class VoxelEmbedding(nn.Module):
-    """Tokens of the ROIs of one subject: r^k = Conv1D(m^k) + Conv1D(v(m^k)), equations 1 to 3.
+    """Embed the ROIs of one subject as tokens: r^k = Conv1D(m^k) + Conv1D(v(m^k)), equations 1 to 3.
 
-    m^k are the N_k responses of ROI k, v_i = Linear(x_i, y_i, z_i) the embedding of the place of voxel i, and both
-    convolutions run over the voxels with the same kernel and stride, so that L_k = ⌊(N_k − kernel) / stride⌋ + 1 tokens
-    come out. The last (N_k − kernel) mod stride voxels, at most 15 of them, thus reach no token; ``tail='pad'`` appends
-    zeros until they do. A ROI with fewer voxels than the kernel is always zero-padded to one kernel; one without voxels
-    has no tokens. The second term depends on the subject alone and is computed once for a batch. Its two linear maps
-    are folded into one convolution over (x, y, z, 1) before they are applied, which gives the same numbers for a
-    fraction of the work; hence ``position_dims`` above 3 adds parameters and no expressiveness with ``'3d'``.
+    m^k are the N_k responses of ROI k, v_i = Linear(x_i, y_i, z_i) embeds the position of voxel i, and both
+    convolutions run over the voxels with the same kernel and stride, which gives L_k = ⌊(N_k − kernel) / stride⌋ + 1
+    tokens. The last (N_k − kernel) mod stride voxels, at most 15, thus reach no token; ``tail='pad'`` appends zeros
+    until they do. A ROI with fewer voxels than the kernel is always padded to one kernel; a ROI without voxels has no
+    tokens. The second term depends on the subject alone and is computed once per batch. Its two linear maps are first
+    folded into one convolution over (x, y, z, 1), which gives the same result for a fraction of the work. This also
+    means that with ``'3d'`` a ``position_dims`` above 3 adds parameters but no expressiveness.
 
     A :class:`SubjectAdapter` adds a term of the subject's own, Σ_i m_i·a(i) over the voxels i of a token, with a vector
     a(i) for each voxel of the subject. With ``convolution=False`` it replaces the convolution of the responses, and the
-    whole ROI becomes one token: the linear layer per subject and ROI of MindEye2.
+    whole ROI becomes one token, like MindEye2's linear layer per subject and ROI.
 
-    Coordinates are centred on the mean over the subject's voxels and divided by 50 mm, which makes them comparable
-    between subjects and about one in size.
+    Coordinates are centred on the mean of the subject's voxels and divided by 50 mm, so that they are of order one and
+    comparable between subjects.
 
     Args:
         num_rois: K.
         embed_dims: D, width of the tokens.
         kernel_size: Voxels in one token.
         stride: Voxels from one token to the next.
-        position: v_i: ``'3d'`` of the coordinates (the paper's), ``'1d'`` sines of the voxel's index in its ROI (the
-            paper's ablation), ``'none'``.
+        position: v_i: ``'3d'`` from the coordinates (the paper's), ``'1d'`` from sines of the voxel's index in its ROI
+            (the paper's ablation), or ``'none'``.
         position_dims: d, width of v_i.
         share_weights: One pair of convolutions for all ROIs, or one for each.
         tail: ``'drop'`` (the paper's formula) or ``'pad'``.
@@ -107,7 +107,7 @@ class VoxelEmbedding(nn.Module):
             self.position_linear = nn.Linear(3, position_dims)
 
     def num_tokens(self, num_voxels: int) -> int:
-        """L_k of a ROI with ``num_voxels`` voxels; 0 only without voxels."""
+        """Compute L_k of a ROI of ``num_voxels`` voxels; 0 only if it has none."""
         if num_voxels == 0:
             return 0
         if not self.convolution:
@@ -116,16 +116,16 @@ class VoxelEmbedding(nn.Module):
         return (math.ceil(excess / self.stride) if self.tail == 'pad' else excess // self.stride) + 1
 
     def lengths(self, geometry: SubjectGeometry) -> Tuple[int, ...]:
-        """(L_1, …, L_K) of a subject."""
+        """Compute the lengths (L_1, …, L_K) of a subject."""
         return tuple(self.num_tokens(size) for size in geometry.roi_sizes)
 
     def _slices(self, x: Tensor) -> Tensor:
-        """(…, N_k) → (…, L_k, kernel), what the convolution sees at each of its steps."""
+        """Slice (…, N_k) into (…, L_k, kernel), the input of each step of the convolution."""
         span = (self.num_tokens(x.shape[-1]) - 1) * self.stride + self.kernel_size
         return F.pad(x, (0, span - x.shape[-1])).unfold(-1, self.kernel_size, self.stride)
 
     def _positions(self, geometry: SubjectGeometry) -> List[Tensor]:
-        """Per ROI (P, N_k): what the folded second convolution runs over; P = 4 with '3d', position_dims with '1d'."""
+        """Make the input (P, N_k) of the folded second convolution per ROI; P is 4 or, with '1d', position_dims."""
         dtype = self.bias.dtype
         coordinates = geometry.coordinates.to(dtype)
         if self.position == '1d':
@@ -138,7 +138,7 @@ class VoxelEmbedding(nn.Module):
         return list(coordinates.t().split(geometry.roi_sizes, dim=1))
 
     def _position_kernel(self) -> Tensor:
-        """(groups, embed_dims, P, kernel): the second convolution, with the linear map of equation 1 folded in."""
+        """Fold the linear map of equation 1 into the second convolution: (groups, embed_dims, P, kernel)."""
         if self.position == '1d':
             return self.position_weight
         linear = torch.cat([self.position_linear.weight, self.position_linear.bias[:, None]], dim=1)
@@ -148,11 +148,11 @@ class VoxelEmbedding(nn.Module):
         """Embed a batch.
 
         Args:
-            responses: (B, N), z-scored responses of one subject.
-            geometry: Of that subject, N = sum(geometry.roi_sizes).
+            responses: (B, N) z-scored responses of one subject.
+            geometry: Geometry of that subject, N = sum(geometry.roi_sizes).
 
         Returns:
-            (B, L_1 + … + L_K, D), the ROIs one after another.
+            (B, L_1 + … + L_K, D) tokens, the ROIs one after another.
         """
         voxels = responses.split(geometry.roi_sizes, dim=1)
         kernel = self._position_kernel().flatten(2) if self.position != 'none' else None

@@ -6,13 +6,13 @@ import numpy as np
 
 
 def mixed_noise_ceiling(ncsnr: np.ndarray, repeats: np.ndarray) -> np.ndarray:
-    """Noise ceiling of responses averaged over 1, 2 or 3 repeats.
+    """Compute the noise ceiling of responses averaged over 1, 2 or 3 repeats.
 
     ``100·ncsnr² / (ncsnr² + (A3/3 + A2/2 + A1/1)/(A1 + A2 + A3))`` where A_n images have n repeats. The ceiling of a
     correlation is the square root of the fraction.
 
     Args:
-        ncsnr: (V,) ratio of the standard deviations of signal and noise.
+        ncsnr: (V,) std of the signal / std of the noise.
         repeats: (images,) how many repeats were averaged for each image.
 
     Returns:
@@ -23,7 +23,7 @@ def mixed_noise_ceiling(ncsnr: np.ndarray, repeats: np.ndarray) -> np.ndarray:
 
 
 def estimate_ncsnr(repeats: np.ndarray) -> np.ndarray:
-    """ncsnr from the responses to images seen three times.
+    """Estimate ncsnr from the responses to images seen three times.
 
     ``v = sqrt(mean over images of var(3 repeats, ddof=1))``, ``ncsnr = sqrt(max(0, 1 − v²)) / v``, for responses that
     are z-scored within each session over all its trials, so that their total variance is 1.

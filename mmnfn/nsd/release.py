@@ -1,21 +1,20 @@
-"""Where things are in the NSD release tree, and what their numbers mean.
+"""The NSD release tree: where its files are, what its numbers mean, and which voxels have which label.
 
-Source: the NSD data manual and the code that wrote the files; 73k and 10k ids are 1-based in the design file and in
+Source: the NSD data manual and the code that wrote the files; 73k ids are 1-based in the design file and in
 ``responses.tsv``, 0-based in ``nsd_stim_info_merged.csv`` and everywhere in this package.
 """
 
 from __future__ import annotations
 
+import gzip
 import re
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
+import nibabel as nib
 import numpy as np
 
 from mmnfn.utils import listed
-
-from .files import existing
-from .volumes import read_volume
 
 TRIALS_PER_SESSION = 750
 NUM_STIMULI = 73000
@@ -37,7 +36,7 @@ SUBJECT_SHAPES: Dict[str, Tuple[int, int, int]] = {
 """Volume (X, Y, Z) of the func1pt8mm space."""
 
 FULL_SESSIONS = dict(zip(SUBJECT_SHAPES, (40, 40, 32, 30, 40, 32, 40, 30)))
-"""Sessions that each subject completed; copies from before August 2023 lack the last three, which is legal."""
+"""Sessions that each subject completed; copies made before August 2023 lack the last three, which is fine."""
 
 ROI_LABELS: Dict[str, Tuple[str, ...]] = {
     'prf-visualrois': ('V1v', 'V1d', 'V2v', 'V2d', 'V3v', 'V3d', 'hV4'),
@@ -50,6 +49,39 @@ ROI_LABELS: Dict[str, Tuple[str, ...]] = {
 """The six ROI classes of the paper with NSD's labels 1…N; not every subject has every label."""
 
 ROI_CLASSES = tuple(ROI_LABELS)
+
+
+def existing(path: Path, what: str, remedy: str) -> Path:
+    """Return ``path``, or raise a FileNotFoundError that names it and says what to do."""
+    if not path.exists():
+        raise FileNotFoundError(f'{what} is missing: {path} does not exist. {remedy}')
+    return path
+
+
+def read_volume(path: Path, what: str) -> Tuple[np.ndarray, np.ndarray]:
+    """Read a NIfTI volume.
+
+    Args:
+        path: A ``.nii.gz`` or ``.nii`` file.
+        what: Its content in words, for the errors.
+
+    Returns:
+        (X, Y, Z) array in the type of the file, scaled if the header asks for it; (4, 4) affine to mm.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged or not three-dimensional.
+    """
+    existing(path, what, 'Download it from the NSD release (func1pt8mm).')
+    try:
+        content = path.read_bytes()  # unpacked to its end, so that gzip compares its checksum
+        image = nib.Nifti1Image.from_bytes(gzip.decompress(content) if path.suffix == '.gz' else content)
+        values = np.asarray(image.dataobj)
+    except Exception as error:  # nibabel and gzip raise many kinds for a damaged file
+        raise ValueError(f'{path} ({what}) cannot be read as NIfTI: {error}. Download it again.') from error
+    if values.ndim != 3 or values.dtype.kind not in 'iuf':
+        raise ValueError(f'{path} ({what}) holds {values.dtype} values of shape {values.shape}, expected (X, Y, Z).')
+    return values, image.affine
 
 
 class NSDLayout:
@@ -66,17 +98,10 @@ class NSDLayout:
 
     def __init__(self, root: Union[str, Path], beta_version: str = 'b3'):
         self.root = Path(root)
-        existing(
-            self.root, 'NSD root folder', 'Give the folder that holds nsddata/, nsddata_betas/ and nsddata_stimuli/.'
-        )
-        existing(
-            self.root / 'nsddata', 'NSD root folder', f'{self.root} is no NSD release tree: it must hold nsddata/.'
-        )
+        remedy = f'{root} is no NSD release tree: it must hold nsddata/, nsddata_betas/ and nsddata_stimuli/.'
+        existing(self.root / 'nsddata', 'NSD root folder', remedy)
         if beta_version not in BETA_VERSIONS:
-            raise ValueError(
-                f'beta_version is {beta_version!r}; it must be one of {", ".join(BETA_VERSIONS)} '
-                '(b3 = betas_fithrf_GLMdenoise_RR).'
-            )
+            raise ValueError(f'beta_version is {beta_version!r}; it must be one of {", ".join(BETA_VERSIONS)}.')
         self.beta_version = beta_version
 
     @staticmethod
@@ -88,86 +113,76 @@ class NSDLayout:
 
     @property
     def design_file(self) -> Path:
-        """The ``nsd_expdesign.mat`` file."""
         return self.root / 'nsddata/experiments/nsd/nsd_expdesign.mat'
 
     @property
     def stim_info_file(self) -> Path:
-        """The ``nsd_stim_info_merged.csv`` file."""
         return self.root / 'nsddata/experiments/nsd/nsd_stim_info_merged.csv'
 
     @property
     def stimuli_file(self) -> Path:
-        """The stimuli file, dataset ``imgBrick`` (73000, 425, 425, 3) uint8."""
+        """The images: dataset ``imgBrick`` (73000, 425, 425, 3) uint8."""
         return self.root / 'nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5'
 
     def anatomy_dir(self, subject: str) -> Path:
-        """Folder of brain mask, valid maps and ROIs."""
+        """The folder of brain mask, valid maps and ROIs."""
         return self.root / 'nsddata/ppdata' / self.check_subject(subject) / 'func1pt8mm'
 
     def roi_file(self, subject: str, stem: str) -> Path:
-        """File of an ROI class; ``stem`` may carry ``lh.`` or ``rh.`` in front."""
+        """The labels of an ROI class; ``stem`` may start with ``lh.`` or ``rh.``."""
         return self.anatomy_dir(subject) / 'roi' / f'{stem}.nii.gz'
 
     def label_file(self, subject: str, roi_class: str) -> Path:
-        """The ``.mgz.ctab`` table of an ROI class."""
+        """The label table of an ROI class."""
         return self.root / 'nsddata/freesurfer' / self.check_subject(subject) / 'label' / f'{roi_class}.mgz.ctab'
 
     def valid_file(self, subject: str, session: int) -> Path:
-        """Map of the voxels with data in a session (1-based)."""
+        """The map of the voxels with data in a session (1-based)."""
         return self.anatomy_dir(subject) / f'valid_session{session:02d}.nii.gz'
 
     def responses_file(self, subject: str) -> Path:
-        """The behavioural table ``responses.tsv``."""
+        """The behavioural table, one row per trial."""
         return self.root / 'nsddata/ppdata' / self.check_subject(subject) / 'behav/responses.tsv'
 
     def beta_dir(self, subject: str) -> Path:
-        """Folder of the betas of the chosen version."""
-        return (
-            self.root
-            / 'nsddata_betas/ppdata'
-            / self.check_subject(subject)
-            / 'func1pt8mm'
-            / BETA_VERSIONS[self.beta_version]
-        )
+        """The folder of the betas of the chosen version."""
+        folder = BETA_VERSIONS[self.beta_version]
+        return self.root / 'nsddata_betas/ppdata' / self.check_subject(subject) / 'func1pt8mm' / folder
 
     def beta_file(self, subject: str, session: int, suffix: str = 'hdf5') -> Path:
-        """Betas of a session (1-based)."""
+        """The betas of a session (1-based), as ``hdf5`` or ``nii.gz``."""
         return self.beta_dir(subject) / f'betas_session{session:02d}.{suffix}'
 
-    def subjects(self) -> List[str]:
-        """Subjects with betas of the chosen version."""
-        return [subject for subject in SUBJECT_SHAPES if self.beta_dir(subject).is_dir()]
-
     def session_file(self, subject: str, session: int) -> Path:
-        """Betas of a session (1-based): the HDF5 file, or the NIfTI file where there is no other."""
-        path = self.beta_file(subject, session)
-        nifti = self.beta_file(subject, session, 'nii.gz')
+        """The betas of a session (1-based): the HDF5 file, or the NIfTI file where that is the only one."""
+        path, nifti = self.beta_file(subject, session), self.beta_file(subject, session, 'nii.gz')
         return nifti if nifti.exists() and not path.exists() else path
 
-    def _sessions_found(self, subject: str) -> List[int]:
-        names = (path.name for path in self.beta_dir(subject).iterdir())
-        found = (re.fullmatch(r'betas_session(\d\d)\.(hdf5|nii\.gz)', name) for name in names)
-        return sorted({int(name.group(1)) for name in found if name})
+    def ncsnr_file(self, subject: str) -> Path:
+        """The map of the noise ceiling signal-to-noise ratio of the chosen betas."""
+        return self.beta_dir(subject) / 'ncsnr.nii.gz'
+
+    def subjects(self) -> List[str]:
+        """List the subjects with betas of the chosen version."""
+        return [subject for subject in SUBJECT_SHAPES if self.beta_dir(subject).is_dir()]
 
     def sessions(self, subject: str, max_sessions: Optional[int] = None) -> List[int]:
-        """Sessions (1-based) with betas, as HDF5 or NIfTI.
+        """List the sessions (1-based) with betas, as HDF5 or NIfTI.
 
         Args:
             subject: ``'subj0N'``.
-            max_sessions: Only the first sessions; what is missing after them does not matter.
+            max_sessions: Only the first sessions; a gap after them does not matter.
 
         Raises:
             FileNotFoundError: If there is none.
             ValueError: If one is missing in the middle, or there are more than NSD has; a copy that ends early is
-                legal.
+                fine.
         """
-        folder = existing(
-            self.beta_dir(subject),
-            f'folder of the {self.beta_version} betas of {subject}',
-            f'Subjects with betas here: {", ".join(self.subjects()) or "none"}.',
-        )
-        found = self._sessions_found(subject)
+        subjects = ', '.join(self.subjects()) or 'none'
+        what = f'folder of the {self.beta_version} betas of {subject}'
+        folder = existing(self.beta_dir(subject), what, f'Subjects with betas here: {subjects}.')
+        names = (re.fullmatch(r'betas_session(\d\d)\.(hdf5|nii\.gz)', path.name) for path in folder.iterdir())
+        found = sorted({int(name.group(1)) for name in names if name})
         if not found:
             raise FileNotFoundError(f'{folder} holds no betas_sessionNN.hdf5. Download at least session 1.')
         missing = sorted(set(range(1, min(found[-1], max_sessions or found[-1]) + 1)) - set(found))
@@ -177,45 +192,39 @@ class NSDLayout:
                 f'{folder} lacks session(s) {", ".join(map(str, missing))} although it has session '
                 f'{found[-1]}. Download what is missing{way_out}.'
             )
-        if found[0] < 1 or found[-1] > FULL_SESSIONS[subject]:
+        if found[-1] > FULL_SESSIONS[subject]:
             raise ValueError(
-                f'{folder} has session {found[0] if found[0] < 1 else found[-1]}, but {subject} has sessions 1 to '
-                f'{FULL_SESSIONS[subject]}. Are they files of another subject?'
+                f'{folder} has session {found[-1]}, but {subject} has sessions 1 to {FULL_SESSIONS[subject]}. Are they '
+                'files of another subject?'
             )
         return found[:max_sessions]
 
     def roi_classes(self, subject: str) -> List[str]:
-        """Stems of all ROI files of a subject, without those of one hemisphere."""
+        """List the stems of all ROI files of a subject, except those of one hemisphere."""
         stems = (path.name[: -len('.nii.gz')] for path in (self.anatomy_dir(subject) / 'roi').glob('*.nii.gz'))
         return sorted(stem for stem in stems if not stem.startswith(('lh.', 'rh.')))
 
-    def roi(self, subject: str, roi_class: str, hemisphere: Optional[str] = None) -> Tuple[np.ndarray, np.ndarray]:
-        """Labels of an ROI class, and the affine of the volume.
+    def roi(self, subject: str, roi_class: str) -> Tuple[np.ndarray, np.ndarray]:
+        """Read the labels of an ROI class and the affine of the volume.
 
         Args:
             subject: ``'subj0N'``.
             roi_class: One of the six classes, or the stem of any other file in ``roi/``, e.g. ``'nsdgeneral'``.
-            hemisphere: ``'lh'``, ``'rh'``, or None for both.
 
         Returns:
-            (X, Y, Z) int: −1 not cortex (or not of this hemisphere), 0 no label, k label; and (4, 4) voxel → mm.
+            (X, Y, Z) int: −1 not cortex, 0 no label, k label; and (4, 4) voxel → mm.
 
         Raises:
-            ValueError: If the class is unknown, or the file does not hold labels of the table.
-            FileNotFoundError: If a file is missing.
+            FileNotFoundError, ValueError: If the class is unknown, or a file is missing or not what it should be.
         """
-        if roi_class not in {*ROI_CLASSES, *self.roi_classes(subject)}:
-            known = ', '.join(sorted({*ROI_CLASSES, *self.roi_classes(subject)}))
-            raise ValueError(f'ROI class is {roi_class!r}; known for {subject} are {known}.')
-        if hemisphere not in (None, 'lh', 'rh'):
-            raise ValueError(f"hemisphere is {hemisphere!r}; it must be 'lh', 'rh' or None.")
-        path = self.roi_file(subject, roi_class if hemisphere is None else f'{hemisphere}.{roi_class}')
+        known = sorted({*ROI_CLASSES, *self.roi_classes(subject)})
+        if roi_class not in known:
+            raise ValueError(f'ROI class is {roi_class!r}; known for {subject} are {", ".join(known)}.')
+        path = self.roi_file(subject, roi_class)
         values, affine = read_volume(path, f'ROI {roi_class} of {subject}')
-        if not (np.abs(values) < 2**31).all():
-            raise ValueError(f'{path} holds values that are not finite, or huge. Download it again.')
-        labels = np.rint(values).astype(int)  # written as float64
-        if not np.allclose(values, labels, atol=1e-3) or labels.min() < -1:
-            raise ValueError(f'{path} holds values that are no labels -1, 0, 1, 2, …. Download it again.')
+        labels = np.rint(np.nan_to_num(values, nan=-9)).astype(int)  # stored as float64
+        if labels.min() < -1 or not np.allclose(values, labels, atol=1e-3):
+            raise ValueError(f'{path} holds values other than the labels -1, 0, 1, 2, …. Download it again.')
         if roi_class in ROI_LABELS or self.label_file(subject, roi_class).exists():
             table = self.labels(subject, roi_class)
             unknown = sorted(set(np.unique(labels).tolist()) - {-1, 0} - set(table))
@@ -227,32 +236,74 @@ class NSDLayout:
         return labels, affine
 
     def labels(self, subject: str, roi_class: str) -> Dict[int, str]:
-        """Label table of an ROI class, index → name, without 0; names may end with tabs in the file."""
-        path = existing(
-            self.label_file(subject, roi_class),
-            f'label table of {roi_class}',
-            'Download nsddata/freesurfer/subj0N/label/*.ctab.',
-        )
-        table = {}
-        for number, line in enumerate(path.read_text('utf-8', 'replace').splitlines(), 1):
-            if line.strip():
-                parts = line.split(None, 1)
-                if len(parts) != 2 or not re.fullmatch('[0-9]{1,9}', parts[0]) or int(parts[0]) in table:
-                    raise ValueError(f'{path}, line {number}: {line!r} is no "index name". Download it again.')
-                table[int(parts[0])] = parts[1].strip()
+        """Read the label table of an ROI class, index → name, without 0."""
+        path = self.label_file(subject, roi_class)
+        existing(path, f'label table of {roi_class}', 'Download nsddata/freesurfer/subj0N/label/*.ctab.')
+        try:
+            rows = (line.split(None, 1) for line in path.read_text('utf-8').splitlines() if line.strip())
+            table = {int(index): name.strip() for index, name in rows}
+        except ValueError as error:
+            raise ValueError(f'{path} has a line that is no "index name": {error}. Download it again.') from error
         table.pop(0, None)
         if not table:
             raise ValueError(f'{path} names no label. Download it again.')
         return table
 
 
+class Voxels(NamedTuple):
+    """The voxels of a store, in the raster order of the beta files (z slowest, x fastest).
+
+    Attributes:
+        index: (V, 3) x, y, z.
+        rois: ROI class → indices into the V voxels.
+        shape: Volume (X, Y, Z).
+        affine: (4, 4) voxel index → mm.
+    """
+
+    index: np.ndarray
+    rois: Dict[str, np.ndarray]
+    shape: Tuple[int, int, int]
+    affine: np.ndarray
+
+    @property
+    def coordinates(self) -> np.ndarray:
+        """(V, 3) mm."""
+        return self.index @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+
+def select_voxels(layout: NSDLayout, subject: str, roi_classes: Sequence[str]) -> Voxels:
+    """Select the voxels that have a label in any of the ROI classes; a class without labels is fine.
+
+    Raises:
+        FileNotFoundError, ValueError: If a file is missing or holds no labels, the volumes lie in different spaces, or
+            there is no voxel at all.
+    """
+    masks, first = {}, None
+    for name in roi_classes:
+        labels, affine = layout.roi(subject, name)
+        first = first or (name, labels.shape, affine)
+        if labels.shape != first[1] or not np.allclose(affine, first[2], atol=1e-3):
+            raise ValueError(
+                f'{layout.roi_file(subject, name)} has shape {labels.shape} and affine {affine[:3].tolist()}, but '
+                f'{layout.roi_file(subject, first[0])} has {first[1]} and {first[2][:3].tolist()}: they belong to '
+                'different subjects or spaces. Download the func1pt8mm files again.'
+            )
+        masks[name] = labels > 0
+    union = np.any(list(masks.values()), axis=0)
+    if not union.any():
+        raise ValueError(f'{subject} has no voxel in {", ".join(roi_classes)}. Choose other ROI classes.')
+    z, y, x = np.nonzero(union.transpose(2, 1, 0))
+    rois = {name: np.flatnonzero(mask[x, y, z]) for name, mask in masks.items()}
+    return Voxels(np.stack([x, y, z], -1), rois, union.shape, first[2])
+
+
 def subject_names(subjects: Union[int, str, Sequence[Union[int, str]]]) -> List[str]:
-    """``[1, '2', 'subj03']`` → ``['subj01', 'subj02', 'subj03']``, and a single one to a list of one."""
+    """Name subjects: ``[1, '2', 'subj03']`` → ``['subj01', 'subj02', 'subj03']``; a single one gives a list of one."""
     return [f'subj{int(s):02d}' if str(s).isdigit() else str(s) for s in listed(subjects)]
 
 
 def parse_subjects(subjects: Union[int, str, Sequence[Union[int, str]]]) -> List[str]:
-    """:func:`subject_names`; ValueError for a name that is none of NSD, or a repetition."""
+    """Name subjects like :func:`subject_names`; raise a ValueError for one that NSD does not have, or a repetition."""
     names = subject_names(subjects)
     for name in names:
         NSDLayout.check_subject(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,34 +11,23 @@ from typing import Dict, Iterator, NamedTuple, Optional, Tuple, Union
 import h5py
 import numpy as np
 
-from mmnfn.disk import check_room
+from mmnfn.utils import atomic_write
 
-from .hdf5 import digest, plain_dataset, read_attributes, read_table, write_attributes
-
-FORMAT_VERSION = 4
-"""Also another one where the preparation computes something else, so that stores of before are made again."""
+FORMAT_VERSION = 5
+"""Also raised when the preparation computes something else, so that older stores are made again."""
 TABLES_BYTES = 4 << 20
 """More than a store needs beside its responses."""
 REMEDY = 'Make it with tools/prepare_nsd.py (or prepare_algonauts.py).'
+NOISE_CEILING_UNIT = 'percent of variance of the averaged test responses'
 
 
 class StoreTables(NamedTuple):
-    """Everything in a store except the responses.
+    """Everything in a store except the responses; the names are those of :class:`ROIStore`.
 
     Attributes:
-        subject: ``'subj0N'``.
-        image_id: (images,) 0-based 73k ids, ascending.
-        repeats: (images,) presentations that were averaged; 0 where that is not known.
-        is_test: (images,) bool.
-        seen_by_all: (images,) bool, seen three times by every subject of the experiment.
-        coordinates: (V, 3) mm.
+        is_test: (images,) bool, the split.
         rois: ROI class → ascending indices into the V voxels.
-        ncsnr: (V,) and noise_ceiling: (V,) percent of variance of the averaged test responses; NaN if unknown.
-        location: Data sets that say where the voxels are: ``voxel`` (V, 3) x, y, z and ``affine`` for a volume,
-            ``vertex`` (V,) and ``hemisphere`` (V,) for a surface.
-        attributes: Where it all comes from, and how it was processed.
-        photo_id: (images,) photograph of each image, see :func:`.stim_info.photographs`; None if all are their own,
-            as in NSD. Written only where several images are of one.
+        photo_id: None if each image is its own photograph, as in NSD. Written only where several images are of one.
     """
 
     subject: str
@@ -54,7 +44,7 @@ class StoreTables(NamedTuple):
     photo_id: Optional[np.ndarray] = None
 
     def write(self, file: h5py.File) -> None:
-        """Write the data sets and attributes."""
+        """Write the datasets and attributes."""
         file['image_id'] = np.asarray(self.image_id, np.int64)
         file['repeats'] = np.asarray(self.repeats, np.uint8)
         file['split'] = np.where(self.is_test, 'test', 'train').astype('S5')
@@ -68,75 +58,88 @@ class StoreTables(NamedTuple):
             file[name] = values
         if self.photo_id is not None and (self.photo_id != self.image_id).any():
             file['photo_id'] = np.asarray(self.photo_id, np.int64)
-        write_attributes(file, subject=self.subject, noise_ceiling_unit=NOISE_CEILING_UNIT, **self.attributes)
-
-
-NOISE_CEILING_UNIT = 'percent of variance of the averaged test responses'
+        file.attrs.update(self.attributes, subject=self.subject, noise_ceiling_unit=NOISE_CEILING_UNIT)
 
 
 @contextmanager
 def atomic_h5(path: Path, size: int = 0) -> Iterator[h5py.File]:
-    """Write an HDF5 file under a temporary name and rename it when complete; nothing is left after an error.
+    """Write an HDF5 file of this package with :func:`mmnfn.utils.atomic_write`.
 
     Args:
         path: The file.
-        size: Bytes of its large data sets. A disk without room for them is noticed before HDF5 meets it, which can
-            crash when it cannot write its tables.
-
-    Yields:
-        The open file.
+        size: Bytes of its large datasets.
     """
-    part = path.with_name(path.name + '.part')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        part.unlink(missing_ok=True)  # of a killed run, which took the room that is asked for
-        check_room(part, size + TABLES_BYTES)
-        with h5py.File(part, 'w', libver='earliest') as file:
-            yield file
-            file.flush()  # gives every data set its place
-            write_attributes(file, digest=digest(file), format_version=FORMAT_VERSION, complete=True)
-        with open(part, 'rb') as stream:
-            os.fsync(stream.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_write(path, size + TABLES_BYTES) as temporary, h5py.File(temporary, 'w') as file:
+        file.attrs['format_version'] = FORMAT_VERSION
+        yield file
 
 
-def open_complete(path: Union[str, Path], what: str) -> h5py.File:
+@contextmanager
+def lock(path: Path, wait: bool = False) -> Iterator[None]:
+    """Keep other processes from writing a file, by a lock on ``.NAME.lock`` beside it, which is removed at the end.
+
+    The system gives the lock back when the process ends, however it ends.
+
+    Args:
+        path: The file.
+        wait: Wait for a process that holds the lock, instead of raising an error.
+
+    Raises:
+        ValueError: If another process holds the lock.
+    """
+    name = path.with_name(f'.{path.name}.lock')
+    name.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with open(name, 'w', encoding='utf-8') as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                raise ValueError(
+                    f'{path} is being written by another process. Wait for it, or choose another folder.'
+                ) from error
+            except OSError:  # a file system without locks
+                pass
+            if not name.exists() or not os.path.samestat(name.stat(), os.fstat(file.fileno())):
+                continue  # the process that was waited for has removed it
+            try:
+                yield
+            finally:
+                name.unlink(missing_ok=True)
+            return
+
+
+def open_h5(path: Union[str, Path], what: str) -> h5py.File:
     """Open a file of this package for reading.
 
     Raises:
         FileNotFoundError: If there is none.
-        ValueError: If it is no HDF5 file, incomplete or of another version.
+        ValueError: If it is no HDF5 file, or of another version.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'{what} is missing: {path} does not exist. {REMEDY}')
-    file = None
     try:
         file = h5py.File(path, 'r')
-        version = file.attrs['format_version'] if 'format_version' in file.attrs else None
-        current = isinstance(version, np.integer) and version == FORMAT_VERSION  # others have other attributes
-        said = read_attributes(file) if current else {}
-        complete = bool(said.get('complete'))
-        damaged = complete and said.get('digest') != digest(file)
-    except Exception as error:  # HDF5 raises many kinds for a damaged file
-        if file is not None:
-            file.close()
+    except OSError as error:
         raise ValueError(f'{path} ({what}) is no readable HDF5 file: {error}. {REMEDY}') from error
-    if damaged or not complete:
+    version = file.attrs.get('format_version')
+    if version != FORMAT_VERSION:
         file.close()
-        if damaged:
-            raise ValueError(f'{path} ({what}) is damaged: its content is not that of its digest. {REMEDY}')
-        raise ValueError(
-            f'{path} ({what}) is not complete or of another version (found version {version}, expected '
-            f'{FORMAT_VERSION}). {REMEDY}'
-        )
+        raise ValueError(f'{path} ({what}) has version {version}, expected {FORMAT_VERSION}. {REMEDY}')
     return file
 
 
 class ROIStore:
-    """Read access to ``subj0N.h5``; safe to pickle and to use in forked or spawned workers.
+    """Read a ROI store, ``subj0N.h5``.
+
+    Example:
+        >>> store = ROIStore('data/nsd_store/subj01.h5')
+        >>> voxels = store.roi('floc-faces')                              # (n,) columns
+        >>> train = store.responses[store.split == 'train'][:, voxels]    # (images, n) float32
+        >>> store.image_id[store.split == 'train']                        # (images,) 0-based 73k ids
+        >>> store.noise_ceiling[voxels], store.coordinates[voxels]        # percent of variance; mm
+
+    It can be pickled, and used in forked or spawned workers: the responses are memory maps.
 
     Args:
         path: The file.
@@ -148,64 +151,51 @@ class ROIStore:
         photo_id: (images,) photograph that each was cut from; ``image_id`` where each is the only one of its.
         split: (images,) ``'train'`` or ``'test'``.
         seen_by_all: (images,) bool, seen three times by every subject of the experiment.
-        repeats: (images,) presentations that were averaged; 0 where that is not known.
+        repeats: (images,) presentations that were averaged; 0 if unknown.
         coordinates: (V, 3) float32, mm.
         ncsnr: (V,) and noise_ceiling: (V,) percent of variance of the averaged test responses; NaN if unknown.
         location: Where the voxels are: ``voxel`` (V, 3) indices into the volume and ``affine``, or ``vertex`` (V,) and
             ``hemisphere`` (V,) of the surface.
         trial_row: (trials,) row of the image of each trial, and trial_session: (trials,) its session (1-based); None
             if the store holds no single trials.
-        attributes: What the file says of its making.
+        attributes: How the file was made.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no complete store of this version.
+        ValueError: If it is no store of this version.
     """
 
     def __init__(self, path: Union[str, Path]):
         self.path = Path(path)
-        with open_complete(self.path, 'ROI store') as file:
+        with open_h5(self.path, 'ROI store') as file:
             try:
                 self._read(file)
-            except Exception as error:  # HDF5 raises many kinds for a damaged file
+            except (KeyError, OSError) as error:
                 raise ValueError(f'{self.path} (ROI store) is damaged: {error}. {REMEDY}') from error
         self._maps = {}
 
     def _read(self, file: h5py.File) -> None:
-        """Everything but the responses, as far as it fits together."""
-        self.attributes = read_attributes(file)
-        self.subject, self.space = str(self.attributes['subject']), str(self.attributes['space'])
-        self.image_id = read_table(file, 'image_id', 'iu', None)
-        images = len(self.image_id)
-        self.photo_id = read_table(file, 'photo_id', 'iu', images) if 'photo_id' in file else self.image_id
-        self.split = read_table(file, 'split', 'S', images).astype(str)
-        self.seen_by_all = read_table(file, 'seen_by_all', 'b', images)
-        self.repeats = read_table(file, 'repeats', 'iu', images)
-        self.coordinates = read_table(file, 'coordinates', 'f', None, 3)
-        voxels = len(self.coordinates)
-        self.ncsnr = read_table(file, 'ncsnr', 'f', voxels)
-        self.noise_ceiling = read_table(file, 'noise_ceiling', 'f', voxels)
-        shapes = dict(voxel=('iu', voxels, 3), affine=('f', 4, 4), vertex=('iu', voxels), hemisphere=('S', voxels))
-        self.location = {name: read_table(file, name, *shape) for name, shape in shapes.items() if name in file}
-        self._rois = {name: _below(read_table(file, f'roi/{name}', 'iu', None), voxels) for name in file['roi']}
-        self._places = {'responses': _place(file, 'responses', images, voxels)}
+        self.attributes = dict(file.attrs)
+        self.subject, self.space = self.attributes['subject'], self.attributes['space']
+        self.image_id, self.repeats = file['image_id'][()], file['repeats'][()]
+        self.photo_id = file['photo_id'][()] if 'photo_id' in file else self.image_id
+        self.split, self.seen_by_all = file['split'][()].astype(str), file['seen_by_all'][()]
+        self.coordinates = file['coordinates'][()]
+        self.ncsnr, self.noise_ceiling = file['ncsnr'][()], file['noise_ceiling'][()]
+        self.location = {name: file[name][()] for name in ('voxel', 'affine', 'vertex', 'hemisphere') if name in file}
+        self._rois = {name: index[()] for name, index in file['roi'].items()}
+        self._places = {'responses': memory_place(file['responses'])}
         self.trial_row = self.trial_session = None
         if 'trials' in file:
-            self.trial_row = _below(read_table(file, 'trials/row', 'iu', None), images)
-            self.trial_session = read_table(file, 'trials/session', 'iu', len(self.trial_row))
-            self._places['trials'] = _place(file, 'trials/responses', len(self.trial_row), voxels)
-        volume = np.asarray(self.attributes.get('volume_shape', (np.inf,) * 3))
-        _below(self.location.get('voxel', np.empty((0, 3), int)), volume)
-        if (np.diff(self.image_id) <= 0).any() or not np.isin(self.split, ('train', 'test')).all():
-            raise ValueError('its images are not in order, or in no split')
+            self.trial_row, self.trial_session = file['trials/row'][()], file['trials/session'][()]
+            self._places['trials'] = memory_place(file['trials/responses'])
 
     def __getstate__(self):
         return {**self.__dict__, '_maps': {}}
 
     def _map(self, name: str) -> np.ndarray:
         if name not in self._maps:
-            offset, shape, dtype = self._places[name]
-            self._maps[name] = np.memmap(self.path, dtype, 'r', offset, shape)
+            self._maps[name] = np.memmap(self.path, mode='r', **self._places[name])
         return self._maps[name]
 
     @property
@@ -230,7 +220,7 @@ class ROIStore:
         return tuple(self._rois)
 
     def roi(self, name: str) -> np.ndarray:
-        """Voxel indices of an ROI class (empty where the subject lacks it); ValueError for an unknown one."""
+        """Return the voxel indices of an ROI class, empty where the subject lacks it; ValueError for an unknown one."""
         if name not in self._rois:
             raise ValueError(
                 f'ROI {name!r} is not in {self.path}, which has {", ".join(self._rois)}. Prepare the store '
@@ -239,17 +229,6 @@ class ROIStore:
         return self._rois[name]
 
 
-def _place(file: h5py.File, name: str, *shape: int) -> Tuple[int, Tuple[int, ...], np.dtype]:
-    """Where a contiguous data set of a shape lies in its file: byte, shape and type, for a memory map."""
-    dataset = plain_dataset(file, name)
-    offset = None if dataset is None else dataset.id.get_offset()
-    if offset is None or dataset.shape != shape or dataset.dtype not in (np.float16, np.float32):
-        raise ValueError(f'it has no data set {name!r} of {shape} values in one piece')
-    return offset, dataset.shape, dataset.dtype
-
-
-def _below(values: np.ndarray, end: Union[int, np.ndarray]) -> np.ndarray:
-    """The values, or ValueError where they are no indices below ``end``."""
-    if values.size and ((values < 0) | (values >= end)).any():
-        raise ValueError(f'it has an index of {values.min()} to {values.max()}, and {end} places')
-    return values
+def memory_place(dataset: h5py.Dataset) -> Dict:
+    """Return the arguments of ``numpy.memmap`` for a contiguous dataset."""
+    return dict(dtype=dataset.dtype, offset=dataset.id.get_offset(), shape=dataset.shape)

@@ -1,4 +1,4 @@
-"""Brains with plausible geometry: a folded cortical sheet, its flat map and the regions on it."""
+"""Brains of plausible geometry: a folded cortical sheet, its flat map and its regions."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ OPTIONAL_LABELS = ('mTL-faces', 'aTL-faces', 'mTL-bodies', 'mTL-words', 'mfs-wor
 
 
 class SmoothField:
-    """A smooth random function of position with unit variance (random cosine features).
+    """Evaluate a smooth random function of position with unit variance (random cosine features).
 
     Args:
         rng: Source of randomness.
         dims: Number of coordinates.
-        scale: Distance over which the function changes, in the unit of the coordinates.
+        scale: Distance over which the function varies, in the unit of the coordinates.
     """
 
     def __init__(self, rng: np.random.Generator, dims: int, scale: float):
@@ -51,13 +51,13 @@ class SmoothField:
 
 
 class Anatomy(NamedTuple):
-    """One simulated brain in volume space; all volumes are indexed [x, y, z] in RAS order.
+    """Hold a simulated brain in volume space; all volumes are indexed [x, y, z] in RAS order.
 
     Attributes:
         affine: (4, 4) voxel index → mm.
         brain: (X, Y, Z) bool, the liberal brain mask.
         hemisphere: (X, Y, Z) int8, −1 outside cortex, 0 left, 1 right.
-        rois: ROI class → (X, Y, Z) int, −1 not cortex, 0 cortex without label, k label.
+        rois: ROI class → (X, Y, Z) int, −1 outside cortex, 0 cortex without label, k label.
         flat: (X, Y, Z, 2) float32 flat-map coordinates in degrees, (medial−lateral, ventral−dorsal) around the
             occipital pole; NaN outside cortex.
     """
@@ -70,7 +70,7 @@ class Anatomy(NamedTuple):
 
     @property
     def visual(self) -> np.ndarray:
-        """(X, Y, Z) bool, the union of all ROI classes."""
+        """Unite all ROI classes, (X, Y, Z) bool."""
         return np.any([roi > 0 for roi in self.rois.values()], axis=0)
 
 
@@ -110,7 +110,7 @@ def make_anatomy(subject: int, voxel_mm: float, rng: np.random.Generator) -> Ana
     Args:
         subject: 1…8; the field of view is that of the real subject.
         voxel_mm: Edge of a voxel; 1.8 gives NSD's own resolution and volume shape.
-        rng: What makes this brain differ from another: folding, size and place of its regions, missing labels.
+        rng: Source of the differences between brains: folding, size and position of regions, missing labels.
     """
     shape = tuple(int(round(n * FUNC_VOXEL_MM / voxel_mm)) for n in SUBJECT_SHAPES[f'subj{subject:02d}'])
     affine = np.diag([voxel_mm, voxel_mm, voxel_mm, 1.0])

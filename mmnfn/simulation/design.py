@@ -1,4 +1,4 @@
-"""The experiment: which subject sees which picture when, after NSD's rules."""
+"""The experiment: who sees which image when, by NSD's rules."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ RUNS_PER_SESSION = 12
 
 
 class Design(NamedTuple):
-    """What ``nsd_expdesign.mat`` holds; all ids are 1-based as there.
+    """Hold the content of ``nsd_expdesign.mat``, with its 1-based ids.
 
     Attributes:
-        masterordering: (750·S,) which of a subject's own images each trial shows, the same for all subjects.
-        subjectim: (subjects, 250·S) 73k id of each of a subject's own images; the shared images come first.
+        masterordering: (750·S,) number of each trial's image among the subject's own, the same for all subjects.
+        subjectim: (subjects, 250·S) 73k ids of each subject's own images; the shared images come first.
         sharedix: (shared,) 73k ids of the shared images, ascending.
-        stimpattern: (S, 12, 75) 1 where a slot of a run holds a trial.
-        num_stimuli: Size of the pool, 73000 in NSD.
+        stimpattern: (S, 12, 75), 1 where a slot of a run holds a trial.
+        num_stimuli: Number of stimuli, 73000 in NSD.
     """
 
     masterordering: np.ndarray
@@ -31,16 +31,16 @@ class Design(NamedTuple):
     num_stimuli: int
 
     def trial_ids(self, subject_index: int) -> np.ndarray:
-        """(750·S,) 0-based 73k id of each trial of the subject with this 0-based index."""
+        """List the 0-based 73k id of each trial (750·S,) of the subject with this 0-based index."""
         return self.subjectim[subject_index, self.masterordering - 1] - 1
 
 
 def _masterordering(sessions: int, rng: np.random.Generator) -> np.ndarray:
-    """Three presentations of each image, placed as in NSD.
+    """Draw three presentations of each image with the lags of NSD.
 
-    The first position is uniform over the experiment, taken as a circle; each of the other two follows it closely with
-    probability 0.45 (a normal deviation of 0.33 sessions), else is uniform. These two numbers reproduce the lags of the
-    real design: 28% of all pairs within a session and 12% in neighbouring sessions.
+    The first position is uniform over the experiment, taken as a circle. Each of the other two is near the first with
+    probability 0.45 (normal, std 0.33 sessions), and otherwise uniform. These two numbers reproduce the lags of the
+    real design: 28% of all pairs within a session, 12% in neighbouring sessions.
     """
     images = IMAGES_PER_SESSION * sessions
     first = rng.uniform(0, sessions, images)
@@ -74,11 +74,11 @@ def make_design(subjects: int, sessions: int, shared_fraction: float, rng: np.ra
 
 
 def stimulus_table(design: Design, source: pd.DataFrame) -> pd.DataFrame:
-    """The table of ``nsd_stim_info_merged.csv``.
+    """Make the table of ``nsd_stim_info_merged.csv``.
 
     Args:
         design: The design.
-        source: One row per stimulus in the order of the 0-based 73k id, with cocoId, cocoSplit, cropBox and loss.
+        source: A row per stimulus, by 0-based 73k id, with cocoId, cocoSplit, cropBox and loss.
     """
     ids = np.arange(design.num_stimuli)
     table = source.reset_index(drop=True).copy()
@@ -102,7 +102,7 @@ def stimulus_table(design: Design, source: pd.DataFrame) -> pd.DataFrame:
 
 
 def behaviour_table(design: Design, subject_index: int, sessions: int, rng: np.random.Generator) -> pd.DataFrame:
-    """The table of ``responses.tsv``: a continuous recognition task, answered well but not perfectly."""
+    """Make the table of ``responses.tsv``: a continuous recognition task, answered well but not perfectly."""
     trials = sessions * TRIALS_PER_SESSION
     ids73, ids10 = design.trial_ids(subject_index)[:trials] + 1, design.masterordering[:trials]
     session = np.arange(trials) // TRIALS_PER_SESSION + 1

@@ -16,7 +16,7 @@ CATEGORIES = [dict(id=i, name=name, supercategory=name) for i, name in enumerate
 
 
 def coco_annotations(scene: Scene, image_id: int, first_id: int) -> List[Dict]:
-    """Instance annotations of one scene; masks as polygons."""
+    """Annotate the instances of a scene, masks as polygons."""
     annotations = []
     for instance in scene.instances:
         contours, _ = cv2.findContours(instance.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
@@ -39,18 +39,13 @@ def coco_annotations(scene: Scene, image_id: int, first_id: int) -> List[Dict]:
     return annotations
 
 
-def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Write an RGB picture or a label map in the format that the name says; an OSError where OpenCV's own writer would
-    leave a part of it and say nothing.
-    """
-    done, content = cv2.imencode(path.suffix, picture[..., ::-1] if picture.ndim == 3 else picture)
-    if not done:
-        raise ValueError(f'{path}: OpenCV cannot encode a picture as {path.suffix}.')
-    path.write_bytes(content)
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write an RGB image or a label map; unlike ``cv2.imwrite`` this raises an OSError if the disk is full."""
+    path.write_bytes(cv2.imencode(path.suffix, image[..., ::-1] if image.ndim == 3 else image)[1])
 
 
 class CocoWriter:
-    """Collects COCO instances and captions and writes them at the end.
+    """Collect COCO instances and captions, and write them at the end.
 
     Args:
         folder: Folder of the annotation files.
@@ -64,7 +59,7 @@ class CocoWriter:
         self.captions: List[Dict] = []
 
     def add(self, scene: Scene, image_id: int) -> None:
-        """Add one scene under an image id."""
+        """Add a scene under an image id."""
         size = scene.image.shape[0]
         self.images.append(dict(id=image_id, file_name=f'{image_id:012d}.jpg', width=size, height=size))
         self.instances += coco_annotations(scene, image_id, len(self.instances) + 1)
@@ -84,27 +79,27 @@ class CocoWriter:
 
 
 def write_coco_split(root: Path, split: str, scenes: Iterable[Scene], first_image_id: int) -> None:
-    """Write pictures and annotations of one split in COCO layout."""
+    """Write images and annotations of a split in COCO's layout."""
     writer = CocoWriter(root / 'annotations', split)
     (root / split).mkdir(parents=True, exist_ok=True)
     for image_id, scene in enumerate(scenes, first_image_id):
         writer.add(scene, image_id)
-        write_picture(root / split / f'{image_id:012d}.jpg', scene.image)
+        write_image(root / split / f'{image_id:012d}.jpg', scene.image)
     writer.close()
 
 
 def write_ade_split(root: Path, split: str, scenes: Iterable[Scene]) -> None:
-    """Write pictures and label maps of one split in ADE20K layout: 0 unlabelled, k = class k − 1.
+    """Write images and label maps of a split in ADE20K's layout: 0 unlabelled, k = class k − 1.
 
     Args:
         root: The folder ``ADEChallengeData2016``.
         split: ``'training'`` or ``'validation'``.
-        scenes: What to write.
+        scenes: Scenes to write.
     """
     for kind in ('images', 'annotations'):
         (root / kind / split).mkdir(parents=True, exist_ok=True)
     prefix = 'ADE_train' if split == 'training' else 'ADE_val'
     for number, scene in enumerate(scenes, 1):
         name = f'{prefix}_{number:08d}'
-        write_picture(root / 'images' / split / f'{name}.jpg', scene.image)
-        write_picture(root / 'annotations' / split / f'{name}.png', scene.semantic + 1)
+        write_image(root / 'images' / split / f'{name}.jpg', scene.image)
+        write_image(root / 'annotations' / split / f'{name}.png', scene.semantic + 1)

@@ -1,4 +1,4 @@
-"""Writing one simulated subject in NSD's own files."""
+"""Write a simulated subject as the files of NSD."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import h5py
 import nibabel as nib
 import numpy as np
 
-from mmnfn.disk import check_room
 from mmnfn.nsd.noise_ceiling import estimate_ncsnr
 from mmnfn.nsd.release import BETA_SCALE, ROI_CLASSES, ROI_LABELS, TRIALS_PER_SESSION, NSDLayout
-from mmnfn.nsd.store import TABLES_BYTES
-from mmnfn.utils import progress_bar
+from mmnfn.utils import atomic_write, progress_bar
 
 from .cortex import Anatomy
 from .tuning import Tuning
@@ -21,6 +19,8 @@ INVALID_SHARE = 0.01
 """Share of visual voxels without data in one session."""
 VESSEL_SHARE = 0.002
 """Share of visual voxels so strong that int16 saturates."""
+TABLES_BYTES = 4 << 20
+"""More than HDF5 needs beside the large arrays of a file."""
 
 
 def save_volume(path, volume: np.ndarray, affine: np.ndarray, scaled: bool = True) -> None:
@@ -34,7 +34,7 @@ def save_volume(path, volume: np.ndarray, affine: np.ndarray, scaled: bool = Tru
 
 
 def write_anatomy(layout: NSDLayout, subject: str, anatomy: Anatomy) -> None:
-    """Brain mask, ROI volumes (either hemisphere and both) and label tables."""
+    """Write brain mask, ROI volumes (each hemisphere and both) and label tables."""
     folder = layout.anatomy_dir(subject)
     save_volume(folder / 'brainmask.nii.gz', anatomy.brain.astype(np.int16), anatomy.affine)
     rois = dict(anatomy.rois)
@@ -52,16 +52,16 @@ def write_anatomy(layout: NSDLayout, subject: str, anatomy: Anatomy) -> None:
 
 
 class SessionPlan(NamedTuple):
-    """What is peculiar to each session of a subject.
+    """Hold the peculiarities of each session of a subject.
 
     Attributes:
-        mean, deviation: (V,) mean and standard deviation of the betas in percent signal change.
-        offset, gain: (sessions, V) drift of the mean, in standard deviations, and of the deviation, as a factor.
+        mean, std: (V,) mean and std of the betas in percent signal change.
+        offset, gain: (sessions, V) drift of the mean, in stds, and of the std, as a factor.
         invalid: (sessions, V) bool, voxels without data.
     """
 
     mean: np.ndarray
-    deviation: np.ndarray
+    std: np.ndarray
     offset: np.ndarray
     gain: np.ndarray
     invalid: np.ndarray
@@ -69,16 +69,16 @@ class SessionPlan(NamedTuple):
 
 def plan_sessions(voxels: int, sessions: int, rng: np.random.Generator) -> SessionPlan:
     """Draw drift, invalid voxels and the few voxels that saturate."""
-    deviation = rng.lognormal(0.4, 0.3, voxels)
+    std = rng.lognormal(0.4, 0.3, voxels)
     vessels = rng.random(voxels) < VESSEL_SHARE
     vessels[rng.integers(voxels)] = True
-    deviation[vessels] = rng.uniform(40, 60, vessels.sum())
+    std[vessels] = rng.uniform(40, 60, vessels.sum())
     invalid = np.zeros((sessions, voxels), bool)
     for voxel in np.flatnonzero((rng.random(voxels) < INVALID_SHARE) & ~vessels):
         invalid[rng.integers(sessions), voxel] = True
     return SessionPlan(
         rng.normal(1.0, 0.5, voxels),
-        deviation,
+        std,
         rng.normal(0, 0.4, (sessions, voxels)),
         rng.uniform(0.85, 1.15, (sessions, voxels)),
         invalid,
@@ -86,7 +86,7 @@ def plan_sessions(voxels: int, sessions: int, rng: np.random.Generator) -> Sessi
 
 
 def noisy_responses(signal: np.ndarray, ncsnr: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Add noise so that the ratio of the deviations of signal and noise is ``ncsnr``; total variance 1.
+    """Add noise so that the ratio of the stds of signal and noise is ``ncsnr`` and the total variance 1.
 
     Args:
         signal: (trials, V) z-scored noise-free responses.
@@ -98,7 +98,7 @@ def noisy_responses(signal: np.ndarray, ncsnr: np.ndarray, rng: np.random.Genera
 
 
 def to_int16(percent: np.ndarray) -> np.ndarray:
-    """Percent signal change → int16 × 300, rounded and saturated."""
+    """Convert percent signal change to int16 × 300, rounded and saturated."""
     limits = np.iinfo(np.int16)
     return np.clip(np.rint(percent * BETA_SCALE), limits.min, limits.max).astype(np.int16)
 
@@ -128,13 +128,13 @@ def write_betas(
         progress: Show a progress bar.
 
     Returns:
-        What was drawn for the sessions.
+        The plan of the sessions.
     """
     visual = np.flatnonzero(anatomy.visual.ravel())
     other = np.flatnonzero((anatomy.brain & ~anatomy.visual).ravel())
     shape, sessions = anatomy.brain.shape, len(image_rows) // TRIALS_PER_SESSION
     plan = plan_sessions(len(visual), sessions, rng)
-    other_deviation = rng.lognormal(0.6, 0.3, len(other)).astype(np.float32)
+    other_std = rng.lognormal(0.6, 0.3, len(other)).astype(np.float32)
     folder = layout.beta_dir(subject)
     folder.mkdir(parents=True, exist_ok=True)
     z_scored = np.empty((len(image_rows), len(visual)), np.float32)
@@ -142,11 +142,11 @@ def write_betas(
     for session in progress_bar(range(sessions), desc=f'{subject} betas', unit='session', show=progress):
         part = slice(session * TRIALS_PER_SESSION, (session + 1) * TRIALS_PER_SESSION)
         z = noisy_responses(signal[image_rows[part]], tuning.ncsnr.astype(np.float32), rng)
-        percent = plan.mean + plan.deviation * (plan.offset[session] + plan.gain[session] * z)
+        percent = plan.mean + plan.std * (plan.offset[session] + plan.gain[session] * z)
         betas = np.zeros((int(np.prod(shape)), TRIALS_PER_SESSION), np.int16)  # voxel by voxel, as the chunks are
         betas[visual] = to_int16(np.where(plan.invalid[session], 0, percent)).T
         betas[other] = to_int16(
-            other_deviation[:, None] * rng.standard_normal((len(other), TRIALS_PER_SESSION), dtype=np.float32)
+            other_std[:, None] * rng.standard_normal((len(other), TRIALS_PER_SESSION), dtype=np.float32)
         )
         z_scored[part] = np.where(plan.invalid[session], np.nan, betas[visual].T)
         write_session(layout.beta_file(subject, session + 1), betas, shape)
@@ -180,10 +180,10 @@ def write_betas(
 
 
 def write_session(path, betas: np.ndarray, shape) -> None:
-    """(voxels, 750) int16 in [x, y, z] order → dataset ``betas`` (750, Z, Y, X) with one chunk per voxel."""
+    """Write betas (voxels, 750) int16 in [x, y, z] order as ``betas`` (750, Z, Y, X) with one chunk per voxel."""
     x_size, y_size, z_size = shape
-    check_room(path, betas.nbytes + betas.nbytes // 8 + TABLES_BYTES)  # an eighth for the index of the chunks
-    with h5py.File(path, 'w', libver='earliest') as file:
+    size = betas.nbytes + betas.nbytes // 8 + TABLES_BYTES  # an eighth for the index of the chunks
+    with atomic_write(path, size) as temporary, h5py.File(temporary, 'w', libver='earliest') as file:
         dataset = file.create_dataset(
             'betas', (TRIALS_PER_SESSION, z_size, y_size, x_size), np.int16, chunks=(TRIALS_PER_SESSION, 1, 1, 1)
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Dict, List, Tuple
 
@@ -10,9 +9,11 @@ import cv2
 import numpy as np
 from pycocotools.coco import COCO
 
+from mmnfn.nsd.coco import read_instances
+
 from .scenes import CLASSES, Instance, Scene
 
-# The class of the simulated world that stands for a COCO category (or supercategory) in the tuning of voxels.
+# Class of the simulated world that stands for a COCO category (or supercategory) in the tuning of voxels.
 CATEGORY_CLASSES: Dict[str, str] = {
     'person': 'body',
     'vehicle': 'car',
@@ -36,41 +37,29 @@ OUTDOOR = {'vehicle', 'outdoor', 'animal', 'sports'}
 
 
 class Photographs:
-    """Annotated photographs, cut to squares as NSD did.
+    """Cut annotated photographs to squares like NSD.
 
-    COCO has no faces and no stuff: the upper fifth of a person stands for the face, and what is not annotated is sky
-    and grass where the picture has outdoor categories, wall and floor elsewhere. That is coarse, and good enough to
-    drive simulated voxels with real pictures.
+    COCO has no faces and no stuff. The upper fifth of a person stands for the face, and everything that is not
+    annotated counts as sky and grass in images with outdoor categories, else as wall and floor. This is coarse, but
+    good enough to drive simulated voxels with real images.
 
     Args:
-        folder: Folder of the pictures.
+        folder: Folder of the photographs.
         annotations: COCO instances file.
 
     Raises:
-        FileNotFoundError: If the folder, the file or a picture is missing.
-        ValueError: If the file is no COCO annotation file or has fewer than two photographs.
+        FileNotFoundError: If the folder, the file or an image is missing.
+        ValueError: If the file is not a COCO instances file or has fewer than two photographs.
     """
 
     def __init__(self, folder: Path, annotations: Path):
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise FileNotFoundError(f'--images: {folder} is no folder. Give the folder of the photographs.')
-        if not Path(annotations).is_file():
-            raise FileNotFoundError(f'--annotations: {annotations} does not exist. Give a COCO instances file.')
-        try:
-            content = json.loads(Path(annotations).read_bytes())
-            for image in content['images']:
-                if not (image['height'] > 0 and image['width'] > 0 and isinstance(image['file_name'], str)):
-                    raise ValueError(f'picture {image["id"]} has no size or no file name')
-            self.coco = COCO()
-            self.coco.dataset = content
-            self.coco.createIndex()
-            self.ids: List[int] = sorted(self.coco.imgs)
-            self.categories = {c['id']: c for c in content['categories'] if isinstance(c['name'], str)}
-            for annotation in content['annotations']:
-                self.class_of(annotation['category_id'])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f'--annotations: {annotations} is no COCO instances file ({error!r}).') from error
+        self.coco = COCO()
+        self.coco.dataset = read_instances(annotations)
+        self.coco.createIndex()
+        self.ids: List[int] = sorted(self.coco.imgs)
         if len(self.ids) < 2:
             raise ValueError(
                 f'--annotations: {annotations} lists {len(self.ids)} photograph(s), but at least 2 are needed: one to '
@@ -78,24 +67,24 @@ class Photographs:
             )
 
     def class_of(self, category_id: int) -> str:
-        """Class of the simulated world that stands for a category; '' for none."""
-        category = self.categories[category_id]
+        """Find the class of the simulated world that stands for a category; '' if there is none."""
+        category = self.coco.cats[category_id]
         return CATEGORY_CLASSES.get(category['name'], CATEGORY_CLASSES.get(category.get('supercategory'), ''))
 
     def crops(
         self, shared: np.ndarray, rng: np.random.Generator
     ) -> List[Tuple[int, Tuple[float, float, float, float]]]:
-        """COCO id and crop box of every stimulus.
+        """Choose COCO id and crop box of every stimulus.
 
-        Where there are fewer photographs than stimuli, each is used in several random crops, of shared stimuli alone or
-        of others alone: the shared ones are the test images.
+        If there are fewer photographs than stimuli, each is used in several random crops. All crops of a photograph
+        are shared stimuli or none is, because the shared ones are the test images.
 
         Args:
             shared: (stimuli,) bool.
-            rng: Source of the places.
+            rng: Source of the positions.
 
         Returns:
-            The ids, and the fractions cut from top, bottom, left and right, which leave a square.
+            Per stimulus the id, and the fractions to cut from top, bottom, left and right to leave a square.
         """
         count, number = len(self.ids), np.arange(len(shared))
         if count < len(shared):
@@ -114,12 +103,12 @@ class Photographs:
         return crops
 
     def scene(self, coco_id: int, box: Tuple[float, float, float, float], size: int) -> Scene:
-        """The cut photograph with its maps; see :class:`Photographs` for what is guessed."""
+        """Make a scene of a crop; see :class:`Photographs` for what is guessed."""
         info = self.coco.imgs[coco_id]
         path = self.folder / info['file_name']
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if image is None:
-            raise FileNotFoundError(f'--images: {path}, which the annotation file lists, cannot be read as a picture.')
+            raise FileNotFoundError(f'--images: {path}, which the annotation file lists, cannot be read as an image.')
         height, width = image.shape[:2]
         rows = slice(int(round(box[0] * height)), int(round((1 - box[1]) * height)))
         columns = slice(int(round(box[2] * width)), int(round((1 - box[3]) * width)))
@@ -128,7 +117,7 @@ class Photographs:
             return cv2.resize(np.ascontiguousarray(array[rows, columns]), (size, size), interpolation=how)
 
         annotations = self.coco.imgToAnns[coco_id]
-        supers = {self.categories[a['category_id']].get('supercategory') for a in annotations}
+        supers = {self.coco.cats[a['category_id']].get('supercategory') for a in annotations}
         stuff = ('sky', 'grass') if supers & OUTDOOR else ('wall', 'floor')
         semantic = np.empty((size, size), np.uint8)
         semantic[: size // 2], semantic[size // 2 :] = (CLASSES.index(name) for name in stuff)

@@ -1,4 +1,4 @@
-"""What a voxel responds to: known tuning that varies smoothly over the cortex."""
+"""Known tuning of voxels that varies smoothly over the cortex."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .scenes import CLASSES, STUFF_CLASSES
 GRID = 16
 ORIENTATIONS = (0.0, 45.0, 90.0, 135.0)
 WAVELENGTHS = (4.0, 9.0)
-"""In pixels of the 64-pixel picture from which orientation energy is taken."""
+"""In pixels of the 64-pixel image from which orientation energy is computed."""
 ENERGY_CHANNELS: List[Tuple[float, float]] = [(o, w) for w in WAVELENGTHS for o in ORIENTATIONS]
 NUM_CHANNELS = len(ENERGY_CHANNELS) + len(CLASSES)
 
-# What each category-selective class prefers; other things drive it weakly.
+# Preferences of each category-selective class; other things drive it weakly.
 PREFERENCES: Dict[str, Dict[str, float]] = {
     'floc-faces': {'face': 1.0, 'body': 0.25, 'animal': 0.2},
     'floc-bodies': {'body': 1.0, 'animal': 0.45, 'face': 0.2},
@@ -46,12 +46,12 @@ ENERGY_SHARE = {
 }
 
 
-def picture_features(image: np.ndarray, semantic: np.ndarray) -> np.ndarray:
-    """The features of one picture that simulated voxels see.
+def image_features(image: np.ndarray, semantic: np.ndarray) -> np.ndarray:
+    """Compute the features of an image that drive simulated voxels.
 
     Args:
         image: (S, S, 3) uint8 RGB.
-        semantic: (S, S) uint8 indices into :data:`mmnfn.simulation.scenes.CLASSES`; 255 is none of them.
+        semantic: (S, S) uint8 indices into :data:`mmnfn.simulation.scenes.CLASSES`; 255 is no class.
 
     Returns:
         (NUM_CHANNELS, 16, 16) float32: orientation energy, then the area covered by each class.
@@ -74,13 +74,13 @@ def picture_features(image: np.ndarray, semantic: np.ndarray) -> np.ndarray:
 
 
 class Tuning(NamedTuple):
-    """Tuning of V voxels.
+    """Hold the tuning of V voxels.
 
     Attributes:
-        field: (V, 3) centre x (right), y (up) and size of the spatial field; 1 is half the picture's side.
+        field: (V, 3) centre x (right), y (up) and size of the spatial field; 1 is half the image's side.
         weights: (V, NUM_CHANNELS) weight of each feature channel.
-        exponent: (V,) of the compressive nonlinearity.
-        ncsnr: (V,) standard deviation of signal over noise in one trial.
+        exponent: (V,) exponent of the compressive nonlinearity.
+        ncsnr: (V,) std of the signal over that of the noise in one trial.
     """
 
     field: np.ndarray
@@ -89,7 +89,7 @@ class Tuning(NamedTuple):
     ncsnr: np.ndarray
 
     def responses(self, features: np.ndarray) -> np.ndarray:
-        """Noise-free responses, z-scored over the pictures.
+        """Compute noise-free responses, z-scored over the images.
 
         Args:
             features: (images, NUM_CHANNELS, 16, 16), each channel scaled to unit variance.
@@ -103,14 +103,14 @@ class Tuning(NamedTuple):
         spatial = (spatial / spatial.sum((1, 2), keepdims=True)).reshape(len(x), -1).astype(np.float32)
         weights = self.weights.astype(np.float32)
         out = np.empty((len(features), len(x)), np.float32)
-        for i, picture in enumerate(features.reshape(len(features), NUM_CHANNELS, -1)):
-            out[i] = np.einsum('cv,vc->v', picture @ spatial.T, weights)
+        for i, image in enumerate(features.reshape(len(features), NUM_CHANNELS, -1)):
+            out[i] = np.einsum('cv,vc->v', image @ spatial.T, weights)
         out = np.sign(out) * np.abs(out) ** self.exponent.astype(np.float32)
         return (out - out.mean(0)) / np.maximum(out.std(0), 1e-6)
 
 
 def _visual_field(anatomy: Anatomy, where: Tuple[np.ndarray, ...], xy: np.ndarray) -> np.ndarray:
-    """(V, 3) receptive fields: retinotopic maps in early cortex, broad contralateral fields elsewhere."""
+    """Place receptive fields (V, 3): retinotopic in early cortex, broad and contralateral elsewhere."""
     x, y = xy.T
     contralateral = np.where(anatomy.hemisphere[where] == 0, 1.0, -1.0)  # the left hemisphere sees the right
     eccentricity = 0.05 + 0.9 * np.clip((8 - x) / 50, 0, 1) ** 1.3
@@ -133,7 +133,7 @@ def make_tuning(anatomy: Anatomy, seed: int, rng: np.random.Generator) -> Tuning
 
     Args:
         anatomy: The brain.
-        seed: Seed of the world: maps that all brains share (each brain varies them).
+        seed: Seed of the world, for the maps that all brains share with variations.
         rng: The subject's own source of randomness.
     """
     where = np.nonzero(anatomy.visual)
@@ -175,9 +175,6 @@ def make_tuning(anatomy: Anatomy, seed: int, rng: np.random.Generator) -> Tuning
 
 
 def scale_features(features: np.ndarray) -> np.ndarray:
-    """Divide each channel of (images, NUM_CHANNELS, 16, 16) by its standard deviation; unused channels stay zero."""
-    deviation = features.std((0, 2, 3), keepdims=True)
-    return features / np.where(deviation > 1e-6, deviation, 1.0)
-
-
-__all__ = ['NUM_CHANNELS', 'Tuning', 'make_tuning', 'picture_features', 'scale_features']
+    """Divide each channel of (images, NUM_CHANNELS, 16, 16) by its std; unused channels stay zero."""
+    std = features.std((0, 2, 3), keepdims=True)
+    return features / np.where(std > 1e-6, std, 1.0)

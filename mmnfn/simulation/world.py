@@ -4,44 +4,45 @@ from __future__ import annotations
 
 import shutil
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from multiprocessing import get_context
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Tuple
+from typing import Callable, ContextManager, Iterator, List, NamedTuple, Optional, Tuple
 
+import cv2
 import h5py
 import numpy as np
 import pandas as pd
 import scipy.io
 
-from mmnfn.disk import check_room, full_disk_named
 from mmnfn.nsd.release import BETA_VERSIONS, TRIALS_PER_SESSION, NSDLayout
-from mmnfn.nsd.store import TABLES_BYTES
-from mmnfn.utils import listed
+from mmnfn.utils import atomic_write, listed, name_full_disk, progress_bar
 
 from .cortex import make_anatomy
 from .design import Design, behaviour_table, make_design, stimulus_table
 from .downstream import CocoWriter, write_ade_split, write_coco_split
-from .drawing import SceneSource, draw, drawing_processes
-from .nsd_writer import write_anatomy, write_betas
+from .nsd_writer import TABLES_BYTES, write_anatomy, write_betas
 from .photographs import Photographs
-from .tuning import make_tuning, scale_features
+from .scenes import Scene, render_scene
+from .tuning import image_features, make_tuning, scale_features
 
 
 class WorldConfig(NamedTuple):
-    """What kind of world to make; the same values give the same files.
+    """Describe a world; equal values give identical files.
 
     Attributes:
         subjects: Number of subjects (subj01, …), at most 8.
         sessions: Sessions of each subject; fewer values than subjects repeat the last one.
         seed: Seed of everything.
-        voxel_mm: Edge of a voxel; 1.8 is NSD's own and makes session files of 1.1 GB.
+        voxel_mm: Edge of a voxel; NSD's 1.8 makes session files of 1.1 GB.
         shared_fraction: Share of a subject's images that all subjects see; 0.1 in NSD.
-        stimulus_size: Side of the pictures in ``imgBrick``; 425 in NSD.
-        snr: Ratio of signal to noise of every voxel in multiples of NSD's; 100 is as good as no noise.
-        beta_version: Which version folder to write, ``'b3'`` by default.
+        stimulus_size: Side of the images in ``imgBrick``; 425 in NSD.
+        snr: Signal to noise of every voxel, in multiples of NSD's; 100 is as good as no noise.
+        beta_version: Version folder to write.
         nifti: Also write betas as ``.nii.gz``.
-        downstream: Pictures for (COCO train, COCO val, ADE20K training, ADE20K validation); all 0 for none.
-        downstream_size: Side of the downstream pictures.
-        images, annotations: Folder of photographs and their COCO file, to be used instead of drawn scenes.
+        downstream: Images for (COCO train, COCO val, ADE20K training, ADE20K validation).
+        downstream_size: Side of the downstream images.
+        images, annotations: Folder of photographs to use instead of drawn scenes, and their COCO instances file.
         workers: Processes that draw.
     """
 
@@ -61,7 +62,7 @@ class WorldConfig(NamedTuple):
     workers: int = 2
 
     def check(self) -> WorldConfig:
-        """Return itself, a single value of ``sessions`` as a tuple, or raise a ValueError that names the argument."""
+        """Return a copy with ``sessions`` as a tuple; ValueError for an argument out of range."""
         self = self._replace(sessions=tuple(listed(self.sessions)))
         for name, low, high in (
             ('subjects', 1, 8),
@@ -90,14 +91,52 @@ class WorldConfig(NamedTuple):
         return self
 
     def sessions_of(self, index: int) -> int:
-        """Sessions of the subject with this 0-based index."""
+        """Return the number of sessions of the subject with this 0-based index."""
         return self.sessions[min(index, len(self.sessions) - 1)]
+
+
+class SceneSource:
+    """Draw the scenes of a stream; picklable, so that worker processes can draw them."""
+
+    def __init__(self, seed: int, stream: int, size: int, crops=None, photographs: Optional[Photographs] = None):
+        self.seed, self.stream, self.size = seed, stream, size
+        self.crops, self.photographs = crops, photographs
+
+    def scene(self, index: int) -> Scene:
+        """Draw a scene, or cut a photograph."""
+        cv2.setNumThreads(1)
+        if self.photographs is not None:
+            return self.photographs.scene(*self.crops[index], self.size)
+        return render_scene(np.random.default_rng([self.seed, self.stream, index]), self.size)
+
+    def stimulus(self, index: int) -> Tuple[Scene, np.ndarray]:
+        """Draw a scene and compute the features that drive the voxels."""
+        scene = self.scene(index)
+        return scene, image_features(scene.image, scene.semantic)
+
+
+def drawing_processes(workers: int) -> ContextManager[Optional[ProcessPoolExecutor]]:
+    """Start the processes that draw; None if this process draws itself."""
+    if workers == 1:
+        return nullcontext()
+    # A fork of a process whose libraries have started threads can hang.
+    return ProcessPoolExecutor(workers, mp_context=get_context('spawn'))
+
+
+def draw(function: Callable, count: int, pool: Optional[ProcessPoolExecutor], title: str) -> Iterator:
+    """Yield ``function(0) … function(count − 1)`` in order, with a progress bar."""
+    with progress_bar(total=count, desc=title, unit='image') as bar:
+        for start in range(0, count, 256):  # not too far ahead of the writer
+            part = range(start, min(start + 256, count))
+            for result in map(function, part) if pool is None else pool.map(function, part, chunksize=8):
+                yield result
+                bar.update()
 
 
 def _write_stimuli(
     layout: NSDLayout, coco_dir: Path, design: Design, config: WorldConfig, pool: Optional[ProcessPoolExecutor]
 ) -> np.ndarray:
-    """Draw all stimuli; returns their features (stimuli, NUM_CHANNELS, 16, 16)."""
+    """Write all stimuli, and return their features (stimuli, NUM_CHANNELS, 16, 16)."""
     rng = np.random.default_rng([config.seed, 2])
     count, size = design.num_stimuli, config.stimulus_size
     photographs = Photographs(config.images, config.annotations) if config.images is not None else None
@@ -106,7 +145,7 @@ def _write_stimuli(
     else:
         crops = photographs.crops(np.isin(np.arange(count), design.sharedix - 1), rng)
     split = np.where(rng.random(count) < 0.05, 'val2017', 'train2017')
-    if photographs is not None:  # all are of the split that their annotations are of
+    if photographs is not None:  # all are of the split of their annotations
         split[:] = 'val2017' if 'val2017' in Path(config.annotations).name else 'train2017'
     source = pd.DataFrame(
         dict(
@@ -122,8 +161,8 @@ def _write_stimuli(
     writers = {name: CocoWriter(coco_dir / 'annotations', name) for name in ('train2017', 'val2017')}
     features = []
     drawer = SceneSource(config.seed, 3, size, crops, photographs).stimulus
-    check_room(layout.stimuli_file, count * size * size * 3 + TABLES_BYTES)
-    with h5py.File(layout.stimuli_file, 'w', libver='earliest') as file:
+    stimuli = atomic_write(layout.stimuli_file, count * size * size * 3 + TABLES_BYTES)
+    with stimuli as temporary, h5py.File(temporary, 'w', libver='earliest') as file:
         bricks = file.create_dataset('imgBrick', (count, size, size, 3), np.uint8, chunks=(1, size, size, 3))
         for index, (scene, feature) in enumerate(draw(drawer, count, pool, 'stimuli')):
             bricks[index] = scene.image
@@ -169,7 +208,6 @@ def _write_subject(
     behaviour.parent.mkdir(parents=True, exist_ok=True)
     behaviour_table(design, index, sessions, rng).to_csv(behaviour, sep='\t', index=False, na_rep='NaN')
 
-    check_room(layout.root.parent / 'truth.h5', truth.id.get_filesize() + 2 * signal.nbytes + TABLES_BYTES)
     group = truth.create_group(subject)
     group['responses'] = signal
     group['image_id'] = images
@@ -178,18 +216,18 @@ def _write_subject(
     for repeats in (1, 3):
         group[f'noise_ceiling_n{repeats}'] = 100 * tuning.ncsnr**2 / (tuning.ncsnr**2 + 1 / repeats)
     group['field'], group['weights'], group['exponent'] = tuning.field, tuning.weights, tuning.exponent
-    for name in ('mean', 'deviation', 'offset', 'gain', 'invalid'):
-        group[name] = getattr(plan, name)
+    group['mean'], group['deviation'] = plan.mean, plan.std
+    group['offset'], group['gain'], group['invalid'] = plan.offset, plan.gain, plan.invalid
 
 
 def simulate(out: Path, config: WorldConfig, overwrite: bool = False) -> None:
     """Write a simulated world.
 
-    ``out/nsd`` is the NSD tree, ``out/coco_stimuli`` the COCO annotations of its pictures, ``out/coco`` and
-    ``out/ADEChallengeData2016`` other scenes for the downstream tasks, ``out/truth.h5`` what lies behind the data: per
-    subject the noise-free ``responses`` (images, voxels), z-scored over images, ``ncsnr`` and noise ceilings in
-    percent of variance of single trials (``n1``) and means of three (``n3``), tuning and drift. Everything is written
-    into a temporary folder beside ``out``, which is renamed when complete and removed after an error.
+    ``out/nsd`` is the NSD tree, ``out/coco_stimuli`` has the COCO annotations of its images, and ``out/coco`` and
+    ``out/ADEChallengeData2016`` have other scenes for the downstream tasks. ``out/truth.h5`` holds the truth behind
+    the data: per subject the noise-free ``responses`` (images, voxels), z-scored over images, ``ncsnr``, noise ceilings
+    in percent of variance for single trials (``n1``) and means of three (``n3``), tuning and drift. Everything is
+    written into a temporary folder beside ``out``, which is renamed when complete and removed after an error.
 
     Args:
         out: Folder to make.
@@ -198,20 +236,20 @@ def simulate(out: Path, config: WorldConfig, overwrite: bool = False) -> None:
 
     Raises:
         FileExistsError: If ``out`` exists and is not to be replaced.
-        ValueError: For values out of range, with the name of the argument.
-        NoRoom: The disk is full.
+        ValueError: If an argument is out of range.
+        OSError: If the disk is full.
     """
     config = config.check()
-    out = Path(out).resolve()  # a link is to lead to the new world
+    out = Path(out).resolve()  # a link then points to the new world
     if out.exists() and not overwrite:
         raise FileExistsError(f'{out} exists. Give another folder, or --overwrite to replace it.')
     if config.images is not None:
-        Photographs(config.images, config.annotations)  # complain before anything is written
+        Photographs(config.images, config.annotations)  # raises before anything is written
     part, old = out.with_name(out.name + '.part'), out.with_name(f'.{out.name}.replaced')
-    for left in (part, old):  # by a call that was killed
+    for left in (part, old):  # of a call that was killed
         shutil.rmtree(left, ignore_errors=True)
     try:
-        with full_disk_named(out):
+        with name_full_disk(out):
             _write_world(part, config)
             if out.exists():
                 out.rename(old)
@@ -222,7 +260,7 @@ def simulate(out: Path, config: WorldConfig, overwrite: bool = False) -> None:
 
 
 def _write_world(part: Path, config: WorldConfig) -> None:
-    """Write everything into a folder."""
+    """Write the world into a folder."""
     (part / 'nsd/nsddata').mkdir(parents=True)
     layout = NSDLayout(part / 'nsd', config.beta_version)
     design = make_design(
@@ -240,7 +278,7 @@ def _write_world(part: Path, config: WorldConfig) -> None:
 
 
 def _write_downstream(part: Path, config: WorldConfig, pool: Optional[ProcessPoolExecutor]) -> None:
-    """Other scenes than the stimuli, as COCO and as ADE20K."""
+    """Write other scenes than the stimuli, as COCO and as ADE20K."""
     writers = [
         (write_coco_split, part / 'coco', 'train2017'),
         (write_coco_split, part / 'coco', 'val2017'),
@@ -255,7 +293,7 @@ def _write_downstream(part: Path, config: WorldConfig, pool: Optional[ProcessPoo
 
 
 def describe(out: Path) -> List[str]:
-    """A few lines on what a simulated world holds."""
+    """Describe a simulated world in a few lines."""
     lines = []
     with h5py.File(Path(out) / 'truth.h5') as truth:
         for subject in sorted(truth):
@@ -265,6 +303,3 @@ def describe(out: Path) -> List[str]:
                 f'{subject}: {images} images, {voxels} visual voxels, median noise ceiling (n=3) {ceiling:.0f}%'
             )
     return lines
-
-
-__all__ = ['WorldConfig', 'describe', 'simulate']

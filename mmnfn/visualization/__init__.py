@@ -1,1 +1,1 @@
-"""Pictures for people."""
+"""Figures: Grad-CAM, ROI maps, brain maps, and those of demo and study."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
-from typing import List, Mapping, Optional, Union
+from typing import Mapping, Optional, Union
 
 import nibabel as nib
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmnfn.nsd.volumes import read_volume
 from mmnfn.utils import atomic_write
 
 
@@ -21,9 +21,9 @@ def draw_brain_maps(
     vmax: Optional[float] = None,
     threshold: Optional[float] = None,
 ) -> None:
-    """Write a picture with a row of axial slices for each map, all on one scale.
+    """Write a figure with a row of axial slices for each map, all on one colour scale.
 
-    The slices are those between the 10th and the 90th percentile of the voxels that have a value.
+    The slices lie between the 10th and the 90th percentile of the voxels that have a value.
 
     Args:
         path: File to write, of any format that Matplotlib knows.
@@ -37,7 +37,7 @@ def draw_brain_maps(
     Raises:
         ImportError: nilearn is not installed.
         FileNotFoundError: There is no such volume.
-        ValueError: A file is no NIfTI volume, or its map is empty, or the volumes differ in shape or place.
+        ValueError: A file is not a NIfTI volume, a map is empty, or the volumes differ in shape or position.
     """
     try:
         from nilearn import plotting
@@ -45,33 +45,32 @@ def draw_brain_maps(
         raise ImportError(f'Brain maps need nilearn ({error}). Install it: pip install nilearn.') from error
     if slices < 1:
         raise ValueError(f'slices is {slices}; it must be at least 1.')
-    volumes = {name: _volume(file) for name, file in maps.items()}
-    first = next(iter(volumes.values()))
-    behind = _volume(background) if background is not None else None
-    for file, volume in zip([*maps.values(), background], [*volumes.values(), behind]):
-        if volume is not None and not (volume.shape == first.shape and np.allclose(volume.affine, first.affine)):
+    files = [*maps.values()] + ([] if background is None else [background])
+    volumes = [_read_volume(file) for file in files]
+    first = volumes[0]
+    for file, volume in zip(files, volumes):
+        if volume.shape != first.shape or not np.allclose(volume.affine, first.affine):
             raise ValueError(
-                f'{file} has shape {volume.shape} and another place than {next(iter(maps.values()))} {first.shape}; '
-                'give volumes of one subject and one space.'
+                f'{file} has shape {volume.shape} and another place than {files[0]} {first.shape}; give volumes of one '
+                'subject and one space.'
             )
-    values = [np.asarray(volume.dataobj, np.float32) for volume in volumes.values()]
-    for file, array in zip(maps.values(), values):
+    values = [np.asarray(volume.dataobj) for volume in volumes[: len(maps)]]
+    for file, array in zip(files, values):
         if not np.isfinite(array).any():
             raise ValueError(f'{file} has no value that is a number.')
-    known = np.concatenate([array[np.isfinite(array)] for array in values])
-    limit = vmax or float(np.percentile(np.abs(known), 99)) or 1.0
-    places = _slices(values, first.affine, slices)
+    finite = np.isfinite(values)
+    limit = vmax or float(np.percentile(np.abs(np.asarray(values)[finite]), 99)) or 1.0
+    z = nib.affines.apply_affine(first.affine, np.argwhere(finite.any(0)))[:, 2]
     figure = Figure(figsize=(1.5 * slices + 1, 1.9 * len(maps) + 0.3))
-    for row, (name, volume) in enumerate(volumes.items()):
-        shown = nib.Nifti1Image(np.nan_to_num(values[row]), volume.affine)
+    for row, name in enumerate(maps):
         figure.text(0.01, 1 - (row + 0.02) / len(maps), name, va='top', weight='bold')
         axes = figure.add_axes((0, 1 - (row + 1) / len(maps), 1, 0.84 / len(maps)))
         axes.set_axis_off()
         plotting.plot_stat_map(
-            shown,
-            bg_img=behind,
+            nib.Nifti1Image(np.nan_to_num(values[row]), first.affine),
+            bg_img=None if background is None else volumes[-1],
             display_mode='z',
-            cut_coords=places,
+            cut_coords=np.linspace(*np.percentile(z, (10, 90)), slices).tolist(),
             figure=figure,
             axes=axes,
             vmax=limit,
@@ -84,19 +83,13 @@ def draw_brain_maps(
         figure.savefig(temporary, dpi=150, format=Path(path).suffix[1:] or 'png', facecolor='white')
 
 
-def _volume(path: Union[str, Path]) -> nib.Nifti1Image:
-    """A NIfTI volume."""
+def _read_volume(path: Union[str, Path]) -> nib.Nifti1Image:
+    """Read a NIfTI volume as float32, with gzip's checksum."""
     if not Path(path).is_file():
         raise FileNotFoundError(f'maps: there is no file {str(path)!r}.')
     try:
-        values, affine = read_volume(Path(path), 'map')
-        return nib.Nifti1Image(values.astype(np.float32), affine)  # nibabel makes none of int64
-    except ValueError as error:
+        content = Path(path).read_bytes()
+        image = nib.Nifti1Image.from_bytes(gzip.decompress(content) if str(path).endswith('.gz') else content)
+        return nib.Nifti1Image(np.asarray(image.dataobj, np.float32), image.affine)
+    except Exception as error:  # nibabel and gzip raise many kinds
         raise ValueError(f'maps: {path} is no NIfTI volume: {error}') from error
-
-
-def _slices(arrays: List[np.ndarray], affine: np.ndarray, number: int) -> List[float]:
-    """z coordinates in mm of slices through the voxels that have a value."""
-    where = np.argwhere(np.any([np.isfinite(array) for array in arrays], axis=0))
-    z = (np.c_[where, np.ones(len(where))] @ affine.T)[:, 2]
-    return [float(place) for place in np.linspace(*np.percentile(z, (10, 90)), number)]

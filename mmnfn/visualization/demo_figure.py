@@ -1,136 +1,152 @@
-"""The figure at the end of ``make demo``."""
+"""The metrics of ``make demo`` and the figure at its end."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Any, Dict, List, Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.gridspec import GridSpecFromSubplotSpec
+from matplotlib.figure import Figure
 
 from mmnfn.apis import get_model
+from mmnfn.engine.checkpoint import last_checkpoint
 from mmnfn.evaluation.dump import read_predictions
+from mmnfn.experiments.study import EMBEDDINGS, Study, read_json
 from mmnfn.nsd import StimulusImages
 from mmnfn.utils import atomic_write
 
-from .image_grid import draw_overlay
-from .roi_maps import roi_maps
+from .image_maps import draw_overlay, roi_maps
 
+ROWS = dict(random='random weights', shuffled='shuffled brains', nfn='NeuroFusionNet')
+"""Rows of the study, with what the figure calls them."""
 COLOURS = dict(random='#9aa3ad', shuffled='#d9a441', nfn='#2f6f9f')
-LABELS = dict(random='random weights', shuffled='shuffled brains', nfn='NeuroFusionNet')
+METRICS = dict(
+    APbox=('detect', 'coco/bbox_mAP', 100), APsegm=('detect', 'coco/segm_mAP', 100), mIoU=('segment', 'mIoU', 1)
+)
+"""Metric → task, its name there, and the factor that makes it percent."""
+SEED_STD = dict(APbox=0.5, APsegm=0.4, mIoU=0.8)
+"""Standard deviation over three seeds, in percent, of the same recipes after an earlier pretraining."""
 
 
-def _draw_retrieval(figure, spec, samples: List[dict], images: StimulusImages, rows: int = 4, picks: int = 4) -> None:
-    """What a response was to, and the pictures that the response alone finds among the test images of the subject."""
-    subject = samples[0]['subject']
-    own = [s for s in samples if s['subject'] == subject]
-    image, fmri = (np.stack([np.asarray(s[f'{kind}_embedding']) for s in own]) for kind in ('image', 'fmri'))
-    order = np.argsort(-fmri @ image.T, axis=1)
-    grid = GridSpecFromSubplotSpec(rows, picks + 1, spec, wspace=0.08, hspace=0.12)
-    chosen = np.linspace(0, len(own) - 1, rows).astype(int)
-    for row, query in enumerate(chosen):
-        for column, pick in enumerate([query, *order[query, :picks]]):
-            axes = figure.add_subplot(grid[row, column])
-            draw_overlay(axes, images[int(own[pick]['image_id'])])
-            if column and pick == query:
-                for spine in axes.spines.values():
-                    spine.set(visible=True, color='#2e9e5b', linewidth=3.5)
-            if row == 0:
-                axes.set_title('seen' if column == 0 else f'found {column}', fontsize=9)
+def summarize(study: Study, seconds: Mapping[str, float]) -> Dict[str, Any]:
+    """Collect the metrics of the demo's study.
 
+    Args:
+        study: The study, all of whose jobs are done.
+        seconds: Time of each command before it.
 
-def _draw_maps(figure, spec, config: str, checkpoint: Path, pictures: List[np.ndarray]) -> None:
-    """The learned spatial pooling of the category-selective ROIs."""
-    maps, names = roi_maps(get_model(config, checkpoint), pictures)
-    shown = [name for name in names if name.startswith('floc-')]
-    grid = GridSpecFromSubplotSpec(len(pictures), len(shown) + 1, spec, wspace=0.08, hspace=0.12)
-    for row, picture in enumerate(pictures):
-        for column, name in enumerate(['image', *shown]):
-            axes = figure.add_subplot(grid[row, column])
-            heat = maps[row, names.index(name)] if column else None
-            draw_overlay(axes, picture, heat)
-            if row == 0:
-                axes.set_title(name, fontsize=9)
-
-
-def _bars(axes, groups: Sequence[str], values: Dict[str, List[float]], errors=None, fmt='{:.2f}', rotation=0) -> None:
-    width = 0.8 / len(values)
-    for k, (init, heights) in enumerate(values.items()):
-        x = np.arange(len(groups)) + (k - (len(values) - 1) / 2) * width
-        bars = axes.bar(
-            x,
-            heights,
-            width * 0.92,
-            color=COLOURS[init],
-            label=LABELS[init],
-            yerr=None if errors is None else errors[init],
-            error_kw=dict(lw=1),
-        )
-        if fmt:
-            axes.bar_label(bars, [fmt.format(h) for h in heights], fontsize=7.5, padding=2)
-    axes.set_xticks(
-        np.arange(len(groups)), groups, fontsize=8.5, rotation=rotation, ha='right' if rotation else 'center'
+    Returns:
+        ``retrieval_top1`` and ``retrieval_chance`` (fractions); by row ``pcc`` (raw Pearson r, held-out subject),
+        ``pcc_standard_error``, ``pcc_normalized`` (r over the square root of the noise ceiling), ``pcc_by_roi``, and
+        ``APbox``, ``APsegm`` and ``mIoU`` in percent; ``seconds``.
+    """
+    found: Dict[str, Dict[str, dict]] = {row: {} for row in ROWS}
+    seconds = dict(seconds)
+    for job in study.jobs:
+        row, task = job.labels['row'], job.labels['task']
+        metrics = job.folder / 'metrics.json'
+        found[row][task] = read_json(metrics) if metrics.is_file() else {}
+        titles = [f'{task} {row} train', f'{task} {row} test'] if len(job.commands) == 2 else [f'{task} {row}']
+        if task == 'pretrain':
+            titles = ['random weights'] if row == 'random' else [f'pretrain {row}', f'retrieval {row}']
+        seconds.update(zip(titles, (job.record() or {})['seconds']))
+    seconds['retrieval'] = seconds.pop('retrieval nfn')
+    retrieval = found['nfn']['pretrain']
+    summary: Dict[str, Any] = dict(
+        retrieval_top1=retrieval['retrieval/image_to_brain_top1'], retrieval_chance=retrieval['retrieval/chance']
     )
-    axes.spines[['top', 'right']].set_visible(False)
-    axes.tick_params(axis='y', labelsize=8)
-    axes.margins(y=0.15)
+    for name, key in (('pcc', 'pcc'), ('pcc_standard_error', 'pcc_se'), ('pcc_normalized', 'pcc_normalized')):
+        summary[name] = {row: found[row]['encode'][f'encoding/{key}'] for row in ROWS}
+    prefix = 'encoding/pcc_roi_'
+    summary['pcc_by_roi'] = {
+        row: {
+            name[len(prefix) :]: value
+            for name, value in found[row]['encode'].items()
+            if name.startswith(prefix) and not name.endswith(('_low', '_high'))
+        }
+        for row in ROWS
+    }
+    for name, (task, key, factor) in METRICS.items():
+        summary[name] = {row: factor * found[row][task][key] for row in ROWS}
+    return dict(summary, seconds=seconds)
 
 
-def draw_demo_figure(out: Path, summary: dict, config: str, checkpoint: Path, predictions: Path, images: Path) -> None:
+def unmet_expectations(summary: Mapping[str, Any]) -> List[str]:
+    """Say what did not come out as a working pipeline should make it.
+
+    Expected: top-1 at least ten times chance; PCC of nfn above both others by more than the bootstrap error of the
+    difference; APbox, APsegm and mIoU of nfn not below random.
+    """
+    unmet = []
+    if summary['retrieval_top1'] < 10 * summary['retrieval_chance']:
+        unmet.append('retrieval is less than ten times chance')
+    error = summary['pcc_standard_error']
+    for other in ('random', 'shuffled'):
+        difference = summary['pcc']['nfn'] - summary['pcc'][other]
+        if difference <= (error['nfn'] ** 2 + error[other] ** 2) ** 0.5:
+            unmet.append(f'PCC of nfn is not above {other} by more than the bootstrap error')
+    for name in METRICS:
+        below = summary[name]['random'] - summary[name]['nfn']
+        if below > 0:
+            unmet.append(f'{name} of nfn is below random by {below:.1f}; seeds differ by about {SEED_STD[name]}')
+    return unmet
+
+
+def draw_demo_figure(out: Path, summary: Mapping[str, Any], pretrained: Path, images: Path) -> None:
     """Draw retrieval examples, ROI maps and the comparison of initialisations.
 
     Args:
         out: PNG file to write.
-        summary: The content of ``summary.json``.
-        config: Config of the pretrained model.
-        checkpoint: Its training checkpoint.
-        predictions: Pickle of its predictions on the test images (``tools/test.py --dump``).
+        summary: What :func:`summarize` returned.
+        pretrained: Folder of the brain-guided pretraining.
         images: Image store.
     """
-    samples = read_predictions(predictions)
-    store = StimulusImages(images)
-    last_subject = max(s['subject'] for s in samples)
-    pictures = [store[int(s['image_id'])] for s in samples if s['subject'] == last_subject][2:60:14]
-
-    figure = plt.figure(figsize=(13, 9.4), layout=None)
-    grid = figure.add_gridspec(
-        2, 6, height_ratios=(1.75, 1), left=0.05, right=0.985, top=0.9, bottom=0.1, hspace=0.28, wspace=0.5
-    )
-    _draw_retrieval(figure, grid[0, :3], samples, store)
-    _draw_maps(figure, grid[0, 3:], config, checkpoint, pictures[:4])
+    samples, store = read_predictions(pretrained / EMBEDDINGS), StimulusImages(images)
+    figure = Figure(figsize=(13, 9.4), layout='constrained')
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1.75, 1))
+    left, right = top.subfigures(1, 2)
     top1, chance = summary['retrieval_top1'], summary['retrieval_chance']
-    figure.text(
-        0.05, 0.955, f'Pictures found by the brain response alone (top-1 {top1:.2f}, chance {chance:.3f})', fontsize=12
-    )
-    figure.text(0.53, 0.955, 'Where the ROI features of the image tower look', fontsize=12)
+    left.suptitle(f'Images found by the brain response alone (top-1 {top1:.2f}, chance {chance:.3f})')
+    own = [sample for sample in samples if sample['subject'] == samples[0]['subject']]
+    image, fmri = (np.stack([np.asarray(s[f'{kind}_embedding']) for s in own]) for kind in ('image', 'fmri'))
+    order = np.argsort(-fmri @ image.T, axis=1)
+    for axes, query in zip(left.subplots(4, 5), np.linspace(0, len(own) - 1, 4).astype(int)):
+        for place, (cell, pick) in enumerate(zip(axes, [query, *order[query]])):
+            draw_overlay(cell, store[int(own[pick]['image_id'])])
+            cell.set_title(f'found {place}' if place else 'seen', fontsize=8)
+            if place and pick == query:
+                cell.spines[:].set(visible=True, color='#2e9e5b', linewidth=3.5)
 
-    inits = list(COLOURS)
-    axes = figure.add_subplot(grid[1, 0])
-    _bars(
-        axes,
-        ['all voxels'],
-        {i: [summary['pcc'][i]] for i in inits},
-        {i: [summary['pcc_standard_error'][i]] for i in inits},
-    )
-    axes.set_title('PCC, held-out subject\n(raw Pearson r)', fontsize=10)
-    axes = figure.add_subplot(grid[1, 1:4])
-    rois = list(summary['pcc_by_roi']['nfn'])
-    _bars(axes, rois, {i: [summary['pcc_by_roi'][i][r] for r in rois] for i in inits}, fmt='')
-    axes.set_title('PCC by ROI', fontsize=10)
-    axes.legend(fontsize=8.5, frameon=False, ncols=3, loc='upper right')
-    axes.set_ylim(top=1.2 * axes.get_ylim()[1])
-    axes = figure.add_subplot(grid[1, 4:])
-    values = {i: [summary[name][i] for name in ('APbox', 'APsegm', 'mIoU')] for i in inits}
-    _bars(axes, ['APbox', 'APsegm', 'mIoU'], values, fmt='{:.1f}')
-    axes.set_title('Mask R-CNN and UPerNet, %', fontsize=10)
-    figure.text(
-        0.05,
-        0.02,
-        'Simulated world, micro Swin, one training run per bar; no result of real brains.',
-        fontsize=8.5,
-        color='#555555',
-    )
+    right.suptitle('Where the ROI features of the image tower look')
+    last = max(sample['subject'] for sample in samples)
+    shown = [store[int(s['image_id'])] for s in samples if s['subject'] == last][2:60:14][:4]
+    maps, names = roi_maps(get_model('configs/demo/pretrain.py', last_checkpoint(pretrained)), shown)
+    rois = [name for name in names if name.startswith('floc-')]
+    for axes, seen, heat in zip(right.subplots(len(shown), len(rois) + 1), shown, maps):
+        for cell, name in zip(axes, ['image', *rois]):
+            draw_overlay(cell, seen, heat[names.index(name)] if name in rois else None)
+            cell.set_title(name, fontsize=8)
+
+    panels = bottom.subplots(1, 3, width_ratios=(1, 3, 2))
+    by_roi = summary['pcc_by_roi']
+    error = [summary['pcc_standard_error'][row] for row in ROWS]
+    _draw_bars(panels[0], 'PCC, held-out subject\n(raw Pearson r)', {'all voxels': summary['pcc']}, error)
+    _draw_bars(panels[1], 'PCC by ROI', {roi: {row: by_roi[row][roi] for row in ROWS} for roi in by_roi['nfn']})
+    panels[1].legend(fontsize=8.5, frameon=False, ncols=3)
+    _draw_bars(panels[2], 'Mask R-CNN and UPerNet, %', {name: summary[name] for name in METRICS})
+    bottom.supxlabel('Simulated world, micro Swin, one training run per bar; no result of real brains.', fontsize=8.5)
     with atomic_write(out) as temporary:
-        figure.savefig(temporary, dpi=130, format=out.suffix[1:])
-    plt.close(figure)
+        figure.savefig(temporary, dpi=130, format='png')
+
+
+def _draw_bars(axes: Any, title: str, groups: Mapping[str, Mapping[str, float]], errors: Sequence[float] = ()) -> None:
+    """Draw a bar for each row in each group."""
+    for number, (row, label) in enumerate(ROWS.items()):
+        heights = [values[row] for values in groups.values()]
+        x = np.arange(len(groups)) + 0.27 * (number - 1)
+        bars = axes.bar(x, heights, 0.25, color=COLOURS[row], label=label, yerr=errors[number] if errors else None)
+        axes.bar_label(bars, fmt='%.3g', fontsize=6.5, padding=2)
+    axes.set_xticks(np.arange(len(groups)), list(groups), fontsize=8.5)
+    axes.set_title(title, fontsize=10)
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.margins(y=0.25)

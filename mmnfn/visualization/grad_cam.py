@@ -1,4 +1,4 @@
-"""Grad-CAM of what an image embedding is made of, for Figure 3 of the paper."""
+"""Grad-CAM of image embeddings, for Figure 3 of the paper."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ METHODS = ('gradcam', 'gradcam++', 'eigengradcam', 'layercam')
 
 
 class ImageEmbedding(nn.Module):
-    """From normalised images (B, 3, H, W) to embeddings (B, D): the context feature where a model has one, else the
-    average of the backbone's last map.
+    """Embed normalised images (B, 3, H, W) as (B, D).
+
+    The embedding is the model's context feature if it has one, else the average of the backbone's last map.
 
     Args:
-        model: With a ``backbone``, and perhaps a ``neck`` that gives a ``context``.
+        model: A model with a ``backbone``, and perhaps a ``neck`` that gives a ``context``.
     """
 
     def __init__(self, model: nn.Module):
@@ -26,7 +27,7 @@ class ImageEmbedding(nn.Module):
         self.model = model
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Embed."""
+        """Embed a batch."""
         maps = self.model.backbone(inputs)
         neck = getattr(self.model, 'neck', None)
         if neck is None:
@@ -36,12 +37,12 @@ class ImageEmbedding(nn.Module):
 
 
 def target_layer(model: nn.Module, stage: int = -1, layer: Optional[str] = None) -> nn.Module:
-    """The layer whose activations are weighted: the last block of a stage of a Swin or a ConvNeXt.
+    """Find the layer whose activations are weighted: the last block of a stage of a Swin or a ConvNeXt.
 
     Args:
-        model: With a ``backbone``.
-        stage: Of the backbone.
-        layer: Name of a layer of the model instead, for other backbones, e.g. ``'backbone.layer4'``.
+        model: A model with a ``backbone``.
+        stage: Stage of the backbone.
+        layer: For other backbones, the name of a layer of the model, e.g. ``'backbone.layer4'``.
 
     Raises:
         ValueError: There is no such layer or stage.
@@ -56,27 +57,25 @@ def target_layer(model: nn.Module, stage: int = -1, layer: Optional[str] = None)
         raise ValueError(f'layer: {type(model.backbone).__name__} has no stages; give the name of a layer.')
     if not -len(stages) <= stage < len(stages):
         raise ValueError(f'stage is {stage}, but {type(model.backbone).__name__} has {len(stages)} stages.')
-    chosen = stages[stage]
-    chosen = getattr(chosen, 'blocks', chosen)
-    if not isinstance(chosen, (nn.Sequential, nn.ModuleList)):
-        raise ValueError(
-            f'layer: stages of {type(model.backbone).__name__} are no sequences of blocks; give the name of a layer.'
-        )
-    return chosen[-1]
+    blocks = getattr(stages[stage], 'blocks', stages[stage])
+    if not isinstance(blocks, (nn.Sequential, nn.ModuleList)):
+        name = type(model.backbone).__name__
+        raise ValueError(f'layer: stages of {name} are no sequences of blocks; give the name of a layer.')
+    return blocks[-1]
 
 
 def as_map(activations: Tensor) -> Tensor:
-    """Activations as maps (B, C, h, w) of a square image: tokens (B, h·w, C), row by row, as Swin has them; maps stay,
-    but for (B, h, w, C), as ViTSAM has them.
+    """Arrange activations of square images as maps (B, C, h, w).
+
+    Accepts maps, and tokens (B, h·w, C) row by row, as Swin returns them.
 
     Raises:
-        ValueError: The tokens make no square.
+        ValueError: The tokens do not form a square.
     """
     if not isinstance(activations, Tensor):
-        raise ValueError(f'layer: it gives {type(activations).__name__} and no tensor; choose a layer within it.')
+        raise ValueError(f'layer: it returns {type(activations).__name__} and no tensor; choose a layer within it.')
     if activations.dim() == 4:
-        _, height, width, last = activations.shape
-        return activations.permute(0, 3, 1, 2) if height == width != last else activations
+        return activations
     side = math.isqrt(activations.shape[1])
     if activations.dim() != 3 or side * side != activations.shape[1]:
         raise ValueError(
@@ -93,22 +92,22 @@ def grad_cam(
     stage: int = -1,
     layer: Optional[str] = None,
 ) -> np.ndarray:
-    """Which places of an image make its embedding what it is (pytorch-grad-cam).
+    """Map the places of images that determine their embeddings (pytorch-grad-cam).
 
-    There are no classes here. What is differentiated is the product of an image's embedding with its own direction
-    less the mean direction of all given images, both held fixed: what is particular to this image. With a single image
-    it is its own direction.
+    There are no classes to explain. The target is the product of an image's embedding with a fixed direction: its own
+    direction minus the mean direction of all given images, which is what sets it apart. For a single image the target
+    is its own direction.
 
     Args:
         model: NeuroFusionNet, CaptionCLIP or BackboneFeatures, in evaluation mode.
         images: n images (S, S, 3) uint8 RGB.
         method: ``'gradcam'``, ``'gradcam++'``, ``'eigengradcam'`` or ``'layercam'``.
-        stage: Of the backbone, whose last block is looked at.
+        stage: Stage of the backbone; its last block is explained.
         layer: Name of another layer.
 
     Returns:
-        (n, S, S) float32 between 0 and 1, each map's own largest value being 1; all 0 where nothing speaks for the
-        image, e.g. where all given images are the same.
+        (n, S, S) float32 from 0 to 1, the maximum of each map; all 0 if nothing sets the image apart, e.g. if all
+        given images are equal.
 
     Raises:
         ImportError: pytorch-grad-cam is not installed.
@@ -124,7 +123,7 @@ def grad_cam(
     embed, chosen = ImageEmbedding(model), target_layer(model, stage, layer)
     device = next(model.parameters()).device
     batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device)
-    # Which need a gradient, because the backbone's weights may be frozen.
+    # The inputs need a gradient because the backbone's weights may be frozen.
     inputs = model.data_preprocessor(dict(inputs=batch), False)['inputs'].requires_grad_()
     reached = []
     handle = chosen.register_forward_hook(lambda module, inputs, output: reached.append(as_map(output)))
@@ -137,7 +136,7 @@ def grad_cam(
         handle.remove()
     if len(images) > 1:
         directions = directions - directions.mean(dim=0)
-        directions[directions.norm(dim=1) < 1e-5] = 0  # what rounding leaves of equal images
+        directions[directions.norm(dim=1) < 1e-5] = 0  # rounding errors of equal images
     targets = [lambda embedding, direction=direction: (embedding * direction).sum() for direction in directions]
     try:
         with torch.enable_grad(), getattr(pytorch_grad_cam, names[method])(embed, [chosen], as_map) as cam:

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import cv2
@@ -13,10 +12,10 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmnfn.apis import BrainImageRetriever, get_model, rank
-from mmnfn.apis.images import read_image
+from mmnfn.apis.retriever import read_image
 from mmnfn.datasets import NSDDataset, collate_subject_batch, subject_geometry
 from mmnfn.datasets.transforms import PackNSDInputs
-from mmnfn.engine import export
+from mmnfn.engine.checkpoint import export_checkpoint
 from mmnfn.nsd import ROIStore
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +24,7 @@ ROIS = ('streams', 'floc-faces')
 
 @pytest.fixture(scope='module')
 def config(store):
-    """A small NeuroFusionNet on the micro Swin, for the pictures of 32 pixels of the test store."""
+    """A small NeuroFusionNet on the micro Swin, for the images of 32 pixels of the test store."""
     cfg = Config.fromfile(ROOT / 'configs/demo/pretrain.py')
     cfg.model.fmri_encoder.update(roi_names=ROIS, embed_dims=16, out_dims=24, kernel_size=8, stride=4)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
@@ -62,13 +61,6 @@ def test_model_has_the_weights_of_the_checkpoint(config, checkpoint, tmp_path):
     assert not model.training and model.cfg.model == config.model
 
 
-def test_a_checkpoint_of_a_distributed_model_is_loaded(config, checkpoint, tmp_path):
-    saved = torch.load(checkpoint)['state_dict']
-    torch.save({f'module.{key}': value for key, value in saved.items()}, tmp_path / 'ddp.pth')
-    model = get_model(config, tmp_path / 'ddp.pth')
-    assert all(torch.equal(value, saved[key]) for key, value in model.state_dict().items())
-
-
 def test_checkpoint_that_does_not_fit_is_refused(config, checkpoint, tmp_path):
     other = Config(config.to_dict())
     other.model.fmri_encoder.out_dims = 32
@@ -77,7 +69,7 @@ def test_checkpoint_that_does_not_fit_is_refused(config, checkpoint, tmp_path):
     ):
         get_model(other, checkpoint)
     exported = str(tmp_path / 'backbone.pth')
-    export.export_checkpoint(str(checkpoint), exported)
+    export_checkpoint(str(checkpoint), exported)
     with pytest.raises(ValueError, match='does not load into the model: it lacks .*neck'):
         get_model(config, exported)
     with pytest.raises(FileNotFoundError, match='nothing.pth'):
@@ -89,7 +81,7 @@ def test_checkpoint_that_does_not_fit_is_refused(config, checkpoint, tmp_path):
 def test_an_exported_backbone_fits_the_encoding_config(checkpoint, tmp_path, retriever):
     """All of it, but for the norms of stages that pretraining did not use."""
     exported = str(tmp_path / 'backbone.pth')
-    export.export_checkpoint(str(checkpoint), exported)
+    export_checkpoint(str(checkpoint), exported)
     model = get_model(ROOT / 'configs/demo/encoding.py', exported)
     own = retriever.model.backbone.state_dict()
     assert all(torch.equal(value, own[key]) for key, value in model.backbone.state_dict().items() if key in own)
@@ -103,8 +95,7 @@ def test_embeddings_are_those_of_the_test_loop(retriever, dataset, store):
     with torch.no_grad():
         batch = retriever.model.data_preprocessor(collate_subject_batch(samples))
         expected = retriever.model(**batch, mode='predict')
-    pictures = [sample['inputs'].permute(1, 2, 0).numpy() for sample in samples]
-    images = retriever.embed_images(pictures)
+    images = retriever.embed_images([sample['inputs'].permute(1, 2, 0).numpy() for sample in samples])
     np.testing.assert_allclose(images, np.stack([e.image_embedding.numpy() for e in expected]), atol=1e-5)
     assert np.abs(images[0] - images[1]).max() > 1e-3
     brains = retriever.embed_responses(batch['responses'].numpy(), samples[0]['geometry'])
@@ -134,7 +125,7 @@ def test_voxels_are_arranged_as_in_training(config, store):
 
 
 def test_every_kind_of_image(retriever, tmp_path):
-    """A file, an array and a PIL image of the same picture, which is wider than high and larger than the model's."""
+    """A file, an array and a PIL image of the same image, which is wider than high and larger than the model's."""
     wide = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
     Image.fromarray(wide).save(tmp_path / 'wide.png')
     square = cv2.resize(wide[:, 16:64], (32, 32), interpolation=cv2.INTER_AREA)
@@ -153,7 +144,7 @@ def test_every_kind_of_image(retriever, tmp_path):
     assert retriever.embed_images([]).shape == (0, 24)
 
 
-def test_pictures_of_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
+def test_images_of_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
     grey = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / 'deep.png')
     assert (read_image(tmp_path / 'deep.png') == grey[:, :, None]).all()
@@ -165,13 +156,9 @@ def test_pictures_of_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
 def test_wrong_arguments_are_named(retriever, store, config, tmp_path):
     roi_store = ROIStore(store / 'subj01.h5')
     (tmp_path / 'text.jpg').write_text('no image')
-    content = cv2.imencode('.png', np.zeros((8, 8, 3), np.uint8))[1].tobytes()
-    header = b'IHDR' + (60000).to_bytes(4, 'big') * 2 + content[24:29]  # a PNG that is huge by what it says
-    (tmp_path / 'huge.png').write_bytes(content[:12] + header + zlib.crc32(header).to_bytes(4, 'big') + content[33:])
     for images, error, named in (
         ('nothing.jpg', FileNotFoundError, 'nothing.jpg'),
         (tmp_path / 'text.jpg', ValueError, 'text.jpg is no image'),
-        (tmp_path / 'huge.png', ValueError, 'huge.png is no image that can be read: Image size .3600000000 pixels'),
         (np.zeros((8, 8, 3)), ValueError, r'uint8 RGB, but found float64 \(8, 8, 3\)'),
         ([np.zeros((8, 8), np.uint8)], ValueError, r'uint8 \(8, 8\)'),
     ):
@@ -181,7 +168,7 @@ def test_wrong_arguments_are_named(retriever, store, config, tmp_path):
         retriever.embed_responses(np.zeros((2, 5)), roi_store)
     spoiled = roi_store.responses[:3].copy()
     spoiled[2] = np.nan
-    with pytest.raises(ValueError, match='NaN or infinite among 2…2'):
+    with pytest.raises(ValueError, match='hold NaN or infinite values; set'):
         retriever.embed_responses(spoiled, roi_store)
     without = Config(config.to_dict())
     for loader in (without.train_dataloader, without.val_dataloader, without.test_dataloader):
@@ -198,8 +185,6 @@ def test_ranking_is_by_cosine_and_ties_stay_in_order():
     assert BrainImageRetriever.rank(gallery[2], gallery, top=1).index.tolist() == [[2]]
     with pytest.raises(ValueError, match='D=2.*D=3'):
         rank(gallery, np.zeros((1, 3)))
-    with pytest.raises(ValueError, match='top is 0'):
-        rank(gallery, gallery, top=0)
 
 
 def test_import_of_mmnfn_is_light():

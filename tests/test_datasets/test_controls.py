@@ -1,4 +1,4 @@
-"""Controls take away what they are named after, and nothing else."""
+"""Controls remove what their name says, and nothing else."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs/nfn'
 
 
 def voxels(store, subject=1, **control):
-    """Geometry, voxel indices and ROI number of each place of the voxel axis."""
+    """Return geometry, voxel indices and ROI numbers along the voxel axis."""
     geometry, index = subject_geometry(ROIStore(store / f'subj0{subject}.h5'), ROI_CLASSES, 'hilbert', **control)
     return geometry, index, np.repeat(np.arange(len(ROI_CLASSES)), geometry.roi_sizes)
 
 
-def test_permuted_rois_keep_voxels_and_their_places(store):
+def test_permuted_rois_keep_voxels_and_their_positions(store):
     plain, index, roi = voxels(store)
     geometry, dealt, dealt_roi = voxels(store, permute_rois=0)
     assert geometry.roi_sizes == plain.roi_sizes
@@ -27,20 +27,20 @@ def test_permuted_rois_keep_voxels_and_their_places(store):
     )
     assert set(dealt) == set(index) and [len(x) for x in dealt_rois] == list(plain.roi_sizes), 'no voxel twice in a ROI'
     overlaps, dealt_overlaps = ([len(a & b) for a in x for b in x] for x in (rois, dealt_rois))
-    assert overlaps == dealt_overlaps and sum(overlaps) > sum(plain.roi_sizes), 'which overlap as before'
+    assert overlaps == dealt_overlaps and sum(overlaps) > sum(plain.roi_sizes), 'and the same overlaps'
     stored = ROIStore(store / 'subj01.h5').coordinates
     assert (geometry.coordinates.numpy() == stored[dealt]).all()
     sizes, in_order = subject_geometry(ROIStore(store / 'subj01.h5'), ROI_CLASSES, 'stored', permute_rois=0)
     for part in np.split(in_order, np.cumsum(sizes.roi_sizes)[:-1]):
-        assert (np.diff(part) > 0).all(), 'in the order of the store, over which the tower convolves'
-    # a voxel's ROI says no more of its true one than chance: share of voxels that kept theirs
+        assert (np.diff(part) > 0).all(), 'in the order of the store'
+    # No more voxels than by chance keep their ROI.
     true = {name: set(ROIStore(store / 'subj01.h5').roi(name)) for name in ROI_CLASSES}
     kept = np.mean([voxel in true[ROI_CLASSES[k]] for voxel, k in zip(dealt, dealt_roi)])
     chance = np.mean([len(true[ROI_CLASSES[k]]) for k in dealt_roi]) / len(set(index))
     assert kept < chance + 0.1 < 0.9
 
 
-def test_permuted_positions_keep_rois_and_the_places_of_each(store):
+def test_permuted_positions_keep_rois_and_their_sets_of_positions(store):
     plain, index, roi = voxels(store)
     geometry, moved, _ = voxels(store, permute_positions=0)
     assert geometry.roi_sizes == plain.roi_sizes
@@ -49,7 +49,7 @@ def test_permuted_positions_keep_rois_and_the_places_of_each(store):
         own = roi == k
         assert sorted(moved[own]) == sorted(index[own])
         assert sorted(map(tuple, geometry.coordinates[own].tolist())) == sorted(map(tuple, stored[index[own]].tolist()))
-        # neighbours on the voxel axis are neighbours by the places that are given, and not by the true ones
+        # Neighbours on the voxel axis are neighbours by the permuted positions, and not by the true ones.
         if own.sum() > 50:
             given, true = (
                 np.linalg.norm(np.diff(x[own], axis=0), axis=1).mean()
@@ -85,7 +85,7 @@ def test_subjects_with_the_same_voxels_are_permuted_differently(twins, control):
     'name, change, kinds',
     [
         ('shuffled', dict(shuffle_pairs=0), ['train']),
-        # a model that has learned one arrangement of the voxels knows nothing of another
+        # A model that was trained on one arrangement of the voxels cannot be tested on another.
         ('permuted-rois', dict(permute_rois=0), ['train', 'val', 'test']),
         ('permuted-positions', dict(permute_positions=0), ['train', 'val', 'test']),
     ],

@@ -1,4 +1,4 @@
-"""Stores with single trials, and the datasets made of them, against slow loops."""
+"""Datasets of single trials against slow loops."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ SUBJECTS = ('subj01', 'subj02')
 
 @pytest.fixture(scope='module')
 def folder(tiny, tmp_path_factory):
-    """Stores of both subjects with single trials, and their pictures."""
+    """Make stores of both subjects with single trials, and their images."""
     path = tmp_path_factory.mktemp('trials')
     prepare(tiny, path, SUBJECTS, image_size=16, roi_classes=CLASSES, trials=True, progress=False)
     return path
@@ -28,21 +28,7 @@ def dataset(folder, **options):
     return NSDDataset(str(folder), [1, 2], 'images_16.h5', roi_names=CLASSES, **options)
 
 
-def order_of_voxels(slow):
-    return np.concatenate([slow[f'roi/{name}'] for name in CLASSES])
-
-
-@pytest.mark.parametrize('subject', SUBJECTS)
-def test_trials_of_the_store(folder, expected, subject):
-    store, (trials, rows) = ROIStore(folder / f'{subject}.h5'), expected[subject]['trials']
-    assert store.trial_responses.shape == trials.shape and store.trial_responses.dtype == np.float32
-    assert np.allclose(store.trial_responses, trials, rtol=1e-5, atol=1e-5, equal_nan=True)
-    assert np.isnan(trials).any() and np.isfinite(trials).any()
-    assert (store.trial_row == rows).all()
-    assert (store.trial_session == np.repeat(np.arange(len(rows) // 750) + 1, 750)).all()
-
-
-def test_a_store_without_trials_says_so(tiny, tmp_path):
+def test_a_store_without_trials_is_refused(tiny, tmp_path):
     prepare(tiny, tmp_path, SUBJECTS, image_size=16, roi_classes=CLASSES, progress=False)
     store = ROIStore(tmp_path / 'subj01.h5')
     assert store.trial_row is None and store.trial_session is None
@@ -55,7 +41,7 @@ def test_a_store_without_trials_says_so(tiny, tmp_path):
             call()
 
 
-def test_more_sessions_than_there_are(folder):
+def test_more_sessions_than_the_store_has_are_refused(folder):
     with pytest.raises(ValueError, match='max_sessions is 2, but .*subj02.h5 has 1 sessions'):
         len(dataset(folder, max_sessions=2))
     with pytest.raises(ValueError, match='max_sessions is 0'):
@@ -63,9 +49,9 @@ def test_more_sessions_than_there_are(folder):
 
 
 def loop(slow, average, sessions, split):
-    """Image id, split and response of each sample of a subject, and the noise ceiling, one trial after the other."""
+    """List image id, split and response of each sample of a subject trial by trial, and compute the noise ceiling."""
     trials, rows = slow['trials']
-    voxels = order_of_voxels(slow)
+    voxels = np.concatenate([slow[f'roi/{name}'] for name in CLASSES])
     seen, test_repeats = {}, {}
     for trial in range(750 * sessions):
         image, kind = slow['image_id'][rows[trial]], slow['split'][rows[trial]].decode()
@@ -105,8 +91,8 @@ def test_datasets_against_a_slow_loop(folder, expected, average, sessions, split
             assert (sample['img'] == data.images[image]).all()
 
 
-def test_the_first_session_is_that_of_a_store_of_one_session(tiny, folder, tmp_path):
-    """Normalisation is within the session, so a store of fewer sessions has the same responses."""
+def test_the_first_session_equals_a_store_of_one_session(tiny, folder, tmp_path):
+    """Normalisation is within sessions."""
     one = ROIStore(prepare_subject(tiny, tmp_path, 'subj01', CLASSES, max_sessions=1, progress=False))
     data = NSDDataset(str(folder), [1], 'images_16.h5', roi_names=CLASSES, split='all', max_sessions=1)
     order = np.concatenate([one.roi(name) for name in CLASSES])
@@ -117,8 +103,8 @@ def test_the_first_session_is_that_of_a_store_of_one_session(tiny, folder, tmp_p
 
 
 @pytest.mark.parametrize('average', [True, False])
-def test_the_shuffled_control_knows_only_what_was_seen_in_the_sessions(folder, average):
-    """A response of the first session gets another picture of that session, not one that came later."""
+def test_the_shuffled_control_stays_within_the_sessions(folder, average):
+    """A response of the first session gets another image of that session, not a later one."""
     options = dict(split='all', average=average, max_sessions=1)
     plain, shuffled = (dataset(folder, shuffle_pairs=seed, **options) for seed in (None, 3))
     ids = [sorted({data.get_data_info(k)['image_id'] for k in range(len(data))}) for data in (plain, shuffled)]

@@ -1,6 +1,5 @@
-"""Start-up of a process: ranks, threads and what a CPU machine changes."""
+"""Start-up of a process: ranks, the process group, and what the Runner does to the model."""
 
-import copy
 import gc
 import os
 import sys
@@ -10,170 +9,54 @@ import pytest
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
-from toy_training import CONFIG, load, train
+from toy_training import CONFIG, load, train, without_gpu  # noqa: F401  a fixture
 
-from mmnfn.engine import launch, run_config
+from mmnfn.engine import launch
 from mmnfn.engine.launch import Runner
-
-LAUNCH_VARIABLES = (
-    'RANK',
-    'WORLD_SIZE',
-    'LOCAL_RANK',
-    'LOCAL_WORLD_SIZE',
-    'SLURM_PROCID',
-    'SLURM_NTASKS',
-    'SLURM_LOCALID',
-    'SLURM_NTASKS_PER_NODE',
-    'SLURM_NNODES',
-    'SLURM_NODELIST',
-    'OMPI_COMM_WORLD_RANK',
-    'OMPI_COMM_WORLD_SIZE',
-    'OMPI_COMM_WORLD_LOCAL_RANK',
-    'OMPI_COMM_WORLD_LOCAL_SIZE',
-    'MASTER_ADDR',
-    'MASTER_PORT',
-    'OMP_NUM_THREADS',
-    launch.USER_THREADS_VARIABLE,
-)
+from mmnfn.utils import UserError
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch):
-    """No launcher's variables, and torch's threads as they were."""
-    for name in LAUNCH_VARIABLES:
-        monkeypatch.setenv(name, '')  # restored afterwards, also where the code under test sets it
+def environment(monkeypatch):
+    """No launcher's variables; what the code under test sets is undone."""
+    for name in (*sum(launch.VARIABLES.values(), ()), 'LOCAL_WORLD_SIZE', 'SLURM_NNODES', 'MASTER_ADDR', 'MASTER_PORT'):
+        monkeypatch.setenv(name, '')
         monkeypatch.delenv(name)
-    threads = torch.get_num_threads()
-    yield monkeypatch
-    torch.set_num_threads(threads)
+    return monkeypatch
 
 
-def config():
-    return Config(
-        dict(
-            model=dict(
-                type='EncoderDecoder',
-                decode_head=dict(norm_cfg=dict(type='SyncBN', requires_grad=True)),
-                heads=[dict(norm_cfg=dict(type='SyncBN')), dict(norm_cfg=dict(type='LN'))],
-            ),
-            train_dataloader=dict(batch_size=2, pin_memory=True),
-            find_unused_parameters=True,
-            optim_wrapper=dict(
-                type='AmpOptimWrapper', loss_scale='dynamic', dtype='float16', optimizer=dict(type='SGD')
-            ),
-            env_cfg=dict(dist_cfg=dict(backend='nccl', timeout=60)),
-        )
-    )
-
-
-@pytest.mark.parametrize(
-    'launcher, environment, expected',
-    [
-        ('none', {}, (0, 1, 0, 1)),
-        ('pytorch', dict(RANK='5', WORLD_SIZE='8', LOCAL_RANK='1', LOCAL_WORLD_SIZE='4'), (5, 8, 1, 4)),
-        ('slurm', dict(SLURM_PROCID='5', SLURM_NTASKS='8', SLURM_LOCALID='1', SLURM_NTASKS_PER_NODE='4'), (5, 8, 1, 4)),
-        ('slurm', dict(SLURM_PROCID='5', SLURM_NTASKS='8', SLURM_NNODES='2'), (5, 8, 1, 4)),
-        (
-            'mpi',
-            dict(
-                OMPI_COMM_WORLD_RANK='5',
-                OMPI_COMM_WORLD_SIZE='8',
-                OMPI_COMM_WORLD_LOCAL_RANK='1',
-                OMPI_COMM_WORLD_LOCAL_SIZE='4',
-            ),
-            (5, 8, 1, 4),
-        ),
-    ],
-)
-def test_ranks_come_from_the_launchers_environment(launcher, environment, expected, clean_environment):
-    for name, value in environment.items():
-        clean_environment.setenv(name, value)
-    assert launch.read_ranks(launcher) == expected
-
-
-@pytest.mark.parametrize(
-    'launcher, variable', [('pytorch', 'WORLD_SIZE'), ('slurm', 'SLURM_PROCID'), ('mpi', 'OMPI_COMM_WORLD_SIZE')]
-)
-def test_missing_environment_is_named(launcher, variable):
-    with pytest.raises(ValueError, match=f'--launcher {launcher}.*{variable}'):
+@pytest.mark.parametrize('launcher', launch.VARIABLES)
+def test_ranks_come_from_the_launchers_environment(launcher, environment):
+    rank, size, local = launch.VARIABLES[launcher]
+    with pytest.raises(UserError, match=f'--launcher {launcher}: the environment variable {rank} is not set'):
         launch.read_ranks(launcher)
+    assert launch.is_first_process() and launch.is_first_of_machine()
+    for name, value in ((rank, '5'), (size, '8'), (local, '0')):
+        environment.setenv(name, value)
+    assert launch.read_ranks(launcher) == (5, 8, 0)
+    assert launch.is_first_of_machine() and not launch.is_first_process()
 
 
-def test_unknown_launcher_is_named():
-    with pytest.raises(ValueError, match="'torque'.*pytorch"):
-        launch.read_ranks('torque')
+def test_cpu_run_of_a_config_with_amp_is_in_float32():
+    wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic', dtype='float16', optimizer=dict(type='SGD'))
+    cfg = Config(dict(optim_wrapper=wrapper))
+    assert launch.prepare_device(cfg, 'none') == 1
+    assert cfg.optim_wrapper == dict(type='OptimWrapper', optimizer=dict(type='SGD')) and cfg.launcher == 'none'
 
 
-@pytest.mark.parametrize('cores, processes, expected', [(8, 2, 4), (2, 2, 1), (2, 5, 1)])
-def test_processes_share_the_cores(cores, processes, expected, monkeypatch):
-    monkeypatch.setattr(launch, 'available_cores', lambda: cores)
-    assert launch.limit_threads(processes) == torch.get_num_threads() == expected
-
-
-def test_threads_of_the_user_stay(monkeypatch):
-    monkeypatch.setattr(launch, 'available_cores', lambda: 64)
-    monkeypatch.setenv('OMP_NUM_THREADS', '1')
-    before = torch.get_num_threads()
-    assert launch.limit_threads(2) == before
-    # Set by torchrun, not by the user: tools/dist_train.sh passes on what the user had set, here nothing.
-    monkeypatch.setenv(launch.USER_THREADS_VARIABLE, '')
-    assert launch.limit_threads(16) == 4
-
-
-def test_one_process_keeps_torchs_threads(monkeypatch):
-    monkeypatch.setattr(launch, 'available_cores', lambda: 64)
-    before = torch.get_num_threads()
-    assert launch.limit_threads(1) == before
-
-
-def test_cpu_run_of_one_process_changes_amp_and_pinning_only():
-    cfg = config()
-    before = copy.deepcopy(cfg)
-    launch.adapt_to_cpu(cfg, distributed=False)
-    assert cfg.optim_wrapper == dict(type='OptimWrapper', optimizer=dict(type='SGD'))
-    assert cfg.train_dataloader == dict(batch_size=2, pin_memory=False)
-    assert cfg.model == before.model and cfg.env_cfg == before.env_cfg
-    assert 'model_wrapper_cfg' not in cfg
-
-
-def test_cpu_run_of_several_processes():
-    cfg = config()
-    launch.adapt_to_cpu(cfg, distributed=True)
-    assert cfg.model_wrapper_cfg == dict(
-        type='MMDistributedDataParallel', device_ids=None, find_unused_parameters=True, broadcast_buffers=False
-    )
-    assert cfg.env_cfg.dist_cfg == dict(backend='gloo', timeout=60)
-    assert cfg.model.decode_head.norm_cfg == dict(type='BN', requires_grad=True)
-    assert [head.norm_cfg.type for head in cfg.model.heads] == ['BN', 'LN']
-
-
-def test_own_model_wrapper_is_kept():
-    cfg = config()
-    cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', static_graph=True)
-    launch.adapt_to_cpu(cfg, distributed=True)
-    assert cfg.model_wrapper_cfg == dict(type='MMDistributedDataParallel', static_graph=True, device_ids=None)
-
-
-def test_accelerators_leave_the_config_to_mmengine(monkeypatch):
-    monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
-    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+@pytest.mark.parametrize('gpus', [1, 2])
+def test_a_gpu_runs_one_process(gpus, environment):
+    environment.setattr(launch, 'get_device', lambda: 'cuda')
+    environment.setattr(torch.cuda, 'device_count', lambda: gpus)
     for name, value in dict(RANK='0', WORLD_SIZE='2', LOCAL_RANK='0', LOCAL_WORLD_SIZE='2').items():
-        monkeypatch.setenv(name, value)
-    cfg = config()
-    before = copy.deepcopy(cfg)
-    launch.prepare_device(cfg, 'pytorch')
-    before.launcher = 'pytorch'
-    assert cfg.to_dict() == before.to_dict()
-    assert not torch.distributed.is_initialized()
-
-
-def test_more_processes_than_gpus_is_an_error(monkeypatch):
-    monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
-    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
-    for name, value in dict(RANK='0', WORLD_SIZE='2', LOCAL_RANK='0', LOCAL_WORLD_SIZE='2').items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match='2 processes.*1 GPU.*CUDA_VISIBLE_DEVICES'):
-        launch.prepare_device(config(), 'pytorch')
+        environment.setenv(name, value)
+    cfg = Config(dict(optim_wrapper=dict(type='AmpOptimWrapper')))
+    if gpus == 1:
+        with pytest.raises(UserError, match=r'2 processes.*1 GPU.*CUDA_VISIBLE_DEVICES'):
+            launch.prepare_device(cfg, 'pytorch')
+    else:
+        assert launch.prepare_device(cfg, 'pytorch') == 2
+        assert cfg.optim_wrapper.type == 'AmpOptimWrapper' and not dist.is_initialized(), 'left to MMEngine'
 
 
 def test_children_use_this_python(monkeypatch):
@@ -186,29 +69,20 @@ def test_children_use_this_python(monkeypatch):
     assert environment['OMP_NUM_THREADS'] == '3'
 
 
-def test_the_first_node_is_asked_for_where_nobody_says_it(clean_environment, tmp_path):
-    """Containers in a Slurm allocation have no scontrol."""
+def test_slurm_is_asked_for_the_first_of_several_nodes(environment, tmp_path):
     addresses = []
-
-    def opened(*_, **__):
-        addresses.append(os.environ.pop('MASTER_ADDR'))
-
-    clean_environment.setattr(launch.torch_dist, 'init_process_group', opened)
-    ranks = launch.Ranks(0, 1, 0, 1)
-    clean_environment.setenv('PATH', str(tmp_path))
-    clean_environment.setenv('SLURM_NODELIST', 'node[1-2]')
-    with pytest.raises(ValueError, match=r"scontrol.*'node\[1-2\]'.*MASTER_ADDR"):
-        launch.init_gloo(ranks)
-    clean_environment.setenv('SLURM_NNODES', '1')
-    launch.init_gloo(ranks)
-    clean_environment.setenv('SLURM_NNODES', '2')
-    clean_environment.setenv('MASTER_ADDR', 'node7')
-    launch.init_gloo(ranks)
+    environment.setattr(dist, 'init_process_group', lambda *_, **__: addresses.append(os.environ.pop('MASTER_ADDR')))
     scontrol = tmp_path / 'scontrol'
     scontrol.write_text('#!/bin/sh\n[ "$*" = "show hostname node[1-2]" ] && echo node1 && echo node2\n')
     scontrol.chmod(0o755)
-    launch.init_gloo(ranks)
-    assert addresses == ['127.0.0.1', 'node7', 'node1']
+    environment.setenv('PATH', str(tmp_path))
+    for name, value in dict(SLURM_PROCID='0', SLURM_NTASKS='2', SLURM_LOCALID='0', SLURM_NODELIST='node[1-2]').items():
+        environment.setenv(name, value)
+    for nodes, address in (('1', ''), ('2', ''), ('2', 'node7')):
+        environment.setenv('SLURM_NNODES', nodes)
+        environment.setenv('MASTER_ADDR', address)
+        launch.prepare_device(Config({}), 'slurm')
+    assert addresses == ['127.0.0.1', 'node1', 'node7']
 
 
 def test_a_closed_gloo_group_is_not_destructed(tmp_path):
@@ -245,10 +119,7 @@ def test_compile_is_for_the_backbone_and_leaves_names_as_they_are(tmp_path, monk
     cfg.work_dir = str(tmp_path)
     plain = Runner.from_cfg(cfg).model
     assert compiled == []
-    run_config.enable_compile(cfg)
-    cfg.experiment_name = 'compiled'
+    cfg.compile_backbone, cfg.experiment_name = True, 'compiled'
     model = Runner.from_cfg(cfg).model
     assert [function.__self__ for function in compiled] == [model.backbone]
     assert list(model.state_dict()) == list(plain.state_dict())
-    with pytest.raises(ValueError, match='--compile: the config has no model.backbone'):
-        run_config.enable_compile(Config(dict(model=dict(type='Wrapper'))))

@@ -1,4 +1,4 @@
-"""tools/test.py for retrieval: two processes give the figures and the dump of one."""
+"""tools/test.py for retrieval: two processes give the metrics and the dump of one."""
 
 import json
 
@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from toy_training import CONFIG, SAMPLES, run, without_gpu  # noqa: F401  a fixture
 
-from mmnfn.evaluation import retrieval_figures, retrieval_ranks
+from mmnfn.evaluation import retrieval_metrics, retrieval_ranks
 from mmnfn.evaluation.dump import read_predictions
 
 
@@ -32,7 +32,7 @@ def tested(tmp_path_factory):
     return found
 
 
-def test_figures_do_not_depend_on_the_number_of_processes(tested):
+def test_metrics_do_not_depend_on_the_number_of_processes(tested):
     assert tested[0][0] == tested[1][0]
     for subject in ('', 'subj01_', 'subj02_'):
         for direction in ('image_to_brain', 'brain_to_image'):
@@ -51,11 +51,11 @@ def test_dump_has_every_sample_once(tested):
             assert torch.equal(value, second[name]) if isinstance(value, torch.Tensor) else value == second[name], name
 
 
-def test_figures_can_be_computed_from_the_dump(tested):
+def test_metrics_can_be_computed_from_the_dump(tested):
     metrics, samples = tested[1]
     own = [sample for sample in samples if sample['subject'] == 'subj01']
     image, fmri = (np.stack([sample[f'{kind}_embedding'].numpy() for sample in own]) for kind in ('image', 'fmri'))
     image_id = [sample['image_id'] for sample in own]
-    figures = retrieval_figures(retrieval_ranks(image, fmri, image_id, image_id))
-    for name, value in figures.items():
+    metrics_of_dump = retrieval_metrics(retrieval_ranks(image, fmri, image_id, image_id))
+    for name, value in metrics_of_dump.items():
         assert metrics[f'retrieval/subj01_image_to_brain_{name}'] == pytest.approx(value.item())

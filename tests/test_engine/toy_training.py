@@ -1,7 +1,7 @@
 """A NeuroFusionNet of a few thousand weights on random data, trained by tools/train.py in processes that may be killed.
 
-Imported by :data:`CONFIG`. Dropout, stochastic depth, the fusion's masks and (``jitter``) a random transform draw from
-all of the global generators.
+:data:`CONFIG` imports this module. Dropout, stochastic depth, the fusion's masks and (with ``jitter``) a random
+transform draw from all of the global generators.
 """
 
 import importlib.util
@@ -11,6 +11,7 @@ import random
 import resource
 import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -173,23 +174,17 @@ def without_gpu():
         yield
 
 
-def command(name):
-    """A script of tools/ as a module."""
-    path = ROOT / 'tools' / f'{name}.py'
-    spec = importlib.util.spec_from_file_location(f'tool_{name}', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def body(log, name, args, environment):
-    """One process of a run."""
+    """Run a script of tools/ as one process of a run."""
     torch.set_num_threads(1)
     os.environ.update(environment)
     with open(log, 'w') as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    sys.exit(command(name).main(args))
+    spec = importlib.util.spec_from_file_location(f'tool_{name}', ROOT / f'tools/{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.exit(module.main(args))
 
 
 def run(folder, name, *args, processes=1, timeout=600, **environment):
@@ -217,25 +212,18 @@ def run(folder, name, *args, processes=1, timeout=600, **environment):
         children.append(context.Process(target=body, args=(log, name, [*map(str, args), *launcher], own)))
     for child in children:
         child.start()
-    for _ in range(10 * timeout):
-        codes = [child.exitcode for child in children]
-        if None not in codes:
-            break
-        if any(codes):  # neither 0 nor None
-            children[codes.index(next(filter(None, codes)))].join()
+    deadline = time.monotonic() + timeout
+    while any(child.is_alive() for child in children):
+        if any(child.exitcode for child in children) or time.monotonic() > deadline:
             for child in children:
                 child.join(5)
                 child.kill()
-        children[codes.index(None)].join(0.1)
-    else:
-        for child in children:
-            child.kill()
-        raise TimeoutError('\n'.join(log.read_text() for log in logs))
+        time.sleep(0.1)
     return [child.exitcode for child in children], [log.read_text() for log in logs]
 
 
 def train(work, *options, processes=1, resume=None, config=CONFIG, **environment):
-    """Exit codes and outputs of tools/train.py with the toy model; ``options`` are those of ``--cfg-options``."""
+    """Run tools/train.py on the toy model with ``--cfg-options``; return exit codes and outputs."""
     work.mkdir(exist_ok=True)
     path = work.parent / 'toy.py'
     path.write_text(config)
@@ -245,5 +233,5 @@ def train(work, *options, processes=1, resume=None, config=CONFIG, **environment
 
 
 def load(path):
-    """A checkpoint."""
+    """Read a checkpoint."""
     return torch.load(path, map_location='cpu', weights_only=False)

@@ -1,6 +1,6 @@
-"""A detector and a segmentor whose predictions are the annotations with errors, the same for an image wherever it runs.
+"""A detector and a segmentor that predict the annotations with errors, which depend on the image alone.
 
-Evaluating them gives figures that are neither 0 nor 1, without training anything.
+Their metrics are neither 0 nor 1, without any training.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ class _Perturbed(BaseModel):
 
 @DET_MODELS.register_module()
 class PerturbedDetector(_Perturbed):
-    """Boxes moved, some lost, some with another label, some invented; masks are those boxes' share of the true ones."""
+    """Move, lose, relabel and invent boxes; masks are the parts of the true masks inside the boxes."""
 
     def perturb(self, sample, rng):
         height, width = sample.ori_shape
@@ -59,7 +59,7 @@ class PerturbedDetector(_Perturbed):
 
 @SEG_MODELS.register_module()
 class PerturbedSegmentor(_Perturbed):
-    """Every tenth row is the next class; ignored pixels are predicted as class 0."""
+    """Predict the next class in every tenth row, and class 0 for ignored pixels."""
 
     def __init__(self, num_classes, data_preprocessor=None):
         super().__init__(data_preprocessor)

@@ -1,11 +1,11 @@
 """The file of predictions: every sample once, whole, and in order."""
 
+import os
 import pickle
 
 import pytest
 import torch
 
-from mmnfn import inert_pickle
 from mmnfn.evaluation import gathered_metric
 from mmnfn.evaluation.dump import DumpSubjectResults, read_predictions
 from mmnfn.structures import SubjectGeometry
@@ -65,8 +65,8 @@ def test_a_missing_sample_writes_nothing(gathered, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_sample_is_kept_without_its_batch_and_read_back_however_many_there_are(gathered, tmp_path, monkeypatch):
-    """Tensors of a sample are rows of a batch's; NSD's test images make more operations than a checkpoint may have."""
+def test_a_sample_is_kept_without_its_batch_and_read_back(gathered, tmp_path):
+    """Tensors of a sample are rows of a batch's."""
     path, batch = tmp_path / 'predictions.pkl', torch.randn(64, 512)
     metric = DumpSubjectResults(str(path))
     samples = [dict(image_id=i, image_embedding=batch[i], fmri_embedding=batch[i]) for i in range(64)]
@@ -74,5 +74,29 @@ def test_a_sample_is_kept_without_its_batch_and_read_back_however_many_there_are
     metric.process(dict(geometry=geometry, responses=torch.arange(192.0).view(64, 3)), samples)
     gathered(metric).evaluate(64)
     assert 2 * batch.nbytes < path.stat().st_size < 3 * batch.nbytes
-    monkeypatch.setattr(inert_pickle, 'MAX_OPERATIONS', 100)
     assert [p['image_embedding'].tolist() for p in read_predictions(path)] == batch.tolist()
+
+
+class Command:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_files_that_are_no_predictions_are_refused_and_not_run(tmp_path):
+    path, trace = tmp_path / 'a.pkl', tmp_path / 'trace'
+    whole = pickle.dumps([dict(subject='subj01', image_id=1, image_embedding=torch.ones(9))])
+    for content, words in {
+        pickle.dumps([dict(subject='subj01', image_id=1, x=Command(str(trace)))]): 'ForeignName: posix.mkdir',
+        pickle.dumps([dict(score=1)]): 'no list of predictions',
+        whole[: len(whole) // 2]: 'truncated',
+        b'text': 'UnpicklingError',
+    }.items():
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f'a.pkl cannot be read as predictions .*{words}.*Make it again'):
+            read_predictions(path)
+    assert not trace.exists()

@@ -1,13 +1,14 @@
-"""Figures of the encoding metric by hand, over subjects and ranks, and in the simulated world."""
+"""The encoding metric by hand, over subjects and ranks, and in the simulated world."""
 
 import h5py
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
 from mmnfn.datasets import NSDDataset, PackNSDInputs, collate_subject_batch
 from mmnfn.evaluation import EncodingMetric, encoding, fit_encoding_model, gathered_metric
-from mmnfn.nsd import ROI_CLASSES, ROIStore
+from mmnfn.nsd import NSDLayout, ROIStore
 from mmnfn.structures import SubjectGeometry
 
 ROIS = ('streams', 'floc-faces', 'floc-words')
@@ -38,7 +39,7 @@ def add(metric, features, responses, splits, subject, batch=10, ceiling=CEILING,
 
 
 def evaluate(features, responses, splits, subjects=('subj04',), ceiling=CEILING, **settings):
-    """Figures of the metric, without its prefix."""
+    """Evaluate, and remove the prefix of the names."""
     metric = EncodingMetric(**settings)
     for subject in subjects:
         add(metric, features, responses, splits, subject, ceiling=ceiling)
@@ -47,7 +48,7 @@ def evaluate(features, responses, splits, subjects=('subj04',), ceiling=CEILING,
 
 @pytest.fixture(scope='module')
 def known():
-    """Features, noisy responses whose last voxel is constant, and the split; test images in between."""
+    """Make features, noisy responses with a constant last voxel, and the split, every third image for testing."""
     rng = np.random.default_rng(3)
     features = rng.normal(size=(90, 6)).astype(np.float32)
     responses = (features @ rng.normal(size=(6, 5)) + rng.normal(size=(90, 5))).astype(np.float32)
@@ -55,35 +56,34 @@ def known():
     return features, responses, ['test' if i % 3 == 0 else 'train' for i in range(90)]
 
 
-def test_figures_by_hand(known):
+def test_metrics_by_hand(known):
     features, responses, splits = known
-    figures = evaluate(*known, bootstraps=200)
+    metrics = evaluate(*known, bootstraps=200, min_ceiling=36)  # exactly that of voxel 3
     test = np.arange(90) % 3 == 0
     outcome = fit_encoding_model(features[~test], responses[~test], features[test], responses[test], bootstraps=200)
     r = outcome.r
     assert np.isnan(r[4]) and (r[:4] > 0.5).all()
-    assert figures['pcc'] == pytest.approx(r[:4].mean()) == pytest.approx(figures['subj04_pcc'])
-    assert figures['pcc_roi_streams'] == pytest.approx(r[:3].mean())
-    assert figures['pcc_roi_floc-faces'] == pytest.approx(r[3])
-    assert not [key for key in figures if 'floc-words' in key], 'the subject lacks it'
-    assert figures['pcc_normalized'] == pytest.approx(np.mean([r[0] / 0.8, r[1] / 0.8, r[2] / 0.8, r[3] / 0.6]))
-    assert figures['pcc_normalized_roi_floc-faces'] == pytest.approx(r[3] / 0.6)
-    assert figures['pcc_reliable'] == pytest.approx(r[[0, 1, 3]].mean())
-    assert figures['ceiling'] == figures['subj04_ceiling'] == pytest.approx((3 * 0.8 + 0.6) / 4), (
-        'not of constant voxels'
-    )
-    assert figures['ceiling_roi_streams'] == pytest.approx(0.8)
-    counts = {key: figures[key] for key in figures if key.startswith('voxels')}
+    assert metrics['pcc'] == pytest.approx(r[:4].mean()) == pytest.approx(metrics['subj04_pcc'])
+    assert metrics['pcc_roi_streams'] == pytest.approx(r[:3].mean())
+    assert metrics['pcc_roi_floc-faces'] == pytest.approx(r[3])
+    assert not [key for key in metrics if 'floc-words' in key], 'the subject lacks it'
+    assert metrics['pcc_normalized'] == pytest.approx(np.mean([r[0] / 0.8, r[1] / 0.8, r[2] / 0.8, r[3] / 0.6]))
+    assert metrics['pcc_normalized_roi_floc-faces'] == pytest.approx(r[3] / 0.6)
+    assert metrics['pcc_reliable'] == pytest.approx(r[[0, 1, 3]].mean())
+    ceiling = (3 * 0.8 + 0.6) / 4  # without the constant voxel
+    assert metrics['ceiling'] == metrics['subj04_ceiling'] == pytest.approx(ceiling)
+    assert metrics['ceiling_roi_streams'] == pytest.approx(0.8)
+    counts = {key: metrics[key] for key in metrics if key.startswith('voxels')}
     assert counts == dict(voxels=5, voxels_constant=1, voxels_normalized=4, voxels_reliable=3)
     low, high = np.percentile(outcome.resampled[:, :4].mean(1), (2.5, 97.5))
-    assert (figures['pcc_low'], figures['pcc_high']) == (pytest.approx(low), pytest.approx(high))
-    assert figures['pcc_low'] < figures['pcc'] < figures['pcc_high']
-    assert figures['pcc_se'] == pytest.approx(outcome.standard_error)
-    assert figures['pcc_roi_floc-faces_high'] == pytest.approx(np.percentile(outcome.resampled[:, 3], 97.5))
+    assert (metrics['pcc_low'], metrics['pcc_high']) == (pytest.approx(low), pytest.approx(high))
+    assert metrics['pcc_low'] < metrics['pcc'] < metrics['pcc_high']
+    assert metrics['pcc_se'] == pytest.approx(outcome.standard_error)
+    assert metrics['pcc_roi_floc-faces_high'] == pytest.approx(np.percentile(outcome.resampled[:, 3], 97.5))
 
 
 def test_a_voxel_in_two_rois_counts_in_both_and_once_among_all(known):
-    """As NSD's streams hold nearly all of the other classes."""
+    """NSD's streams contain nearly all of the other classes."""
     features, responses, splits = known
     twice = [3, 0, 1, 3, 2, 4]  # faces: voxels 3 and 0; streams: 1, 3, 2, 4
     index = torch.tensor([4, 0, 1, 4, 2, 3])
@@ -92,51 +92,35 @@ def test_a_voxel_in_two_rois_counts_in_both_and_once_among_all(known):
     batch = dict(geometry=geometry, responses=torch.tensor(responses[:, twice]), split=splits)
     batch.update(noise_ceiling=CEILING[twice], ncsnr=NCSNR[twice])
     metric.process(batch, [dict(features=torch.tensor(f), image_id=i) for i, f in enumerate(features)])
-    figures = {key.partition('/')[2]: value for key, value in metric.evaluate(90).items()}
+    metrics = {key.partition('/')[2]: value for key, value in metric.evaluate(90).items()}
     test = np.arange(90) % 3 == 0
     r = fit_encoding_model(features[~test], responses[~test], features[test], responses[test], bootstraps=2).r
-    assert figures['pcc_roi_floc-faces'] == pytest.approx(r[[3, 0]].mean())
-    assert figures['pcc_roi_streams'] == pytest.approx(r[[1, 3, 2]].mean())
+    assert metrics['pcc_roi_floc-faces'] == pytest.approx(r[[3, 0]].mean())
+    assert metrics['pcc_roi_streams'] == pytest.approx(r[[1, 3, 2]].mean())
     once = evaluate(*known, bootstraps=200)
     overall = [key for key in once if '_roi_' not in key]
-    assert {key: figures[key] for key in overall} == pytest.approx({key: once[key] for key in overall})
+    assert {key: metrics[key] for key in overall} == pytest.approx({key: once[key] for key in overall})
 
 
-def test_voxels_that_are_said_to_be_elsewhere_are_still_the_same_voxels(store):
-    """permute_positions gives voxels of different ROIs the same place, and one voxel in two ROIs different ones."""
-    figures = []
-    for seed in (None, 0):
-        dataset = NSDDataset(store, [1], 'images_32.h5', split='all', permute_positions=seed)
-        batch = collate_subject_batch([PackNSDInputs().transform(dataset[i]) for i in range(0, len(dataset), 4)])
-        metric = EncodingMetric(bootstraps=5)
-        images = batch['inputs'].flatten(1)[:, ::96].float()
-        metric.process(batch, [dict(features=f, image_id=int(i)) for f, i in zip(images, batch['image_id'])])
-        figures.append(metric.evaluate(len(images)))
-    np.testing.assert_equal(*figures)
-    own = ROIStore(store / 'subj01.h5')
-    assert figures[0]['encoding/voxels'] == len(np.unique(np.concatenate([own.roi(name) for name in ROI_CLASSES])))
-    assert figures[0]['encoding/pcc'] > 0.1
-
-
-def test_figures_of_unlike_subjects_are_their_means(known):
-    """The second one's responses are noisier, and it has other ceilings."""
+def test_metrics_are_means_over_subjects(known):
+    """The second subject has noisier responses and other ceilings."""
     rng = np.random.default_rng(4)
-    metric, figures, resampled = EncodingMetric(bootstraps=50), {}, {}
+    metric, metrics, resampled = EncodingMetric(bootstraps=50), {}, {}
     for subject, noise, ceiling in (('subj04', 0, CEILING), ('subj07', 4, CEILING / 4)):
         features, responses, splits = known
         responses = responses + noise * rng.normal(size=responses.shape).astype(np.float32) * (np.arange(5) < 4)
         for one in (metric, EncodingMetric(bootstraps=50)):
             add(one, features, responses, splits, subject, ceiling=ceiling)
-        figures[subject] = one.evaluate(90)
+        metrics[subject] = one.evaluate(90)
         test = np.arange(90) % 3 == 0
         arrays = features[~test], responses[~test], features[test], responses[test]
         resampled[subject] = fit_encoding_model(*arrays, bootstraps=50).resampled[:, :4].mean(1)
-    both, (one, two) = metric.evaluate(180), figures.values()
+    both, (one, two) = metric.evaluate(180), metrics.values()
     assert one['encoding/pcc'] > two['encoding/pcc'] + 0.1
     for name in ('pcc', 'pcc_normalized', 'pcc_reliable', 'pcc_roi_streams', 'ceiling', 'ceiling_roi_floc-faces'):
         key = f'encoding/{name}'
         assert both[key] == pytest.approx((one[key] + two[key]) / 2)
-        for subject, own in figures.items():
+        for subject, own in metrics.items():
             assert both[f'encoding/{subject}_{name}'] == pytest.approx(own[key])
     assert one['encoding/ceiling'] == pytest.approx(2 * two['encoding/ceiling'])
     mean = np.mean(list(resampled.values()), axis=0)
@@ -145,7 +129,7 @@ def test_figures_of_unlike_subjects_are_their_means(known):
 
 
 def test_intervals_are_over_the_images_of_all_subjects(known):
-    """Of two with the same data they are as wide as of one of them, also where one has not seen all test images."""
+    """Two subjects with the same data have the interval of one, even if one has not seen all test images."""
     features, responses, splits = known
     fewer = [split if i != 42 else 'train' for i, split in enumerate(splits)]
     widths = []
@@ -153,35 +137,26 @@ def test_intervals_are_over_the_images_of_all_subjects(known):
         metric = EncodingMetric(bootstraps=400)
         for number, own in enumerate(parts):
             add(metric, features, responses, own, f'subj0{number + 1}')
-        figures = metric.evaluate(90 * len(parts))
-        widths.append(figures['encoding/pcc_se'])
+        metrics = metric.evaluate(90 * len(parts))
+        widths.append(metrics['encoding/pcc_se'])
     assert widths[2] == pytest.approx(widths[0])
-    assert widths[3] == pytest.approx(np.mean(widths[:2]), rel=0.15), 'independent drawings would give 0.7 of it'
+    assert widths[3] == pytest.approx(np.mean(widths[:2]), rel=0.15), 'independent draws would give 0.7 of it'
 
 
-def test_single_trials_are_drawn_with_their_images(known):
-    """The interval is over images: of three equal trials of each it is that of one."""
+@pytest.mark.parametrize('kind', ['trials', 'crops'])
+def test_trials_of_an_image_and_crops_of_a_photograph_are_drawn_together(known, kind):
+    """Three nearly equal trials or crops of each image have the interval of one."""
     features, responses, splits = known
     noise = 1e-4 * np.random.default_rng(0).normal(size=(3, *responses.shape)).astype(np.float32)
     noise[..., 4] = 0
     single, triple = EncodingMetric(bootstraps=400), EncodingMetric(bootstraps=400)
     add(single, features, responses, splits, 'subj01')
-    for trial in noise:
-        add(triple, features, responses + trial, splits, 'subj01')
-    one, three = single.evaluate(90), triple.evaluate(270)
-    for key in ('pcc', 'pcc_se', 'pcc_low', 'pcc_high'):
-        assert three[f'encoding/{key}'] == pytest.approx(one[f'encoding/{key}'], rel=0.05)
-
-
-def test_crops_are_drawn_with_their_photographs(known):
-    """Each test image three times, as three images of one photograph: the interval is that of one of each."""
-    features, responses, splits = known
-    noise = 1e-4 * np.random.default_rng(0).normal(size=(3, *responses.shape)).astype(np.float32)
-    noise[..., 4] = 0
-    single, triple = EncodingMetric(bootstraps=400), EncodingMetric(bootstraps=400)
-    add(single, features, responses, splits, 'subj01')
-    tripled = np.concatenate([features] * 3), (responses + noise).reshape(-1, 5), splits * 3
-    add(triple, *tripled, 'subj01', photo_id=torch.arange(270) % 90)
+    if kind == 'trials':
+        for trial in noise:
+            add(triple, features, responses + trial, splits, 'subj01')
+    else:
+        tripled = np.concatenate([features] * 3), (responses + noise).reshape(-1, 5), splits * 3
+        add(triple, *tripled, 'subj01', photo_id=torch.arange(270) % 90)
     one, three = single.evaluate(90), triple.evaluate(270)
     for key in ('pcc', 'pcc_se', 'pcc_low', 'pcc_high'):
         assert three[f'encoding/{key}'] == pytest.approx(one[f'encoding/{key}'], rel=0.05)
@@ -197,26 +172,17 @@ def test_crops_are_drawn_with_their_photographs(known):
         (dict(epoch=3), {}, ''),
     ],
 )
-def test_figures_of_what_was_trained_on_say_so(known, monkeypatch, meta, flags, said):
+def test_training_data_is_flagged_and_logged(known, monkeypatch, meta, flags, said):
     lines = []
     monkeypatch.setattr(encoding, 'print_log', lambda text, *_: lines.append(text))
     metric = EncodingMetric(bootstraps=20)
     for subject in ('subj04', 'subj07'):
         add(metric, *known, subject)
     metric.note_training(meta)
-    figures = {key.partition('/')[2]: value for key, value in metric.evaluate(180).items()}
-    found = {key.replace('_trained_on', '').replace('test_', ''): figures[key] for key in figures if 'trained' in key}
+    metrics = {key.partition('/')[2]: value for key, value in metric.evaluate(180).items()}
+    found = {key.replace('_trained_on', '').replace('test_', ''): metrics[key] for key in metrics if 'trained' in key}
     assert found == flags
     assert [f'The backbone was trained on {said}' in line for line in lines] == [True] * bool(said)
-
-
-def test_limits_belong_to_what_they_let_in(known):
-    """ "At least": voxel 1 has exactly the limit of either."""
-    ceiling, ncsnr = torch.tensor([64.0, 25.0, 24.9, 1.0, 64.0]), torch.tensor([0.9, 0.5, 0.49, 0.1, 0.9])
-    metric = EncodingMetric(min_ceiling=25.0, min_ncsnr=0.5, bootstraps=20)
-    add(metric, *known, 'subj04', ceiling=ceiling, ncsnr=ncsnr)
-    figures = metric.evaluate(90)
-    assert figures['encoding/voxels_normalized'] == figures['encoding/voxels_reliable'] == 2
 
 
 def test_each_rank_may_have_subjects_of_its_own(known, monkeypatch):
@@ -229,56 +195,51 @@ def test_each_rank_may_have_subjects_of_its_own(known, monkeypatch):
     results = [result for rank in ranks for result in rank.results]
     monkeypatch.setattr(encoding, 'all_gather_object', lambda _: [dict(rank._voxels) for rank in ranks])
     monkeypatch.setattr(gathered_metric, 'collect_results', lambda *_: results)
-    figures = ranks[0].evaluate(180)
+    metrics = ranks[0].evaluate(180)
     monkeypatch.undo()
-    assert figures == together.evaluate(180)
+    assert metrics == together.evaluate(180)
 
 
-def test_models_are_fitted_on_rank_0_alone_and_all_ranks_have_the_figures(known, monkeypatch):
+@pytest.mark.parametrize('outcome', [dict(metric=1.0), ValueError('rank 0 failed')])
+def test_rank_0_computes_and_hands_metrics_or_error_to_all_ranks(known, monkeypatch, outcome):
     metric = EncodingMetric(bootstraps=20)
     add(metric, *known, 'subj04')
-    fitted = dict(figure=1.0)
     monkeypatch.setattr(metric, 'compute_metrics', None)
     monkeypatch.setattr(gathered_metric, 'is_main_process', lambda: False)
     monkeypatch.setattr(gathered_metric, 'collect_results', lambda *_: None)
-    monkeypatch.setattr(gathered_metric, 'broadcast_object_list', lambda outcomes: outcomes.__setitem__(0, fitted))
-    assert metric.evaluate(90) == fitted
-    monkeypatch.setattr(
-        gathered_metric, 'broadcast_object_list', lambda outcomes: outcomes.__setitem__(0, ValueError('rank 0 failed'))
-    )
-    with pytest.raises(ValueError, match='rank 0 failed'):
-        metric.evaluate(90)
+    monkeypatch.setattr(gathered_metric, 'broadcast_object_list', lambda outcomes: outcomes.__setitem__(0, outcome))
+    if isinstance(outcome, dict):
+        assert metric.evaluate(90) == outcome
+    else:
+        with pytest.raises(ValueError, match='rank 0 failed'):
+            metric.evaluate(90)
 
 
-def test_subjects_count_alike_and_bands_are_those_of_the_model(known):
-    figures = evaluate(*known, subjects=('subj04', 'subj07'), bootstraps=20)
-    assert figures['subj04_pcc'] == figures['subj07_pcc'] == pytest.approx(figures['pcc'])
-    assert figures['voxels'] == 10
+def test_per_subject_and_bands_can_be_chosen(known):
+    metrics = evaluate(*known, subjects=('subj04', 'subj07'), bootstraps=20)
+    assert metrics['subj04_pcc'] == metrics['subj07_pcc'] == pytest.approx(metrics['pcc'])
+    assert metrics['voxels'] == 10
     quiet = evaluate(*known, subjects=('subj04', 'subj07'), bootstraps=20, per_subject=False)
     assert not [key for key in quiet if key.startswith('subj')]
     banded = evaluate(*known, bootstraps=20, banded=True)
-    assert banded['pcc'] != figures['pcc'] and banded['pcc'] == pytest.approx(figures['pcc'], abs=0.1)
+    assert banded['pcc'] != metrics['pcc'] and banded['pcc'] == pytest.approx(metrics['pcc'], abs=0.1)
 
 
-def test_unknown_ceilings_leave_nothing_to_normalise(known):
-    figures = evaluate(*known, bootstraps=20, ceiling=CEILING * float('nan'))
-    assert figures['voxels_normalized'] == 0 and np.isnan(figures['pcc_normalized']) and np.isnan(figures['ceiling'])
-    assert figures['pcc'] > 0.5
-
-
-def test_a_subject_without_such_voxels_counts_in_no_mean_over_subjects(known):
+@pytest.mark.parametrize('factor', [0, float('nan')])
+def test_a_subject_without_such_voxels_counts_in_no_mean_over_subjects(known, factor):
     metric = EncodingMetric(bootstraps=20)
     add(metric, *known, 'subj04')
-    add(metric, *known, 'subj07', ceiling=CEILING * 0)
-    figures = metric.evaluate(180)
+    add(metric, *known, 'subj07', ceiling=CEILING * factor)
+    metrics = metric.evaluate(180)
     for end in ('', '_low', '_high'):
         key = f'pcc_normalized{end}'
-        assert figures[f'encoding/{key}'] == pytest.approx(figures[f'encoding/subj04_{key}'])
-        assert np.isnan(figures[f'encoding/subj07_{key}'])
+        assert metrics[f'encoding/{key}'] == pytest.approx(metrics[f'encoding/subj04_{key}'])
+        assert np.isnan(metrics[f'encoding/subj07_{key}'])
+    assert metrics['encoding/voxels_normalized'] == 4 and metrics['encoding/subj07_pcc'] > 0.5
 
 
 def test_noise_free_signals_reach_the_simulated_worlds_ceiling(world, store):
-    """Noise-free responses as features: r of each ROI is its true ceiling, within the bootstrap interval."""
+    """With noise-free responses as features, r is the true ceiling within the bootstrap interval."""
     dataset = NSDDataset(store, [1], 'images_32.h5', split='all', roi_names=('prf-visualrois',))
     samples = [dataset[i] for i in range(len(dataset))]
     with h5py.File(world / 'truth.h5') as truth:
@@ -291,7 +252,7 @@ def test_noise_free_signals_reach_the_simulated_worlds_ceiling(world, store):
     responses = np.stack([s['responses'] for s in samples])
     test = np.asarray([s['split'] == 'test' for s in samples])
     r, resampled, ceilings = [], [], []
-    for voxel in range(0, len(columns), 5):  # a voxel's own signal is the feature that explains it
+    for voxel in range(0, len(columns), 5):  # a voxel's own noise-free signal is its feature
         x, y = signal[:, columns[[voxel]]], responses[:, [voxel]]
         outcome = fit_encoding_model(x[~test], y[~test], x[test], y[test], bootstraps=200)
         ratio = true_ncsnr[columns[voxel]] ** 2
@@ -301,3 +262,37 @@ def test_noise_free_signals_reach_the_simulated_worlds_ceiling(world, store):
     low, high = np.percentile(np.nanmean(resampled, 0), (0.5, 99.5))
     assert low < np.mean(ceilings) < high
     assert np.corrcoef(r, ceilings)[0, 1] > 0.5
+
+
+@pytest.mark.parametrize('seed', [None, 0])
+def test_metric_writes_maps_at_the_places_of_the_voxels(world, store, tmp_path, seed):
+    """In the ROI files' volume; a control that moves voxels does not move the map."""
+    rois = ('floc-faces', 'streams')
+    dataset = NSDDataset(store, [1], 'images_32.h5', split='all', roi_names=rois, permute_positions=seed)
+    batch = collate_subject_batch([PackNSDInputs().transform(dataset[i]) for i in range(0, len(dataset), 4)])
+    metric = EncodingMetric(bootstraps=5, map_dir=str(tmp_path), data_root=str(store))
+    features = np.random.default_rng(0).normal(size=(len(batch['split']), 5)).astype(np.float32)
+    metric.process(batch, [dict(features=torch.tensor(f), image_id=i) for f, i in zip(features, batch['image_id'])])
+    metrics = metric.evaluate(len(features))
+    image = nib.load(tmp_path / 'subj01_pcc.nii.gz')
+    reference = nib.load(NSDLayout(world / 'nsd').roi_file('subj01', 'streams'))
+    assert image.shape == reference.shape and np.allclose(image.affine, reference.affine)
+    volume = image.get_fdata()
+    assert (~np.isnan(volume)).sum() == metrics['encoding/voxels'] - metrics['encoding/voxels_constant']
+    test = np.asarray(batch['split']) == 'test'
+    responses = batch['responses'].numpy()
+    r = fit_encoding_model(features[~test], responses[~test], features[test], responses[test], bootstraps=2).r
+    own, size = ROIStore(store / 'subj01.h5'), batch['geometry'].roi_sizes[0]
+    for part, name in ((slice(0, size), 'floc-faces'), (slice(size, None), 'streams')):
+        with h5py.File(store / 'subj01.h5') as file:
+            voxel = file['voxel'][()][own.roi(name)]
+        found = volume[tuple(voxel.T)]
+        assert np.allclose(found, r[part], atol=1e-5, equal_nan=True) and np.nanstd(found) > 0.02
+        assert name != 'streams' or (np.asarray(reference.dataobj)[tuple(voxel.T)] > 0).all()
+
+
+def test_wrong_arguments_are_named(tmp_path):
+    with pytest.raises(ValueError, match='bootstraps is 1; an interval needs at least 2'):
+        EncodingMetric(bootstraps=1)
+    with pytest.raises(ValueError, match='map_dir is given without data_root'):
+        EncodingMetric(map_dir=str(tmp_path))

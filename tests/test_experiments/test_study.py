@@ -3,15 +3,16 @@
 from pathlib import Path
 
 import pytest
-from toy_study import STUDY, run
+from conftest import CONTENT
 
-from mmnfn.experiments import launch, read_study
+from mmnfn.experiments import read_study, runner
+from mmnfn.experiments.report import StudyResults, make_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_expansion(toy, tmp_path):
-    study = toy()
+def test_jobs_are_made_in_order(toy, tmp_path):
+    study = toy.read()
     assert [job.name for job in study.jobs] == [
         'swin/nfn/seed0/pretrain',
         'swin/nfn/seed0/detect',
@@ -32,100 +33,82 @@ def test_expansion(toy, tmp_path):
     assert study.jobs[-1].needs == () and study.jobs[-1].commands[0][3] == str(tmp_path / 'given.pth')
 
 
-def test_options_are_filled_in_and_passed_on(toy):
-    """{seed} also within a list; other braces are left alone."""
+def test_the_seed_is_put_into_options(toy):
+    """Also within a list; other braces are left alone."""
     row = dict(config='configs/pretrain.py', options={'a': ['{seed}', 2], 'b': '{epoch}'})
-    study = toy(seeds=[7], backbones=dict(swin=dict(pretrain=dict(nfn=row))))
+    study = toy.read(seeds=[7], backbones=dict(swin=dict(pretrain=dict(nfn=row))))
     assert study.jobs[0].commands[0][-3:] == ("a=['7',2]", 'b={epoch}', 'randomness.seed=7')
 
 
-def one_row(**entries):
+def row(**entries):
     """A study's only row."""
     return dict(backbones=dict(a=dict(pretrain=dict(b=entries))))
 
 
-TESTS = dict.fromkeys(('detect', 'encode'), dict(config='configs/encode.py', train=False, processes=2))
+def table(**entries):
+    columns = dict(PCC=dict(task='encode', metric='encoding/pcc'))
+    return dict(tables=[{**dict(title='t', columns=columns), **entries}])
+
+
+ALONE = dict(encode=dict(config='configs/encode.py', train=False, processes=2))
 
 
 @pytest.mark.parametrize(
     'changes, words',
     [
-        (dict(seeds=3), 'seeds in .* must be a list of different whole numbers, but is 3'),
-        (dict(seeds=[0, 0]), r'seeds in .* must be a list of different whole numbers, but is \[0, 0\]'),
-        (dict(seeds=[True]), 'seeds in .* must be a list of different whole numbers'),
+        (dict(seeds=3), 'seeds must be a list, but is 3'),
+        (dict(seeds=[0, 0]), r'seeds must be different whole numbers, but is \[0, 0\]'),
         (dict(name=5), 'name must be a text, but is 5'),
-        (dict(work_dir=5), 'work_dir must be a path, but is 5'),
-        (dict(processes='two'), "processes must be a whole number, but is 'two'"),
-        (dict(processes=0), 'processes must be at least 1, but is 0'),
-        (dict(backbones=[1]), r'backbones must be a mapping, but is \[1\]'),
-        (dict(backbones=dict(a={})), 'has no pretrain under any of its backbones'),
-        (dict(backbones=dict(a=dict(pretrain=[1]))), r'a, pretrain must be a mapping, but is \[1\]'),
-        (
-            dict(backbones=dict(a=dict(pretrain=dict(b=dict(config=3))))),
-            'a.pretrain.b, config must be a path, but is 3',
-        ),
-        (
-            dict(backbones=dict(a=dict(pretrain=dict(b=dict(config='c', options=[1]))))),
-            r'a.pretrain.b, options must be a mapping, but is \[1\]',
-        ),
-        (
-            dict(backbones=dict(a=dict(pretrain=dict(b=dict(checkpoint='c', transfer=None))))),
-            'a.pretrain.b, transfer must be a list, but is None',
-        ),
-        (
-            dict(backbones=dict(a=dict(pretrain=dict(b=dict(checkpoint='https://my,file.pth'))))),
-            "'https://my,file.pth' has a comma",
-        ),
-        (
-            dict(backbones=dict(a=dict(pretrain=dict(b=dict(checkpoint='c')), transfer=dict(pretrain={})))),
-            "a.transfer: 'pretrain' is the",
-        ),
+        (dict(processes=True), 'processes must be a whole number, but is True'),
+        (dict(seed=[1]), "unknown entry 'seed'; it can have name, work_dir, seeds"),
         (dict(backbones={}), 'has no backbones'),
-        (dict(seed=[1]), "unknown entry 'seed'; is 'seeds' meant"),
-        (dict(backbones=dict(a=dict(pretrain=dict(b={})))), 'a.pretrain.b needs one of config, random and checkpoint'),
-        (dict(backbones=dict(a=dict(pretrain=dict(b=dict(config='c.py'))))), "names the config 'c.py'"),
-        (
-            dict(backbones=dict(a=dict(pretrain=dict(b=dict(checkpoint='c', transfer=['x']))))),
-            "a.pretrain.b.transfer names 'x', which is no transfer",
-        ),
-        (dict(backbones=dict(a=dict(pretrain=dict(b='c')))), 'a.pretrain.b must be a mapping'),
-        (one_row(checkpoint='c.pth'), "names the checkpoint 'c.pth', which is neither in .* nor here"),
-        (one_row(checkpoint='given.pth', options={'lr': 1}), 'has options, but a row with checkpoint trains nothing'),
-        (one_row(random='configs/pretrain.py', processes=2), 'has processes, but a row with random trains nothing'),
-        (
-            dict(backbones=dict(a=dict(STUDY['backbones']['swin'], transfer=TESTS))),
-            'transfer detect has processes, but with train: false it is a test alone',
-        ),
+        (dict(backbones=dict(a={})), 'backbones.a has no pretrain'),
+        (dict(backbones=dict(a=dict(CONTENT['backbones']['swin'], transfer=dict(pretrain={})))), 'choose another name'),
+        (dict(backbones=dict(a=dict(CONTENT['backbones']['swin'], transfer=ALONE))), "unknown entry 'processes'"),
+        (row(), 'a.pretrain.b needs one of config, random and checkpoint'),
+        (row(config=3), 'a.pretrain.b, config must be a text, but is 3'),
+        (row(config='c.py'), "names 'c.py', which is neither in .* nor here"),
+        (row(config='configs/encode.py', options=[1]), r'a.pretrain.b, options must be a mapping, but is \[1\]'),
+        (row(checkpoint='given.pth', options={}), "unknown entry 'options'; it can have checkpoint, transfer"),
+        (row(random='configs/encode.py', processes=2), "unknown entry 'processes'; it can have random, options"),
+        (row(checkpoint='c', transfer=['x']), "a.pretrain.b.transfer names 'x'"),
         *(
-            (one_row(config='configs/pretrain.py', options={'lr': value}), 'options, lr: --cfg-options cannot take ')
+            (row(config='configs/pretrain.py', options={'lr': value}), 'options, lr: --cfg-options cannot take ')
             for value in ('a,b', '(1)', {'x': 1})
         ),
+        (dict(tables=[dict(title='t')]), 'tables, number 1 has no columns'),
+        (table(rows=['x']), "number 1, rows names 'x'; there are nfn, given"),
+        (table(rows=['nfn'], references=['given']), "references names 'given'; there are nfn"),
+        (table(columns=dict(a=dict(task='encod', metric='c'))), "columns.a names 'encod'; there are pretrain, detect"),
+        (table(columns=dict(a=dict(task='encode'))), 'columns.a has no metric'),
+        (table(columns=dict(a=dict(task='encode', metric='c', scale='x'))), "scale must be a number, but is 'x'"),
     ],
 )
 def test_wrong_studies_are_named(toy, changes, words):
     with pytest.raises((ValueError, FileNotFoundError), match=words):
-        toy(**changes)
+        toy.read(**changes)
 
 
-@pytest.mark.parametrize('text', ['[]', 'null', '{"name": "a"}', '{', '{"unknown": 1}'])
-def test_a_damaged_record_is_named(toy, text):
-    study = toy(seeds=[0])
-    study.jobs[0].folder.mkdir(parents=True)
-    (study.jobs[0].folder / 'job.json').write_text(text)
-    with pytest.raises(ValueError, match='nfn/seed0/pretrain/job.json is no record of a job'):
-        run(study)
+def test_a_file_that_is_no_yaml_is_named_in_one_line(toy, tmp_path):
+    toy.path.write_text('seeds: [0')
+    with pytest.raises(ValueError, match='study.yml is no YAML: [^\n]*$'):
+        read_study(toy.path, toy.root)
+    with pytest.raises(FileNotFoundError, match='STUDY: there is no file'):
+        read_study(tmp_path / 'nothing.yml', toy.root)
 
 
-def test_wrong_selection_is_named(toy):
+def test_selected_jobs_come_with_those_that_they_need(toy):
+    study = toy.read()
+    selected = [job.name for job in runner.select(study, 'seed5/detect')]
+    assert selected == ['swin/nfn/seed5/pretrain', 'swin/nfn/seed5/detect']
     with pytest.raises(ValueError, match="--only: no job of .* has 'xyz' in its name; the first is swin/nfn"):
-        launch.select(toy(), 'xyz')
-    assert [job.name for job in launch.select(toy(), 'seed5/detect')] == [
-        'swin/nfn/seed5/pretrain',
-        'swin/nfn/seed5/detect',
-    ]
+        runner.select(study, 'xyz')
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'studies').glob('*.yml')), ids=lambda path: path.stem)
-def test_shipped_studies_expand(path):
-    study = read_study(path, ROOT)
+def test_shipped_studies_expand_and_have_tables(path, tmp_path):
+    study = read_study(path, ROOT, tmp_path)
     assert len({job.name for job in study.jobs}) == len(study.jobs) > 0
+    tables = [make_table(StudyResults(study, {}), layout) for layout in study.content['tables']]
+    assert tables and all((table.means.iloc[:, 2] == 'missing').all() for table in tables)
+    assert all(f' over {len(study.seeds)} seeds; ' in table.caption for table in tables)

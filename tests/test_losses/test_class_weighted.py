@@ -1,4 +1,4 @@
-"""The loss of labelled pixels with class weights, by hand and as MMSegmentation has it."""
+"""The loss of labelled pixels with class weights, by hand and against MMSegmentation."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from mmnfn.losses import ClassWeightedLoss
 
 
 def test_unlabelled_pixels_do_not_count():
-    """Three pixels, two of them labelled: (4 · ln 2 + 1 · ln 4) / 5."""
+    """Two of three pixels are labelled: (4 · ln 2 + 1 · ln 4) / 5."""
     logits = torch.tensor([[0.5, 0.5], [0.75, 0.25], [0.9, 0.1]]).log().T[None, :, None]
     label = torch.tensor([[[0, 1, 255]]])
     loss = ClassWeightedLoss([4.0, 1.0], loss_weight=0.5)
@@ -15,7 +15,7 @@ def test_unlabelled_pixels_do_not_count():
     assert loss(logits, torch.full_like(label, 255)).item() == 0
 
 
-def test_labelled_pixels_have_the_loss_of_mmsegmentation():
+def test_loss_of_labelled_pixels_equals_mmsegmentations():
     losses = pytest.importorskip('mmseg.models.losses')
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 3, 5, 7, generator=generator)

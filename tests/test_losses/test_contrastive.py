@@ -1,20 +1,17 @@
-"""Equation 6 against a loop written from the paper."""
+"""Equation 6 against a loop written from the paper, and the temperature with its limit."""
 
 import math
 
 import pytest
 import torch
 
-from mmnfn.losses import ContrastiveLoss, contrastive_loss
+from mmnfn.losses import ContrastiveLoss, Temperature, contrastive_loss
 
 
-def normalised(x):
-    return [row / row.norm() for row in x]
-
-
-def loop_contrastive(image, fmri, sigma, image_ids):
-    """L_con = -1/N sum_i log exp(p_i.q_i/sigma) / sum_j exp(p_i.q_j/sigma), same-image j != i left out."""
-    p, q = normalised(image), normalised(fmri)
+def loop_contrastive(p, q, sigma, image_ids, normalize=True):
+    """Compute L_con = -1/N sum_i log exp(p_i.q_i/sigma) / sum_j exp(p_i.q_j/sigma) without j != i of the same image."""
+    if normalize:
+        p, q = ([row / row.norm() for row in x] for x in (p, q))
     total = 0.0
     for i in range(len(p)):
         denominator = 0.0
@@ -28,35 +25,25 @@ def loop_contrastive(image, fmri, sigma, image_ids):
 @pytest.fixture
 def features():
     generator = torch.Generator().manual_seed(0)
-    return (
-        torch.randn(6, 5, dtype=torch.float64, generator=generator),
-        torch.randn(6, 5, dtype=torch.float64, generator=generator),
-    )
+    return tuple(torch.randn(6, 5, dtype=torch.float64, generator=generator) for _ in range(2))
 
 
 @pytest.mark.parametrize('ids', [[0, 1, 2, 3, 4, 5], [7, 1, 7, 3, 7, 1]])
-def test_one_way_equals_loop(features, ids):
+@pytest.mark.parametrize('symmetric', [True, False])
+@pytest.mark.parametrize('normalize', [True, False])
+def test_equals_loop(features, ids, symmetric, normalize):
     image, fmri = features
-    loss = contrastive_loss(image, fmri, 0.3, torch.tensor(ids), symmetric=False)
-    assert float(loss) == pytest.approx(loop_contrastive(image, fmri, 0.3, ids), abs=1e-12)
-
-
-def test_symmetric_is_mean_of_both_directions(features):
-    image, fmri = features
-    ids = [7, 1, 7, 3, 7, 1]
-    expected = (loop_contrastive(image, fmri, 0.3, ids) + loop_contrastive(fmri, image, 0.3, ids)) / 2
-    assert float(contrastive_loss(image, fmri, 0.3, torch.tensor(ids))) == pytest.approx(expected, abs=1e-12)
-
-
-def test_without_normalisation(features):
-    image, fmri = features
-    logits = image @ fmri.t() / 2.0
-    expected = -(torch.log_softmax(logits, dim=1).diagonal()).mean()
-    torch.testing.assert_close(contrastive_loss(image, fmri, 2.0, symmetric=False, normalize=False), expected)
+    expected = loop_contrastive(image, fmri, 0.3, ids, normalize)
+    if symmetric:
+        expected = (expected + loop_contrastive(fmri, image, 0.3, ids, normalize)) / 2
+    loss = contrastive_loss(image, fmri, 0.3, torch.tensor(ids), symmetric, normalize)
+    assert float(loss) == pytest.approx(expected, abs=1e-12)
+    module = ContrastiveLoss(0.3, symmetric=symmetric, normalize=normalize).double()
+    assert float(module(image, fmri, torch.tensor(ids)).detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_second_row_of_an_image_is_no_negative(features):
-    """With an identical second row of image 0, the loss of two samples is that of one: zero."""
+    """The loss of two identical rows of one image is that of one row: zero."""
     image, fmri = features
     image, fmri = image[:1].repeat(2, 1), fmri[:1].repeat(2, 1)
     assert float(contrastive_loss(image, fmri, 0.1, torch.tensor([4, 4]))) == 0.0
@@ -69,60 +56,74 @@ def test_gradients_are_finite_where_all_show_the_same_image(features):
     assert image.grad.isfinite().all() and fmri.grad.isfinite().all()
 
 
-def test_permuting_samples_changes_nothing(features):
-    image, fmri = features
-    ids, order = torch.tensor([7, 1, 7, 3, 7, 1]), torch.tensor([3, 5, 0, 1, 4, 2])
-    torch.testing.assert_close(
-        contrastive_loss(image, fmri, 0.3, ids), contrastive_loss(image[order], fmri[order], 0.3, ids[order])
-    )
-
-
 def test_module_trains_its_temperature(features):
     module = ContrastiveLoss(temperature=0.3).double()
-    loss = module(*features, torch.arange(6))
-    torch.testing.assert_close(loss, contrastive_loss(*features, 0.3, torch.arange(6)), rtol=1e-6, atol=0)
-    loss.backward()
+    module(*features, torch.arange(6)).backward()
     assert module.temperature.log_scale.grad.abs() > 1e-3
     fixed = ContrastiveLoss(temperature=0.3, learnable_temperature=False)
     assert not list(fixed.parameters()) and not fixed.state_dict()
 
 
-@pytest.mark.parametrize('symmetric', [True, False])
-@pytest.mark.parametrize('normalize', [True, False])
-def test_module_passes_its_options_on(features, symmetric, normalize):
-    ids = torch.tensor([7, 1, 7, 3, 7, 1])
-    module = ContrastiveLoss(0.5, symmetric=symmetric, normalize=normalize).double()
-    expected = contrastive_loss(*features, 0.5, ids, symmetric, normalize)
-    torch.testing.assert_close(module(*features, ids), expected, rtol=1e-5, atol=0)
-
-
-def test_top1_counts_own_fmri_feature():
-    image = torch.eye(4)
-    fmri = torch.eye(4)[[0, 1, 3, 2]]
-    assert float(ContrastiveLoss().top1(image, fmri, torch.arange(4))) == 0.5
-
-
 def test_top1_is_of_images_and_leaves_out_their_second_rows():
-    """Row 0 is nearest to row 1, the same image; fMRI feature 0 is nearest to image 2, and that does not count."""
+    """Row 0 is nearest to row 1, of the same image; fMRI feature 0 is nearest to image 2, which does not matter."""
     image = torch.eye(3)[[0, 0, 1, 2]]
     fmri = torch.tensor([[0.6, 0.8, 0], [1, 0, 0], [0, 1, 0], [0, 0.6, 0.8]])
     ids = torch.tensor([4, 4, 5, 6])
     assert float(ContrastiveLoss().top1(image, fmri, ids)) == 1
     assert float(ContrastiveLoss().top1(image, fmri)) == 0.75
-    longer = fmri * torch.tensor([[3.0], [1], [1], [1]])  # now it is the most similar one to image 2, if not normalised
+    longer = fmri * torch.tensor([[3.0], [1], [1], [1]])  # without normalisation it is the most similar to image 2
     assert float(ContrastiveLoss().top1(image, longer, ids)) == 1
     assert float(ContrastiveLoss(normalize=False).top1(image, longer, ids)) == 0.75
 
 
-@pytest.mark.parametrize(
-    'image, fmri, ids, word',
-    [
-        ((4, 3), (5, 3), None, 'image and fmri'),
-        ((4, 3), (4, 2), None, 'image and fmri'),
-        ((4, 3), (4, 3), 3, 'image_ids'),
-    ],
-)
-def test_shapes_are_checked(image, fmri, ids, word):
-    ids = None if ids is None else torch.arange(ids)
-    with pytest.raises(ValueError, match=word):
-        contrastive_loss(torch.ones(image), torch.ones(fmri), 0.1, ids)
+def test_shapes_are_checked():
+    for image, fmri, ids, word in (((4, 3), (4, 2), 4, 'image and fmri'), ((4, 3), (4, 3), 3, 'image_ids')):
+        with pytest.raises(ValueError, match=word):
+            contrastive_loss(torch.ones(image), torch.ones(fmri), 0.1, torch.arange(ids))
+
+
+def test_inverse_stays_at_most_100_and_can_come_back():
+    temperature = Temperature(0.02, learnable=True)
+    optimizer = torch.optim.SGD(temperature.parameters(), lr=100.0)
+    temperature().backward()  # lowers sigma
+    optimizer.step()
+    assert float(temperature.log_scale.detach().exp()) > 100
+    assert float(temperature.eval()()) == pytest.approx(0.01, rel=1e-5)
+    optimizer.zero_grad()
+    (-temperature.train()()).backward()
+    optimizer.step()
+    assert float(temperature()) > 0.011
+
+
+def test_temperature_has_a_range():
+    """Positive, and at least 0.01 if it is learnable."""
+    for value, learnable in ((0.01, True), (0.07, True), (0.001, False)):
+        assert float(Temperature(value, learnable)()) == pytest.approx(value, rel=1e-6)
+    for value, learnable in ((0.0, True), (-1.0, False), (0.001, True)):
+        with pytest.raises(ValueError, match='temperature'):
+            Temperature(value, learnable)
+
+
+def test_evaluation_leaves_the_parameter_alone():
+    temperature = Temperature(0.02, learnable=True).eval()
+    temperature.log_scale.data.fill_(7.0)  # beyond the limit, as after an optimizer step
+    assert float(temperature()) == pytest.approx(0.01, rel=1e-5)
+    assert float(temperature.log_scale) == 7
+    temperature.train()()
+    assert float(temperature.log_scale.detach().exp()) == pytest.approx(100, rel=1e-5)
+
+
+def test_temperature_may_be_used_twice_in_a_step():
+    """Both gradients arrive in a model that is called twice before the backward pass."""
+    temperature = Temperature(0.02, learnable=True)
+    temperature.log_scale.data.fill_(7.0)
+    (temperature() + temperature()).backward()
+    assert float(temperature.log_scale.grad) == pytest.approx(-0.02, rel=1e-5)
+
+
+def test_temperature_can_be_compiled():
+    plain, other = Temperature(0.02, learnable=True), Temperature(0.02, learnable=True)
+    compiled = torch.compile(other, backend='eager')
+    for temperature in (plain, compiled):
+        (temperature() + temperature()).backward()
+    assert torch.equal(plain.log_scale.grad, other.log_scale.grad)

@@ -11,7 +11,7 @@ N, K, D = 5, 4, 3
 
 
 def loop_guidance(p, q, present, negatives='roi', ids=None, temperature=1.0, normalise=False, rois=range(K), mean=True):
-    """L_bfg = -1/N sum_i sum_k log exp(p_i^k.q_i^k) / sum_g exp(p_i^k.q_i^g), over the ROIs that are there."""
+    """Compute L_bfg = -1/N sum_i sum_k log exp(p_i^k.q_i^k) / sum_g exp(p_i^k.q_i^g) over the present ROIs."""
 
     def similarity(i, k, j, g):
         a, b = p[i, k], q[j, g]
@@ -37,10 +37,7 @@ def loop_guidance(p, q, present, negatives='roi', ids=None, temperature=1.0, nor
 @pytest.fixture
 def features():
     generator = torch.Generator().manual_seed(0)
-    return (
-        torch.randn(N, K, D, dtype=torch.float64, generator=generator),
-        torch.randn(N, K, D, dtype=torch.float64, generator=generator),
-    )
+    return tuple(torch.randn(N, K, D, dtype=torch.float64, generator=generator) for _ in range(2))
 
 
 PRESENT = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 1], [1, 1, 1, 1], [0, 0, 1, 0], [1, 1, 0, 1]], dtype=torch.bool)
@@ -50,6 +47,14 @@ IDS = [3, 4, 3, 5, 6]
 def test_literal_equation(features):
     loss = fmri_guided_loss(*features, temperature=1.0, normalize=False, reduction='sum')
     assert float(loss) == pytest.approx(loop_guidance(*features, torch.ones(N, K).bool(), mean=False), abs=1e-12)
+
+
+def test_one_presence_for_all_samples_and_no_ids(features):
+    """One subject without the second ROI; without ids all other samples are negatives."""
+    loss = fmri_guided_loss(*features, 0.5, torch.tensor([True, False, True, True]), 'roi+batch')
+    present = torch.tensor([True, False, True, True]).expand(N, K)
+    expected = loop_guidance(*features, present, 'roi+batch', list(range(N)), 0.5, True)
+    assert float(loss) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize('reduction', ['mean', 'sum'])
@@ -63,22 +68,9 @@ def test_absent_rois_and_negatives_equal_loop(features, negatives, normalise, re
     assert float(loss) == pytest.approx(expected, abs=1e-12)
 
 
-def test_negatives_without_ids_are_all_other_samples(features):
-    loss = fmri_guided_loss(*features, 0.5, negatives='roi+batch')
-    expected = loop_guidance(*features, torch.ones(N, K).bool(), 'roi+batch', list(range(N)), 0.5, True)
-    assert float(loss) == pytest.approx(expected, abs=1e-12)
-
-
-def test_presence_of_one_subject_broadcasts(features):
-    present = torch.tensor([True, False, True, True])
-    torch.testing.assert_close(
-        fmri_guided_loss(*features, 0.5, present), fmri_guided_loss(*features, 0.5, present.repeat(N, 1))
-    )
-
-
 @pytest.mark.parametrize('negatives', ['roi', 'roi+batch'])
 def test_absent_rois_get_no_gradient_and_change_nothing(features, negatives):
-    """Zero features of absent ROIs, as the encoder gives them, must not make the gradient NaN."""
+    """Zero features of absent ROIs, which the encoder gives, must not make the gradient NaN."""
     image, fmri = features
     fmri = (fmri * PRESENT[:, :, None]).requires_grad_()
     image = image.clone().requires_grad_()
@@ -95,7 +87,7 @@ def test_absent_rois_get_no_gradient_and_change_nothing(features, negatives):
 
 @pytest.mark.parametrize('negatives', ['roi', 'roi+batch'])
 def test_a_sample_without_any_roi_takes_no_part(features, negatives):
-    """Its rows of the softmax would be empty, and their gradient no number, if only on the way."""
+    """Empty rows of the softmax would have NaN gradients, at least in between."""
     present = PRESENT.clone()
     present[3] = False
     image, fmri = features[0].clone().requires_grad_(), (features[1] * present[:, :, None]).requires_grad_()
@@ -109,16 +101,14 @@ def test_a_sample_without_any_roi_takes_no_part(features, negatives):
 
 
 def test_constant_roi_codes_minimise_it_unless_the_batch_gives_negatives():
-    """What the docstring says: with 'roi' one code per ROI, the same for every image, is a perfect solution."""
+    """With 'roi' one code per ROI, the same for every image, is a perfect solution."""
     codes = torch.eye(K, dtype=torch.float64).expand(N, K, K)
     assert float(fmri_guided_loss(codes, codes, 0.05, negatives='roi')) < 1e-7
-    chance_among_samples = math.log(N)
-    assert float(fmri_guided_loss(codes, codes, 0.05, negatives='roi+batch')) == pytest.approx(
-        chance_among_samples, rel=1e-6
-    )
+    chance = math.log(N)
+    assert float(fmri_guided_loss(codes, codes, 0.05, negatives='roi+batch')) == pytest.approx(chance, rel=1e-6)
 
 
-def test_each_rois_part(features):
+def test_parts_of_each_roi(features):
     parts = fmri_guided_loss(*features, 0.5, PRESENT, 'roi+batch', torch.tensor(IDS), reduction='none')
     expected = [loop_guidance(*features, PRESENT, 'roi+batch', IDS, 0.5, True, [k], mean=False) for k in range(K)]
     assert parts.mean(0).tolist() == pytest.approx(expected, abs=1e-12) and len(set(expected)) == K

@@ -1,4 +1,4 @@
-"""The caption baseline: its loss by hand, its parts, and a short training on simulated captions."""
+"""The caption baseline: its loss against a loop, its parts, and a short training on simulated captions."""
 
 from pathlib import Path
 
@@ -7,10 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
+from scipy.stats import binom
 from torch import nn
 
-from mmnfn.datasets import LoadCaption, NSDDataset, PackNSDInputs, collate_subject_batch
-from mmnfn.nsd.captions import captions_by_image
+from mmnfn.datasets import LoadCaption, NSDDataset, PackNSDInputs, collate_subject_batch, transforms
+from mmnfn.models import CaptionCLIP
+from mmnfn.nsd.coco import captions_by_image
 from mmnfn.registry import MODELS
 
 pytest.importorskip('open_clip')
@@ -19,16 +21,14 @@ CAPTIONS = ['a cat on a mat', 'two dogs', 'a street', 'a cat on a mat']
 
 
 def build(**text):
-    from mmnfn.models import CaptionCLIP
-
     torch.manual_seed(0)
     backbone = nn.Sequential(nn.Conv2d(3, 16, 5, 4, 2), nn.BatchNorm2d(16), nn.GELU(), nn.Conv2d(16, 24, 3, 2, 1))
     text = dict(dict(out_dims=16, width=32, heads=2, layers=1), **text)
     return CaptionCLIP(backbone=backbone, neck=dict(in_channels=24), text_encoder=text, contrastive={})
 
 
-def test_loss_is_clips_loss_by_hand():
-    """Both directions, and the same image or photograph twice is no negative of itself."""
+def test_loss_equals_a_loop_over_clips_loss():
+    """Both directions; rows of the same image or photograph are not negatives of each other."""
     model = build().eval()
     images, ids = torch.randn(4, 3, 32, 32), torch.tensor([5, 6, 7, 5])
     losses = model(images, CAPTIONS, ids, mode='loss')
@@ -56,25 +56,10 @@ def test_text_features_depend_on_their_caption_alone():
     assert len(encoder(['word ' * 500])) == 1, 'long captions are cut'
 
 
-def test_predictions():
-    model = build().eval()
-    predictions = model(torch.randn(2, 3, 32, 32), CAPTIONS[:2], torch.tensor([5, 6]), mode='predict')
-    assert [p.caption for p in predictions] == CAPTIONS[:2] and [p.image_id for p in predictions] == [5, 6]
-    for p in predictions:
-        assert p.image_embedding.norm().item() == pytest.approx(1, abs=1e-5)
-        assert p.text_embedding.norm().item() == pytest.approx(1, abs=1e-5)
-
-
 def test_wrong_use_is_named():
     with pytest.raises(ValueError, match='neck has out_dims=8, but the text encoder has out_dims=16'):
-        from mmnfn.models import CaptionCLIP
-
-        CaptionCLIP(
-            nn.Identity(),
-            dict(in_channels=3, out_dims=8),
-            dict(out_dims=16, width=8, heads=1, layers=1),
-            contrastive={},
-        )
+        text = dict(out_dims=16, width=8, heads=1, layers=1)
+        CaptionCLIP(nn.Identity(), dict(in_channels=3, out_dims=8), text, contrastive={})
     with pytest.raises(ValueError, match='caption or image_id is missing .*mmnfn.LoadCaption'):
         build()(torch.randn(1, 3, 32, 32), mode='loss')
     with pytest.raises(ValueError, match="mode must be .*'train'"):
@@ -95,20 +80,22 @@ def batch_of(store, where, split, random):
     return (data['inputs'].float() - 115) / 60, data['caption'], data['image_id'], data['geometry']
 
 
-def test_captions_are_read_once_and_before_workers_start(store, where, tmp_path):
-    """And not where a transform is built without data."""
-    transforms = LoadCaption(**where), LoadCaption(**where, random=False)
-    for transform in transforms:
-        assert 'captions' not in vars(transform)
+def test_captions_are_read_once_when_the_dataset_is_built(store, where, tmp_path, monkeypatch):
+    """Data workers are forked afterwards; a transform without a dataset reads nothing."""
+    read = []
+    transforms._read_captions.cache_clear()
+    monkeypatch.setattr(transforms, 'captions_by_image', lambda *args: read.append(args) or captions_by_image(*args))
+    both = LoadCaption(**where), LoadCaption(**where, random=False)
+    assert not read
+    for transform in both:
         NSDDataset(store, [1], 'images_32.h5', pipeline=[transform, PackNSDInputs()])
-    one, two = (vars(transform)['captions'] for transform in transforms)
-    assert one is two
+    assert len(read) == 1
     missing = LoadCaption(str(tmp_path / 'nsd_stim_info_merged.csv'), where['annotation_dir'])
     with pytest.raises(FileNotFoundError, match='nsd_stim_info_merged.csv'):
         NSDDataset(store, [1], 'images_32.h5', pipeline=[missing, PackNSDInputs()])
 
 
-def test_captions_are_those_of_the_picture(store, where):
+def test_captions_are_those_of_the_image(store, where):
     by_image = captions_by_image(where['stim_info'], where['annotation_dir'])
     _, first, ids, _ = batch_of(store, where, 'test', random=False)
     assert first == [by_image[i][0] for i in ids.tolist()]
@@ -118,10 +105,8 @@ def test_captions_are_those_of_the_picture(store, where):
     assert drawn != [by_image[i][0] for i in ids.tolist()] or max(map(len, by_image.values())) == 1
 
 
-def test_training_finds_captions_of_held_out_pictures(store, where):
-    """More often than chance would 1 time in 10,000."""
-    from scipy.stats import binom
-
+def test_training_finds_captions_of_held_out_images(store, where):
+    """Chance reaches this once in 10,000 times."""
     model = build(width=64)
     images, captions, ids, _ = batch_of(store, where, 'train', random=False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
@@ -135,12 +120,14 @@ def test_training_finds_captions_of_held_out_pictures(store, where):
     image = torch.stack([p.image_embedding for p in predictions])
     text = torch.stack([p.text_embedding for p in predictions])
     count = len(predictions)
+    norms = torch.cat([image.norm(dim=1), text.norm(dim=1)])
+    torch.testing.assert_close(norms, torch.ones(2 * count))
     rank = ((image @ text.t()) > (image * text).sum(1, keepdim=True)).sum(1)
     assert int((rank < 5).sum()) > binom.ppf(0.9999, count, 5 / count)
 
 
 @pytest.mark.parametrize('suffix', ['', '_convnext-s'])
-def test_config_differs_from_the_main_one_in_the_other_side_alone(suffix):
+def test_config_differs_from_the_main_one_only_in_what_images_are_matched_with(suffix):
     main, clip = (Config.fromfile(CONFIGS / f'nfn/pretrain_nsd{name}{suffix}.py') for name in ('', '_clip'))
     assert clip.model.backbone == main.model.backbone and clip.model.neck.in_channels == main.model.neck.in_channels
     for key in ('optim_wrapper', 'param_scheduler', 'train_cfg', 'randomness', 'auto_scale_lr', 'custom_hooks'):

@@ -1,12 +1,13 @@
 """1 to 4 gloo processes against one process with the global batch.
 
-Ranks hold batches of different sizes, of different subjects, one of whom lacks a ROI, and show some images twice.
+The ranks' batches differ in size and subject, two subjects lack a ROI, and some images are shown twice.
 """
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from small_configs import ENCODER, ROI_NAMES
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -15,7 +16,6 @@ from mmnfn.losses import contrastive_loss, correlation_loss, fmri_guided_loss, g
 from mmnfn.models import NeuroFusionNet
 from mmnfn.structures import SubjectGeometry
 
-NAMES = ('prf-visualrois', 'floc-faces', 'streams')
 BATCHES = (  # of each rank: voxels of the ROIs, image ids
     ((40, 21, 30), (1, 2, 3)),
     ((55, 0, 18), (4, 1)),
@@ -32,19 +32,7 @@ def build_model():
     return NeuroFusionNet(
         backbone=backbone,
         neck=dict(in_channels=6),
-        fmri_encoder=dict(
-            roi_names=NAMES,
-            embed_dims=8,
-            out_dims=8,
-            num_heads=2,
-            kernel_size=8,
-            stride=4,
-            position_dims=4,
-            window_size=6,
-            window_stride=3,
-            num_queries=2,
-            adapter=dict(num_features=4),
-        ),
+        fmri_encoder=dict(ENCODER, embed_dims=8, out_dims=8, num_queries=2, adapter=dict(num_features=4)),
         contrastive=dict(temperature=0.3),
         guidance=dict(temperature=0.5, learnable_temperature=True, negatives='roi+batch'),
         fusion=dict(embed_dims=8),
@@ -64,13 +52,13 @@ def rank_batch(rank):
         inputs=normal(len(ids), 3, 7, 7),
         responses=normal(len(ids), sum(sizes)),
         image_id=torch.tensor(ids),
-        geometry=SubjectGeometry(f'subj0{rank + 1}', NAMES, sizes, 30 * normal(sum(sizes), 3)),
+        geometry=SubjectGeometry(f'subj0{rank + 1}', ROI_NAMES, sizes, 30 * normal(sum(sizes), 3)),
         noise_ceiling=torch.linspace(-5, 60, sum(sizes)),
     )
 
 
 def joined(batches):
-    """One batch of the subjects' groups of several."""
+    """Join batches into one with the groups of several subjects."""
     return dict(
         inputs=torch.cat([data['inputs'] for data in batches]),
         responses=[data['responses'] for data in batches],
@@ -81,12 +69,12 @@ def joined(batches):
 
 
 def weighted_sum(features):
-    """A loss in which every entry counts differently."""
+    """Compute a loss in which every entry has another weight."""
     return (features.sin() * torch.arange(features.numel(), dtype=features.dtype).view_as(features)).sum()
 
 
 def work(rank, folder):
-    """Body of one process: for each world size the losses and gradients as DDP leaves them."""
+    """Save losses and gradients after DDP's backward pass, in one process of each world size."""
     torch.set_num_threads(1)
     for world_size in WORLD_SIZES:
         if rank >= world_size:
@@ -131,7 +119,7 @@ def results(folder, world_size):
 
 
 def single_process(world_size):
-    """Losses and gradients of the global batch, from features that are simply concatenated."""
+    """Compute losses and gradients of the global batch from concatenated features."""
     model = build_model().train()
     encoded, fusion_losses, ids, present, responses = [], [], [], [], []
     for rank in range(world_size):
@@ -193,25 +181,15 @@ def test_one_process_with_all_groups_in_its_batch_takes_the_same_step(folder, wo
 
 
 @pytest.mark.parametrize('world_size', WORLD_SIZES)
-def test_every_rank_knows_whom_the_others_train(folder, world_size):
-    for result in results(folder, world_size):
-        assert result['trained'].tolist() == [1] * world_size + [0] * (8 - world_size)
-
-
-@pytest.mark.parametrize('world_size', WORLD_SIZES)
-def test_gathered_rows_and_their_gradient(folder, world_size):
+def test_gathering_concatenates_rows_and_sums_gradients(folder, world_size):
+    """The incoming gradient, which autograd may need for another branch, stays as it is."""
     batches = [rank_batch(rank) for rank in range(world_size)]
     rows = torch.cat([data['responses'][:, :5] for data in batches]).requires_grad_()
     weighted_sum(rows).backward()
     gradients = rows.grad.split([len(data['image_id']) for data in batches])
-    for result, gradient in zip(results(folder, world_size), gradients):
+    for rank, (result, gradient) in enumerate(zip(results(folder, world_size), gradients)):
         assert torch.equal(result['gathered'], rows.detach())
         assert result['gathered_ids'].tolist() == [i for data in batches for i in data['image_id'].tolist()]
         torch.testing.assert_close(result['gathered_gradient'], world_size * gradient)
-
-
-@pytest.mark.parametrize('world_size', WORLD_SIZES)
-def test_the_incoming_gradient_stays_as_it_is(folder, world_size):
-    """Autograd may still need it for another branch; the sum over ranks is formed in a copy."""
-    for rank, result in enumerate(results(folder, world_size)):
         assert (result['incoming'] == rank + 1).all()
+        assert result['trained'].tolist() == [1] * world_size + [0] * (8 - world_size), 'subjects of all ranks'

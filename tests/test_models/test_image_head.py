@@ -1,4 +1,4 @@
-"""The image side: pooling, and which backbones fit."""
+"""The image side: pooling, and the backbones that fit."""
 
 import pytest
 import torch
@@ -30,29 +30,26 @@ def test_pooling_equals_loop():
             )
 
 
-def test_vision_transformer_with_feature_maps_fits():
-    backbone = VisionTransformer(VIT, img_size=32, patch_size=16, out_type='featmap')
-    assert ROIImageHead(16)(backbone(torch.randn(2, 3, 32, 32))).rois.shape == (2, 6, 256)
-
-
 @pytest.mark.parametrize(
-    'backbone, option',
+    'backbone, advice',
     [
         (lambda: VisionTransformer(VIT, img_size=32, patch_size=16), "out_type='featmap'"),
         (lambda: ConvNeXt(dict(depths=[1, 1, 1, 1], channels=[4, 4, 4, 16])), 'gap_before_final_norm=False'),
+        (lambda: torch.nn.Conv2d(3, 5, 3), 'neck.in_channels=5'),
     ],
 )
-def test_vectors_are_refused_with_what_to_set(backbone, option):
-    with pytest.raises(ValueError, match=option):
+def test_unsuitable_outputs_are_refused_with_advice(backbone, advice):
+    with pytest.raises(ValueError, match=advice):
         ROIImageHead(16)(backbone()(torch.randn(2, 3, 32, 32)))
 
 
-def test_an_encoding_takes_one_map_or_several_and_no_tokens():
-    """(B, tokens, C) would be pooled as if it were one picture."""
+def test_features_are_pooled_maps_and_never_tokens():
+    """(B, tokens, C) would be pooled as if it were one image."""
     images = torch.randn(2, 3, 32, 32)
     vit = dict(type='mmpretrain.VisionTransformer', arch=VIT, img_size=32, patch_size=16)
     model = BackboneFeatures(dict(vit, out_type='featmap'), grid=2)
     assert model.extract_feat(images).shape == (2, 16 * 4)
+    assert ROIImageHead(16)(model.backbone(images)).rois.shape == (2, 6, 256)
     model.backbone = torch.nn.Conv2d(3, 5, 3)
     cells = model.backbone(images).unflatten(2, (2, 15)).unflatten(4, (2, 15))  # (2, 5, 30, 30) in four parts
     torch.testing.assert_close(model.extract_feat(images), cells.mean((3, 5)).flatten(1))
@@ -60,13 +57,8 @@ def test_an_encoding_takes_one_map_or_several_and_no_tokens():
         BackboneFeatures(dict(vit, out_type='raw')).extract_feat(images)
 
 
-def test_wrong_width_is_refused():
-    with pytest.raises(ValueError, match='neck.in_channels=5'):
-        ROIImageHead(16)((torch.randn(2, 5, 2, 2),))
-
-
 def test_gradients_of_a_backbone_that_ends_in_a_gelu():
-    """In single precision as in double: PyTorch 2.1 for CPUs is wrong here unless the head prevents it."""
+    """Single precision equals double; PyTorch 2.1 for CPUs is wrong here unless the head prevents it."""
     torch.manual_seed(0)
     backbone, head = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), torch.nn.GELU()), ROIImageHead(16, 8, 3)
     images, gradients = torch.randn(8, 3, 10, 10), []

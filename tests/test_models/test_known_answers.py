@@ -1,4 +1,4 @@
-"""What training finds in a simulated world: pairs where there are pairs, and nothing where they are shuffled."""
+"""Training in a simulated world finds pairs if there are any, and nothing if they are shuffled."""
 
 import pytest
 import torch
@@ -13,16 +13,9 @@ ITERATIONS = 120
 
 
 def batch_of(store, split, shuffle_pairs=None):
-    """All images of a split of subject 1 in one batch."""
-    dataset = NSDDataset(
-        store,
-        [1],
-        'images_32.h5',
-        split=split,
-        voxel_order='hilbert',
-        shuffle_pairs=shuffle_pairs,
-        pipeline=[PackNSDInputs()],
-    )
+    """Make a batch of all images of a split of subject 1."""
+    options = dict(split=split, voxel_order='hilbert', shuffle_pairs=shuffle_pairs, pipeline=[PackNSDInputs()])
+    dataset = NSDDataset(store, [1], 'images_32.h5', **options)
     data = collate_subject_batch([dataset[i] for i in range(len(dataset))])
     images = (data['inputs'].float() - 115) / 60
     return images, data['responses'], data['image_id'], data['geometry']
@@ -43,7 +36,7 @@ def small_model():
 
 
 def train(store, shuffle_pairs=None):
-    """A small model after a short training, and its predictions for the test images."""
+    """Train a small model briefly, and predict the test images."""
     model = small_model()
     images, responses, image_id, geometry = batch_of(store, 'train', shuffle_pairs)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
@@ -59,26 +52,24 @@ def train(store, shuffle_pairs=None):
 
 
 def test_all_weights_of_the_fmri_tower_are_learned_alike(store):
-    """Adam moves each number by about the learning rate, so weights that start large stay what they were drawn as."""
+    """Adam moves each number by about the learning rate, so weights that start large would hardly change."""
     model, (images, responses, image_id, geometry) = small_model(), batch_of(store, 'train')
-    start = {
-        name: weight.detach().clone() for name, weight in model.fmri_encoder.named_parameters() if weight.dim() > 1
-    }
-    start.pop('embedding.bias')  # of zeros
+    weights = {name: weight for name, weight in model.fmri_encoder.named_parameters() if weight.dim() > 1}
+    weights.pop('embedding.bias')  # starts at zero
+    start = {name: weight.detach().clone() for name, weight in weights.items()}
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for chosen in torch.randperm(len(images)).split(len(images) // 10)[:10]:  # an epoch
         losses = model(images[chosen], responses[chosen], image_id[chosen], geometry, mode='loss')
         optimizer.zero_grad()
         (losses['loss_con'] + losses['loss_bfg']).backward()
         optimizer.step()
-    weights = dict(model.fmri_encoder.named_parameters())
     moved = {name: float((weights[name].detach() - old).norm() / old.norm()) for name, old in start.items()}
     assert {'embedding.adapter.maps', 'embedding.response_weight', 'readout.queries'} <= set(moved)
     assert min(moved.values()) > 0.05 and max(moved.values()) < 8 * min(moved.values()), moved
 
 
 def hits(predictions):
-    """Images whose own brain response is the nearest one: by the global features, and by those of each ROI."""
+    """Count images whose own response is the nearest one, by the global features and by those of each ROI."""
     image = torch.stack([p.image_embedding for p in predictions])
     fmri = torch.stack([p.fmri_embedding for p in predictions])
     rois = torch.einsum(
@@ -91,7 +82,7 @@ def hits(predictions):
 
 
 def roi_hits(predictions):
-    """Share of image ROI features that find the fMRI feature of the same ROI among the ROIs of the same sample."""
+    """Compute the share of image ROI features whose nearest fMRI feature in the sample is that of the same ROI."""
     image = torch.stack([p.image_roi_embeddings for p in predictions])
     fmri = torch.stack([p.fmri_roi_embeddings for p in predictions])
     matched = torch.einsum('ikd,igd->ikg', image, fmri).argmax(2) == torch.arange(image.shape[1])
@@ -110,7 +101,7 @@ def test_pairs_are_found(store):
 
 
 def test_shuffled_pairs_leave_retrieval_at_chance(shuffled):
-    """Global and ROI features alike stay within the 99% band of guessing; six ROIs share the error."""
+    """Global and ROI features stay within the 99% band of guessing, corrected for six ROIs."""
     count = len(shuffled)
     top1, rois = hits(shuffled)
     assert top1 <= binom.ppf(0.995, count, 1 / count)
@@ -118,5 +109,5 @@ def test_shuffled_pairs_leave_retrieval_at_chance(shuffled):
 
 
 def test_naming_the_roi_needs_no_stimulus(shuffled):
-    """With shuffled pairs features still tell the ROIs apart: L_bfg over ROIs alone says nothing of the brain."""
-    assert roi_hits(shuffled) > 0.5, 'guessing finds one in six'
+    """Shuffled features still tell the ROIs apart: L_bfg over ROIs alone tells nothing about the brain."""
+    assert roi_hits(shuffled) > 0.5, 'guessing gives one in six'

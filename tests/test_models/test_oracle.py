@@ -1,4 +1,4 @@
-"""Without noise, training comes close to what knowing the true tuning would give; about 20 minutes on two cores."""
+"""Without noise, training comes close to an oracle that knows the true tuning; about 20 minutes on two cores."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ EPOCHS = 24
 
 @pytest.fixture(scope='module')
 def clean_world(tmp_path_factory):
-    """One subject with 5000 images, 150 of them held out, and no noise to speak of; its store with 64-pixel images."""
+    """Simulate a subject with 5000 images, 150 of them held out, and hardly any noise; with a store at 64 pixels."""
     world = tmp_path_factory.mktemp('clean') / 'world'
     simulate(world, WorldConfig(subjects=1, sessions=(20,), seed=1, shared_fraction=0.03, stimulus_size=64, snr=100))
     prepare(NSDLayout(world / 'nsd'), world / 'store', ['subj01'], image_size=64, progress=False)
@@ -29,7 +29,7 @@ def clean_world(tmp_path_factory):
 
 
 def oracle_top1(world):
-    """Share of held-out images whose predicted response, by the true tuning, is most like their own measured one."""
+    """Compute the share of held-out images whose response predicted by the true tuning finds the measured one."""
     dataset = NSDDataset(world / 'store', [1], 'images_64.h5', split='test', pipeline=[])
     samples = [dataset[i] for i in range(len(dataset))]
     measured = np.stack([sample['responses'] for sample in samples])
@@ -54,17 +54,10 @@ def test_retrieval_reaches_nine_tenths_of_the_oracle(clean_world, tmp_path):
     options += [f'{kind}_dataloader.dataset.subjects=[1]' for kind in ('train', 'val', 'test')]
     options += ['train_dataloader.batch_size=64', f'train_cfg.max_epochs={EPOCHS}', f'param_scheduler.1.end={EPOCHS}']
     options += ['default_hooks.checkpoint.interval=1']
-    for arguments in (
-        ['train.py', ROOT / 'configs/demo/pretrain.py', '--no-validate'],
-        [
-            'test.py',
-            ROOT / 'configs/demo/pretrain.py',
-            tmp_path / f'epoch_{EPOCHS}.pth',
-            '--out',
-            tmp_path / 'top1.json',
-        ],
-    ):
-        command = [sys.executable, ROOT / 'tools' / arguments[0], *arguments[1:], '--work-dir', tmp_path]
+    out = ['--out', tmp_path / 'top1.json']
+    for tool, *arguments in (['train.py', '--no-validate'], ['test.py', tmp_path / f'epoch_{EPOCHS}.pth', *out]):
+        command = [sys.executable, ROOT / 'tools' / tool, ROOT / 'configs/demo/pretrain.py', *arguments]
+        command += ['--work-dir', tmp_path]
         subprocess.run([*map(str, command), '--cfg-options', *options], check=True, env=child_environment())
     metrics = json.loads((tmp_path / 'top1.json').read_text())
     top1 = metrics['retrieval/image_to_brain_top1']

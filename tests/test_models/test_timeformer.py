@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmnfn.models import MultiScaleFMRITimeformer
-from mmnfn.models.windows import laid_slices, sliding_plan, window_spans
+from mmnfn.models.transformer import concatenate_slices, sliding_plan, window_spans
 
 CPU = torch.device('cpu')
 DIMS, HEADS, W, S = 8, 2, 6, 3
@@ -22,7 +22,7 @@ def timeformer(**kwargs):
 
 
 def attention(attn, x):
-    """Multi-head attention of one slice (L, D) without the output projection, query by query."""
+    """Attend within one slice (L, D) query by query, without the output projection."""
     query, key, value = attn.qkv(x).chunk(3, dim=1)
     width = x.shape[1] // attn.num_heads
     out = torch.zeros_like(x)
@@ -36,19 +36,20 @@ def attention(attn, x):
 
 
 def whole_block(block, x):
-    """One slice (L, D) through the whole transformer block."""
+    """Put one slice (L, D) through the whole transformer block."""
     x = x + block.attention.out(attention(block.attention, block.attention_norm(x)))
     return x + block.mlp(block.mlp_norm(x))
 
 
-def slices(x):
-    """q_i = r[i s : i s + w] until the whole r is covered."""
+def slices(x, size=W, stride=S):
+    """List q_i = r[i·s : i·s + w] until the whole r is covered."""
     result, i = [], 0
-    while True:
-        result.append((i * S, x[i * S : i * S + W]))
-        if i * S + W >= len(x):
-            return result
+    while len(x):
+        result.append((i * stride, x[i * stride : i * stride + size]))
+        if i * stride + size >= len(x):
+            break
         i += 1
+    return result
 
 
 def loop_overlap(module, x):
@@ -73,19 +74,8 @@ def loop_concat(module, x):
     return outputs
 
 
-@pytest.mark.parametrize('length', [0, 1, 63, 64, 65, 96, 97, 128, 1723])
-def test_windows_cover_every_token_once_or_twice(length):
-    spans = window_spans(length, 64, 32)
-    held = [sum(start <= token < end for start, end in spans) for token in range(length)]
-    assert all(1 <= count <= 2 for count in held)
-    assert [start for start, _ in spans] == [32 * i for i in range(len(spans))]
-    assert all(end - start == 64 for start, end in spans[:-1])
-    # one window fewer would not do
-    assert len(spans) < 2 or spans[-2][1] < length
-
-
 def held_by(plan, length):
-    """Of each token of a sequence: the windows that hold it, as lists of tokens, and the sum of its shares."""
+    """List the windows of a plan as lists of tokens, and the sum of each token's shares."""
     places = range(length) if plan.places is None else plan.places.tolist()
     windows, shares = [], torch.zeros(length)
     for start, share in plan.partitions:
@@ -111,7 +101,9 @@ def test_plan_has_the_windows_of_equation_4_and_no_others(lengths, size, stride)
     windows, shares = held_by(plan, sum(lengths))
     expected, offset = [], 0
     for length in lengths:
-        expected += [list(range(offset + a, offset + b)) for a, b in window_spans(length, size, stride)]
+        spans = window_spans(length, size, stride)
+        assert spans == [(start, start + len(part)) for start, part in slices(range(length), size, stride)]
+        expected += [list(range(offset + a, offset + b)) for a, b in spans]
         offset += length
     assert sorted(windows) == sorted(expected)
     torch.testing.assert_close(shares, torch.ones(sum(lengths)))
@@ -124,8 +116,8 @@ def test_whole_windows_need_no_copy():
     assert plan.places is None and plan.short is None and [start for start, _ in plan.partitions] == [0, 32]
 
 
-def test_literal_form_lays_slices_one_after_another():
-    tokens, lengths = laid_slices((7, 0, 2), W, S, CPU)
+def test_literal_form_concatenates_slices():
+    tokens, lengths = concatenate_slices((7, 0, 2), W, S, CPU)
     assert tokens.tolist() == [0, 1, 2, 3, 4, 5, 3, 4, 5, 6, 7, 8]
     assert lengths == (10, 0, 2)
 
@@ -145,42 +137,6 @@ def test_equals_loop(merge, loop):
             torch.testing.assert_close(out[sample], torch.cat(expected), rtol=0, atol=1e-10)
 
 
-def test_both_forms_agree_where_one_window_holds_everything():
-    x = torch.randn(2, W + 4, DIMS, dtype=torch.float64)
-    for (a, _), (b, _) in zip(timeformer(merge='overlap')(x, (W, 4)), timeformer(merge='concat')(x, (W, 4))):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
-
-
-def test_one_window_is_full_attention():
-    module = timeformer(num_layers=1)
-    x = torch.randn(2, W, DIMS, dtype=torch.float64)
-    torch.testing.assert_close(module(x, (W,))[0][0], module.layers[0](x), rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize('merge', ['overlap', 'concat'])
-def test_tokens_of_one_roi_do_not_reach_another(merge):
-    module = timeformer(merge=merge)
-    x = torch.randn(1, 19, DIMS, dtype=torch.float64)
-    changed = x.clone()
-    changed[:, 14:] += 1
-    for (a, lengths), (b, _) in zip(module(x, (14, 5)), module(changed, (14, 5))):
-        assert torch.equal(a[:, : lengths[0]], b[:, : lengths[0]])
-        assert not torch.allclose(a[:, lengths[0] :], b[:, lengths[0] :])
-
-
-def test_receptive_field_grows_by_layer():
-    """A change at the first token reaches window 0 in layer 1 and windows 0 and 1 in layer 2: the scales."""
-    module = timeformer()
-    x = torch.randn(1, 18, DIMS, dtype=torch.float64)
-    changed = x.clone()
-    changed[:, 0] = torch.randn(DIMS)
-    reach = [
-        ((a - b).abs().sum(dim=(0, 2)) > 1e-9).nonzero().max() + 1
-        for (a, _), (b, _) in zip(module(x, (18,)), module(changed, (18,)))
-    ]
-    assert reach == [W, W + S]
-
-
 def test_plan_made_in_inference_serves_training():
     module = timeformer(window_size=10, window_stride=5)  # sizes that no other test caches
     x = torch.randn(1, 11, DIMS, dtype=torch.float64)
@@ -191,22 +147,3 @@ def test_plan_made_in_inference_serves_training():
         later = x.clone().requires_grad_()
         module(later, (11,))[-1][0].sum().backward()
         assert later.grad.abs().sum() > 0
-
-
-@pytest.mark.parametrize(
-    'kwargs, word',
-    [
-        (dict(merge='sum'), 'merge'),
-        (dict(num_layers=0), 'num_layers'),
-        (dict(window_size=4, window_stride=5), 'window_stride'),
-        (dict(window_size=6, window_stride=4), 'window_size a multiple'),
-        (dict(window_stride=0), 'window_stride'),
-    ],
-)
-def test_bad_arguments_are_named(kwargs, word):
-    with pytest.raises(ValueError, match=word):
-        MultiScaleFMRITimeformer(DIMS, HEADS, **kwargs)
-    with pytest.raises(ValueError, match='num_heads'):
-        MultiScaleFMRITimeformer(DIMS, 3)
-    with pytest.raises(ValueError, match='lengths'):
-        timeformer()(torch.zeros(1, 4, DIMS, dtype=torch.float64), (2, 1))

@@ -1,4 +1,4 @@
-"""Scenes: pictures, masks and words agree."""
+"""Images, masks and captions of a scene agree."""
 
 import numpy as np
 

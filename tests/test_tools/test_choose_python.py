@@ -1,4 +1,4 @@
-"""Which stack and Python the Makefile takes, with pretended Pythons on the PATH."""
+"""The choice of stack and Python for the Makefile, with pretended Pythons on the PATH."""
 
 import os
 import re
@@ -17,15 +17,8 @@ def choose(tmp_path):
     def run(stack='', python='', **commands):
         folder = tmp_path / 'bin'
         folder.mkdir(exist_ok=True)
-        for name, version in {
-            'python3': None,
-            'python3_9': None,
-            'python3_10': None,
-            'python3_11': None,
-            'python3_12': None,
-            'python3_13': None,
-            **commands,
-        }.items():
+        names = ('python3', *(f'python3_{minor}' for minor in range(9, 14)))
+        for name, version in {**dict.fromkeys(names), **commands}.items():
             command = folder / name.replace('_', '.')
             action = 'exit 127' if version is None else f'echo {version} /real/{name}'
             command.write_text(f'#!/bin/sh\n{action}\n')
@@ -43,29 +36,25 @@ def choose(tmp_path):
     return run
 
 
-@pytest.mark.parametrize('version', [309, 310, 311])
-def test_official_where_python_allows_it(choose, version):
-    assert choose(python3=version) == ('official /real/python3', '')
+@pytest.mark.parametrize(
+    'demand, commands, choice',
+    [
+        ({}, dict(python3=309), 'official /real/python3'),
+        ({}, dict(python3=311), 'official /real/python3'),
+        ({}, dict(python3=312, python3_10=310), 'official /real/python3_10'),
+        (dict(stack='onedl'), dict(python3=311), 'onedl /real/python3'),
+        (dict(stack='onedl'), dict(python3=309, python3_11=311), 'onedl /real/python3_11'),
+        (dict(python='python3.9'), dict(python3=311, python3_9=309), 'official /real/python3_9'),
+    ],
+)
+def test_first_python_that_suits_is_taken(choose, demand, commands, choice):
+    assert choose(**demand, **commands) == (choice, '')
 
 
-def test_python_that_does_not_run_or_suit_is_passed_over(choose):
-    assert choose(python3=312, python3_10=310) == ('official /real/python3_10', '')
-
-
-@pytest.mark.parametrize('version, name', [(312, '3.12'), (313, '3.13')])
-def test_newer_python_takes_onedl_and_says_so(choose, version, name):
-    choice, notice = choose(python3=version)
+def test_newer_python_takes_onedl_and_says_so(choose):
+    choice, notice = choose(python3=313)
     assert choice == 'onedl /real/python3'
-    assert f'python3 is Python {name}' in notice and 'taking the OneDL stack' in notice and '\n' not in notice
-
-
-def test_onedl_on_demand(choose):
-    assert choose(stack='onedl', python3=311) == ('onedl /real/python3', '')
-    assert choose(stack='onedl', python3=309, python3_11=311) == ('onedl /real/python3_11', '')
-
-
-def test_python_on_demand(choose):
-    assert choose(python='python3.9', python3=311, python3_9=309) == ('official /real/python3_9', '')
+    assert 'python3 is Python 3.13' in notice and 'taking the OneDL stack' in notice and '\n' not in notice
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import toy_world
+from mmengine.runner import set_random_seed
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='these runs are for a machine without GPUs')
@@ -39,53 +40,28 @@ def test_two_processes_share_every_epoch(trained):
     ranks = [[line.split() for line in (trained / f'rank{rank}.txt').read_text().splitlines()] for rank in (0, 1)]
     assert len(ranks[0]) == len(ranks[1]) == toy_world.SIZE // 4
     assert sorted(int(value) for rank in ranks for line in rank for value in line[:2]) == list(range(toy_world.SIZE))
-    assert {tuple(line[2:]) for rank in ranks for line in rank} == {('BN', '1', 'gloo')}
+    assert {tuple(line[2:]) for rank in ranks for line in rank} == {('_BatchNormXd', '1', 'gloo')}
 
 
 def test_gradients_are_averaged(trained):
-    """Weights are those of one process with the same global batches: y = mean(W x + b), lr 0.1, two steps."""
-    before = torch.load(trained / 'work' / 'epoch_1.pth', weights_only=False)['state_dict']
-    assert {key: value.dtype for key, value in before.items()} == {
-        'backbone.weight': torch.float32,
-        'backbone.bias': torch.float32,
-    }
-    exported = torch.load(trained / 'work' / 'backbone_latest.pth', weights_only=True)
-    assert all(torch.equal(exported['state_dict'][key], value) for key, value in before.items())
-    assert exported['meta']['iter'] == 2
-    # The loss is linear: d loss / d W = mean of x / 4 for each of the 4 rows, in all 2 steps together.
-    alone = run_alone()
-    torch.testing.assert_close(before['backbone.weight'], alone['backbone.weight'])
-    torch.testing.assert_close(before['backbone.bias'], alone['backbone.bias'])
-
-
-def run_alone():
-    """The same training by hand in this process, from the same seed."""
-    from mmengine.runner import set_random_seed
-
+    """The weights are those of one process with the same two batches of all ranks."""
     set_random_seed(0)
-    model = toy_world.ToyModel(dict(type='BN'))
+    model = toy_world.ToyModel()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for batch in ((0, 2, 1, 3), (4, 6, 5, 7)):
         optimizer.zero_grad()
         model([torch.full((3,), float(index)) for index in batch], mode='loss')['loss'].backward()
         optimizer.step()
-    return model.state_dict()
+    found = torch.load(trained / 'work/epoch_1.pth', weights_only=False)['state_dict']
+    torch.testing.assert_close(found, dict(model.state_dict()))
+    exported = torch.load(trained / 'work/backbone_latest.pth', weights_only=True)
+    assert exported['meta']['iter'] == 2 and all(torch.equal(exported['state_dict'][key], found[key]) for key in found)
 
 
 def test_test_counts_every_sample_once(trained):
     out, dump = trained / 'metrics.json', trained / 'predictions.pkl'
-    done = run(
-        'dist_test.sh',
-        trained / 'toy.py',
-        trained / 'work' / 'epoch_1.pth',
-        2,
-        '--work-dir',
-        trained / 'work',
-        '--out',
-        out,
-        '--dump',
-        dump,
-    )
+    flags = ['--work-dir', trained / 'work', '--out', out, '--dump', dump]
+    done = run('dist_test.sh', trained / 'toy.py', trained / 'work' / 'epoch_1.pth', 2, *flags)
     assert done.returncode == 0, done.stderr
     metrics = json.loads(out.read_text())
     assert metrics['toy/count'] == toy_world.SIZE
@@ -108,11 +84,7 @@ def test_exit_code_of_a_failed_process_is_passed_on(tmp_path):
         ('dist_train.sh', ['nothing.py', 2], "dist_train.sh: error: CONFIG: there is no file 'nothing.py'"),
         ('dist_train.sh', [__file__, 'two'], "dist_train.sh: error: GPUS is 'two'"),
         ('dist_train.sh', [__file__], 'usage: '),
-        (
-            'dist_test.sh',
-            [__file__, 'nothing.pth', 2],
-            "dist_test.sh: error: CHECKPOINT: there is no file 'nothing.pth'",
-        ),
+        ('dist_test.sh', [__file__, 'nothing.pth', 2], "error: CHECKPOINT: there is no file 'nothing.pth'"),
         ('dist_test.sh', [__file__, __file__], 'usage: '),
         ('slurm_train.sh', ['partition', 'job', __file__], 'usage: '),
     ],
@@ -128,53 +100,40 @@ def test_missing_interpreter_is_named():
     assert done.returncode == 2 and "'no-such-python'" in done.stderr
 
 
+@pytest.fixture
+def srun(tmp_path):
+    """Call a Slurm script with an srun that prints its arguments."""
+    (tmp_path / 'srun').write_text('#!/bin/sh\necho srun "$@"\nexit 7\n')
+    (tmp_path / 'srun').chmod(0o755)
+    return lambda *args, **environment: run(*args, PATH=f'{tmp_path}:{os.environ["PATH"]}', **environment)
+
+
 @pytest.mark.parametrize(
-    'script, arguments, expected',
+    'script, arguments, passed_on',
     [
-        (
-            'slurm_train.sh',
-            ['part', 'job', 'c.py', 'work', '--amp'],
-            'srun -p part --job-name=job --ntasks=2 --cpus-per-task=5 --gres=gpu:2 --ntasks-per-node=2 '
-            '--kill-on-bad-exit=1 --mem=8G --time=1:00 PY -u TOOLS/train.py c.py'
-            ' --work-dir=work --launcher=slurm --amp',
-        ),
-        (
-            'slurm_test.sh',
-            ['part', 'job', 'c.py', 'e.pth', '--out', 'a b.json'],
-            'srun -p part --job-name=job --ntasks=2 --cpus-per-task=5 --gres=gpu:2 --ntasks-per-node=2 '
-            '--kill-on-bad-exit=1 --mem=8G --time=1:00 PY -u TOOLS/test.py c.py e.pth'
-            ' --launcher=slurm --out a b.json',
-        ),
+        ('slurm_train.sh', ['c.py', 'work', '--amp'], 'c.py --work-dir=work --launcher=slurm --amp'),
+        ('slurm_test.sh', ['c.py', 'e.pth', '--out', 'a b.json'], 'c.py e.pth --launcher=slurm --out a b.json'),
     ],
 )
-def test_slurm_scripts_call_srun(script, arguments, expected, tmp_path):
-    srun = tmp_path / 'srun'
-    srun.write_text('#!/bin/sh\necho srun "$@"\nexit 7\n')
-    srun.chmod(0o755)
-    done = run(
-        script,
-        *arguments,
-        GPUS='2',
-        GPUS_PER_NODE='2',
-        SRUN_ARGS='--mem=8G --time=1:00',
-        PATH=f'{tmp_path}:{os.environ["PATH"]}',
+def test_slurm_scripts_call_srun(srun, script, arguments, passed_on):
+    resources = dict(GPUS='2', GPUS_PER_NODE='2', SRUN_ARGS='--mem=8G --time=1:00')
+    done = srun(script, 'part', 'job', *arguments, **resources)
+    assert done.stdout.strip() == (
+        'srun -p part --job-name=job --ntasks=2 --cpus-per-task=5 --gres=gpu:2 --ntasks-per-node=2 '
+        f'--kill-on-bad-exit=1 --mem=8G --time=1:00 {sys.executable} -u '
+        f'{TOOLS}/{script[6:-3]}.py {passed_on}'
     )
-    assert done.stdout.strip() == expected.replace('PY', sys.executable).replace('TOOLS', str(TOOLS))
     assert done.returncode == 7
 
 
-def test_slurm_script_without_gpus_asks_for_none(tmp_path):
-    srun = tmp_path / 'srun'
-    srun.write_text('#!/bin/sh\necho "$@"\n')
-    srun.chmod(0o755)
-    done = run(
-        'slurm_train.sh',
-        'part',
-        'job',
-        'c.py',
-        'work',
-        GPUS='4',
-        GPUS_PER_NODE='0',
-        PATH=f'{tmp_path}:{os.environ["PATH"]}',
-    )
+def test_slurm_script_without_gpus_asks_for_none(srun):
+    done = srun('slurm_train.sh', 'part', 'job', 'c.py', 'work', GPUS='4', GPUS_PER_NODE='0')
     assert '--ntasks=4' in done.stdout and 'gres' not in done.stdout
+
+
+def test_processes_share_the_cores_of_a_machine():
+    """More processes than cores get one thread each."""
+    cores = len(os.sched_getaffinity(0))
+    command = ['bash', '-c', f'source {TOOLS}/dist_common.sh; cores_for 1; cores_for {cores + 1}']
+    done = subprocess.run(command, env=dict(os.environ, PYTHON=sys.executable), capture_output=True, text=True)
+    assert done.stdout.split() == [str(cores), '1'], done.stderr

@@ -1,8 +1,9 @@
-"""The commands that make and prepare data: what they write, and what they say about wrong arguments."""
+"""The commands that make, inspect and prepare data: what they write, and what they say about wrong arguments."""
 
 import pytest
 
 from mmnfn.nsd import ROIStore, StimulusImages
+from mmnfn.nsd.cli import main
 
 
 def test_from_nothing_to_a_store(run, tmp_path):
@@ -17,23 +18,47 @@ def test_from_nothing_to_a_store(run, tmp_path):
     assert code == 1 and '--overwrite' in err
 
 
+def test_inspection_says_what_can_be_done(run, tiny, tree):
+    code, out, err = run('inspect_nsd', tiny.root)
+    assert (code, err) == (0, '') and 'yes COCO' not in out and 'no  ROI store (b3 subj01): floc-bodies.nii.gz' in out
+    code, out, _ = run('inspect_nsd', tiny.root, '--subjects', 2, '--beta-version', 'b2')
+    assert code == 0 and 'subj01' not in out and 'no  ROI store (b2 subj02): ' in out
+    tree.stimuli_file.write_bytes(b'nothing')
+    code, out, _ = run('inspect_nsd', tree.root)
+    assert code == 1 and f'1. {tree.stimuli_file} ' in out
+
+
 @pytest.mark.parametrize(
-    'arguments, named',
+    'tool, arguments, named',
     [
-        (('nowhere', 'store'), 'nowhere does not exist'),
-        (('{world}', 'store', '--subjects', '7'), 'subj07'),
-        (('{world}', 'store', '--subjects', '12'), 'subj12'),
-        (('{world}', 'store', '--subjects', '2', '--rois', 'V1'), "ROI class is 'V1'"),
-        (('{world}', 'store', '--beta-version', 'b1'), 'b1'),
-        (('{world}', 'store', '--max-sessions', '0'), 'max_sessions is 0'),
-        (('{world}', 'store', '--image-size', '3'), '--image-size is 3'),
+        ('inspect_nsd', ('nowhere',), 'nowhere is no NSD release tree'),
+        ('inspect_nsd', ('{root}/nsddata',), 'no NSD release tree'),
+        ('inspect_nsd', ('{root}', '--subjects', '9'), "subject is 'subj09'"),
+        ('prepare_nsd', ('nowhere', 'store'), 'nowhere is no NSD release tree'),
+        ('prepare_nsd', ('{root}', 'store', '--subjects', '7'), 'subj07'),
+        ('prepare_nsd', ('{root}', 'store', '--subjects', '2', '--rois', 'V1'), "ROI class is 'V1'"),
+        ('prepare_nsd', ('{root}', 'store', '--beta-version', 'b1'), 'b1'),
+        ('prepare_nsd', ('{root}', 'store', '--max-sessions', '0'), 'max_sessions is 0'),
+        ('prepare_nsd', ('{root}', 'store', '--image-size', '3'), '--image-size is 3'),
     ],
 )
-def test_errors_of_preparation_are_one_line(run, world, tmp_path, monkeypatch, arguments, named):
+def test_errors_are_one_line(run, tiny, tmp_path, monkeypatch, tool, arguments, named):
     monkeypatch.chdir(tmp_path)
-    code, _, err = run('prepare_nsd', *(a.format(world=world / 'nsd') for a in arguments))
-    assert code == 1 and named in err and err.count('\n') == 1
+    code, out, err = run(tool, *(a.format(root=tiny.root) for a in arguments))
+    assert code == 1 and out == '' and err.startswith(f'{tool}.py: error: ') and named in err and err.count('\n') == 1
     assert not list(tmp_path.rglob('*.h5'))
+
+
+def test_one_command_runs_all_of_them(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr('sys.argv', ['mmnfn-nsd'])
+    assert main(['inspect', str(tmp_path / 'nowhere')]) == 1
+    assert capsys.readouterr().err.startswith('mmnfn-nsd inspect: error: NSD root folder is missing')
+    with pytest.raises(SystemExit):
+        main(['prepare', '--help'])
+    assert capsys.readouterr().out.startswith('usage: mmnfn-nsd prepare ')
+    with pytest.raises(SystemExit):
+        main(['nothing'])
+    assert 'prepare-algonauts' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -55,13 +55,10 @@ def test_existing_files_are_kept_unless_asked(run, coco):
     'arguments, named',
     [
         (('nowhere.csv',), 'nowhere.csv does not exist'),
-        (('info.csv', '--subjects', '9'), "subject is 'subj09'"),
         (('info.csv', '--subjects', '3'), 'subject3'),
         (('info.csv', '--out', 'out'), '--out is given without --annotations'),
-        (('info.csv', '--annotations', 'none.json', '--out', 'out'), 'none.json does not exist'),
         (('info.csv', '--annotations', 'info.csv', '--out', 'out'), 'info.csv is no JSON file'),
         (('instances.json', '--ids', 'ids.json'), 'instances.json lacks the column'),
-        (('info.csv', '--annotations', 'instances.json', '--out', 'info.csv'), 'info.csv'),
     ],
 )
 def test_errors_of_the_overlap_are_one_line(run, coco, arguments, named):
@@ -96,19 +93,11 @@ def test_stores_of_the_algonauts_data(run, algonauts, tmp_path):
     'arguments, named',
     [
         (('nowhere', 'store'), 'nowhere does not exist'),
-        (('{tree}/subj01', 'store'), 'holds no subj0N/training_split'),
         (('{tree}', 'store'), 'nilearn'),
-        (('{tree}', 'store', '--fsaverage', 'nothing'), 'nothing has none of lh.white'),
         (('{tree}', 'store', '--fsaverage', '{tree}/fsaverage', '--subjects', '2'), 'subj02'),
-        (('{tree}', 'store', '--fsaverage', '{tree}/fsaverage', '--subjects', '9'), "subject is 'subj09'"),
         (('{tree}', 'store', '--fsaverage', '{tree}/fsaverage', '--test-fraction', '1'), 'test-fraction is 1.0'),
-        (('{tree}', 'store', '--fsaverage', '{tree}/fsaverage', '--seed', '-2'), 'seed is -2'),
         (('{tree}', 'store', '--fsaverage', '{tree}/fsaverage', '--image-size', '3'), 'image-size is 3'),
-        (('{tree}', 'store', '--fsaverage', '{tree}/fsaverage', '--stim-info', 'no.csv'), 'no.csv does not exist'),
-        (
-            ('{tree}', 'store', '--fsaverage', '{tree}/fsaverage', '--noise-ceiling', 'test'),
-            'test/subj01/test_split/noise_ceiling/lh_noise_ceiling.npy does not exist',
-        ),
+        (('{tree}', 'store', '--fsaverage', '{tree}/fsaverage', '--noise-ceiling', 'test'), 'test/subj01/test_split'),
     ],
 )
 def test_errors_of_the_algonauts_preparation_are_one_line(run, algonauts, tmp_path, monkeypatch, arguments, named):

@@ -21,9 +21,9 @@ def test_full_size_configs_run_on_real_data():
         pytest.skip(done.stderr.strip())
     assert done.returncode == 0, done.stderr
     print(done.stdout)
-    figures = dict(re.findall(r'^([\w., -]+): ([-\d.e]+)$', done.stdout, re.M))
+    metrics = dict(re.findall(r'^([\w., -]+): ([-\d.e]+)$', done.stdout, re.M))
     for name in ('mask-rcnn, APbox', 'mask-rcnn, APsegm', 'upernet, mIoU', 'upernet, aAcc'):
-        assert 0 <= float(figures[name]) <= 100, name
+        assert 0 <= float(metrics[name]) <= 100, name
     losses = dict(re.findall(r'^([\w-]+), loss by iteration: (.+)$', done.stdout, re.M))
     counts = {name: len(values.split()) for name, values in losses.items()}
     assert counts == {'pretrain_nsd': 3, 'pretrain_nsd_convnext-s': 3, 'mask-rcnn': 5, 'upernet': 5}

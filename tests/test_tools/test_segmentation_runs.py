@@ -1,4 +1,4 @@
-"""UPerNet of the demo on images of any form, and what tools/train.py says of label maps and batches it cannot use."""
+"""UPerNet of the demo on images of any form, and what tools/train.py says of label maps it cannot use."""
 
 import json
 from pathlib import Path
@@ -59,9 +59,3 @@ def test_a_label_map_that_means_something_else_ends_training_in_one_line(train, 
     code, _, err = train('train_dataloader.num_workers=1')
     assert code == 2 and 'Traceback' not in err
     assert err.splitlines()[-1].startswith(f'train.py: error: {path}: 3072 pixels have the value 99, but reduce_zero')
-
-
-def test_batches_of_one_image_are_refused_for_batch_norm(train, data):
-    code, _, err = train('train_dataloader.batch_size=1')
-    assert code == 2 and 'Traceback' not in err and not (data / 'work').exists()
-    assert err.splitlines()[-1].startswith('train.py: error: train_dataloader.batch_size=1: model.decode_head pools an')

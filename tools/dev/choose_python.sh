@@ -15,8 +15,8 @@ fail() {
     exit 0
 }
 
-# "311 /path/to/python" of a command, nothing if it does not run: pyenv has shims for versions that are not active.
-# In an active virtual environment the path is that of the Python behind it.
+# Print "311 /path/to/python" for a command, nothing if it does not run (pyenv has shims for inactive versions). In an
+# active virtual environment the path is that of the base Python.
 look_at() {
     "$1" -c 'import sys
 print("%d%02d %s" % (sys.version_info[0], sys.version_info[1], getattr(sys, "_base_executable", "") or sys.executable))' \
@@ -30,7 +30,7 @@ supports() { # STACK VERSION
     esac
 }
 
-# First command that runs and is supported by STACK, as "STACK PYTHON".
+# Print "STACK PYTHON" for the first command that runs and is supported by STACK.
 choose() { # STACK COMMAND...
     wanted=$1
     shift
@@ -44,7 +44,7 @@ choose() { # STACK COMMAND...
     return 1
 }
 
-# "python3 (Python 3.12)" of the first command that runs.
+# Print "python3 is Python 3.12" for the first command that runs.
 first_that_runs() {
     for command in "$@"; do
         found=$(look_at "$command") || continue
@@ -73,7 +73,7 @@ onedl)
     fail "STACK=onedl needs Python $onedl_range, but $seen: name another one with PYTHON=/path/to/python3"
     ;;
 '')
-    # An environment that stands is used, whatever became of the Python that made it.
+    # Use an existing environment, even if the Python that made it is gone.
     if [ -z "$demanded" ] && [ -e .venv/.complete ] && look_at .venv/bin/python >/dev/null; then
         echo 'official .venv/bin/python'
         exit

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Collect in OUT what benchmarks/gpu.py needs beside PyTorch: wheels of less than 50 MB, for a GPU machine without network.
+# Collect the wheels (under 50 MB) that benchmarks/gpu.py needs besides PyTorch, for a GPU machine without network.
 #
 #   tools/dev/gpu_bundle.sh OUT
 #
-# The machine is x86-64 Linux with Python 3.12, and has torch, torchvision, numpy, scipy, h5py, pandas, pillow and PyYAML, as
-# machines that train with timm do (tried with torch 2.11). Nothing is compiled there. On it, in a checkout:
+# The machine is x86-64 Linux with Python 3.12 and has torch, torchvision, numpy, scipy, h5py, pandas, pillow and PyYAML (tried
+# with torch 2.11). Nothing is compiled there. On it, in a checkout:
 #
 #   python3 -m pip install --no-index --no-deps --target /tmp/bundle OUT/*.whl
 #   PYTHONPATH=/tmp/bundle:. python3 benchmarks/gpu.py --json gpu.json
 #
-# mmcv is built without its operators, and MMDetection and MMSegmentation are left out: pretraining needs none of them. Nor
-# does it need OpenCV, which mmcv and MMPretrain import all the same and which alone would exceed the 50 MB; where the machine
-# has none, benchmarks/gpu.py puts an empty module in its place. PYTHON (python3) chooses the interpreter that collects.
+# Pretraining needs neither mmcv's operators nor MMDetection and MMSegmentation, so they are left out. It does not need OpenCV
+# either, but mmcv and MMPretrain import it; if the machine has none, benchmarks/gpu.py puts an empty module in its place.
+# PYTHON (python3) chooses the interpreter that collects.
 set -euo pipefail
 if [ $# -ne 1 ]; then
     echo 'usage: tools/dev/gpu_bundle.sh OUT' >&2
@@ -33,12 +33,12 @@ pinned() {
 built=$(pinned onedl-mmcv onedl-mmpretrain)
 downloaded=$(pinned onedl-mmengine onedl-mmpretrain himalaya nibabel pycocotools)
 
-# Not from pip's cache, and not into it: a wheel without operators must not be taken where they are wanted.
+# Bypass pip's cache: a wheel without operators must not be installed where they are needed.
 MMCV_WITH_OPS=0 pip wheel -q --no-cache-dir --no-deps -w "$OUT" $built
 platforms=$(printf -- '--platform manylinux%s_x86_64 ' _2_28 _2_17 2014 _2_12)
 pip download -q --find-links "$OUT" -d "$OUT" --only-binary=:all: --python-version 3.12 --implementation cp $platforms \
     $downloaded tqdm
-rm -f "$OUT"/{numpy,scipy,pillow,pyyaml}-*.whl  # which the machine has
+rm -f "$OUT"/{numpy,scipy,pillow,pyyaml}-*.whl  # the machine has these
 size=$(du -sm "$OUT" | cut -f1)
 echo "$OUT: $(ls "$OUT" | wc -l) wheels, $size MB"
 [ "$size" -lt 50 ] || { echo "gpu_bundle.sh: that is not less than 50 MB" >&2; exit 1; }

@@ -1,4 +1,4 @@
-"""Lay out small samples of real COCO and ADE20K data as the two data sets are, for tools/dev/real_smoke.sh.
+"""Lay out small samples of real COCO and ADE20K data in the layouts of the two datasets, for tools/dev/real_smoke.sh.
 
   lay_out_real_data.py REAL_DATA OUT
 

@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# Prove that pretraining needs no more than MMPretrain and mmcv-lite: make an environment without MMDetection,
-# MMSegmentation and mmcv's compiled operators, and in it simulate, prepare, pretrain, test, encode, export and publish, and
-# run the tests of the parts that pretraining is made of.
+# Show that pretraining needs only MMPretrain and mmcv-lite: make an environment without MMDetection, MMSegmentation and
+# mmcv's compiled operators, simulate, prepare, pretrain, test, encode and publish in it, and run the tests of these parts.
 #
 #   tools/dev/pretraining_only.sh [FOLDER]
 #
-# FOLDER (default: a temporary one, removed at the end) keeps the environment for the next call. PYTHON (python3) chooses the
-# interpreter, one that the official stack supports.
+# FOLDER (default: a temporary one) keeps the environment for the next call. PYTHON (python3) is a Python that the official
+# stack supports.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 PYTHON=${PYTHON:-python3}

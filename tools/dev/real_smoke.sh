@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# The full-size configs on small samples of real data, a few iterations each, on whatever machine this is.
+# Run the full-size configs on small samples of real data, a few iterations each, on any machine.
 #
 #   tools/dev/real_smoke.sh [REAL_DATA]
 #
 # REAL_DATA (default: ../shared/data beside the repository) holds coco128/ and ade20k_sample/. Photographs, annotations and
-# label maps are real, the brain responses to the photographs are simulated. The figures at the end show that everything runs
-# together; they are no benchmark. PYTHON chooses the interpreter, PROCESSES (1) the processes of each training, KEEP=1 keeps
-# the work folder.
+# label maps are real, the brain responses are simulated. The metrics at the end show that everything runs together; they are
+# no benchmark. PYTHON chooses the interpreter, PROCESSES (1) the processes of each training, KEEP=1 keeps the work folder.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 REAL_DATA=$(realpath -m "${1:-$ROOT/../shared/data}")
@@ -26,7 +25,7 @@ if [ -z "${KEEP:-}" ]; then trap 'rm -rf "$WORK"' EXIT; fi
 RESULTS=$WORK/results.txt
 cd "$WORK"
 
-# step NAME COMMAND …: run a command, output to NAME.log; its time goes to the results.
+# step NAME COMMAND …: run a command with its output in NAME.log, and add its time to the results.
 step() {
     local name=$1 start=$SECONDS
     shift
@@ -42,7 +41,7 @@ step() {
 train() { step "$1" bash "$ROOT/tools/dist_train.sh" "$2" "$PROCESSES" --work-dir "$WORK/$1" "${@:3}"; }
 test_model() { step "$1" bash "$ROOT/tools/dist_test.sh" "$2" "$3" 1 --work-dir "$WORK/$1" --out "$WORK/$1.json"; }
 
-# What the trainings share: iterations instead of epochs, no worker processes, a constant learning rate.
+# Settings of all trainings: iterations instead of epochs, a constant learning rate.
 short() {
     cat <<CONFIG
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=$1)
@@ -74,7 +73,7 @@ CONFIG
     test_model "test_$config" "$config.py" "$config/iter_3.pth"
 done
 
-# 2. Mask R-CNN on photographs, 96 to train, 32 to test, at 320 pixels. Hardly trained scores are low: none is too low here.
+# 2. Mask R-CNN on photographs, 96 to train, 32 to test, at 320 pixels. After so little training scores are low; all are shown.
 { echo "_base_ = ['$ROOT/configs/mask_rcnn/mask-rcnn_nfn-swin-s_fpn_1x_coco.py']"
   short 5
   cat <<CONFIG
@@ -116,9 +115,9 @@ import json
 import sys
 
 name, path = sys.argv[1:]
-figures = {key: value for key, value in json.load(open(path)).items() if isinstance(value, (int, float))}
+metrics = {key: value for key, value in json.load(open(path)).items() if isinstance(value, (int, float))}
 wanted = {'coco/bbox_mAP': ('APbox', 100), 'coco/segm_mAP': ('APsegm', 100)}
-for key, value in figures.items():
+for key, value in metrics.items():
     label, factor = wanted.get(key, (key, 1))
     print(f'{name}, {label}: {value * factor:.4g}')
 SCRIPT

@@ -13,8 +13,7 @@ import argparse
 import sys
 
 from mmnfn.engine import run_config
-from mmnfn.engine.cfg_options import CfgOptions
-from mmnfn.engine.load_check import check_load
+from mmnfn.engine.load_audit import check_load
 
 
 def parse_args(argv=None):
@@ -26,7 +25,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=CfgOptions,
+        action=run_config.CfgOptions,
         metavar='KEY=VALUE',
         help='change settings of the config, e.g. model.backbone.init_cfg.prefix=backbone.',
     )

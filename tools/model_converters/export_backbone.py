@@ -5,20 +5,19 @@ Example:
     python tools/model_converters/export_backbone.py --random configs/nfn/pretrain_nsd.py random.pth --seed 1
 
 OUT is loaded with init_cfg=dict(type='Pretrained', checkpoint=OUT, prefix='backbone.') by MMPretrain, MMDetection and
-MMSegmentation. Nothing that CHECKPOINT holds besides tensors is opened, so it may be from anybody.
+MMSegmentation. Either file can also be in the safetensors format (OUT.safetensors). Nothing in CHECKPOINT is run.
 """
 
 import argparse
 import sys
 
-from mmnfn.engine import export, run_config
-from mmnfn.engine.cfg_options import CfgOptions
+from mmnfn.engine import checkpoint, run_config
 
 
 def parse_args(argv=None):
     """Command line arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('checkpoint', nargs='?', metavar='CHECKPOINT', help='checkpoint written by tools/train.py')
+    parser.add_argument('checkpoint', nargs='?', metavar='CHECKPOINT', help='training checkpoint or weights alone')
     parser.add_argument('out', metavar='OUT', help='file to write')
     parser.add_argument(
         '--random', metavar='CONFIG', help="take the backbone of CONFIG's model with random weights instead"
@@ -26,20 +25,20 @@ def parse_args(argv=None):
     parser.add_argument('--seed', type=int, default=0, help='seed of --random; default 0')
     parser.add_argument(
         '--prefix',
-        default=export.PREFIX,
+        default=checkpoint.PREFIX,
         help="where the backbone is in the model; default 'backbone.', '' if it is all of it",
     )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=CfgOptions,
+        action=run_config.CfgOptions,
         metavar='KEY=VALUE',
         help='change settings of the config of --random',
     )
     args = parser.parse_intermixed_args(argv)
     if (args.checkpoint is None) == (args.random is None):
         parser.error('give CHECKPOINT OUT, or --random CONFIG OUT')
-    if args.random and args.prefix != export.PREFIX:
+    if args.random and args.prefix != checkpoint.PREFIX:
         parser.error('--prefix is of CHECKPOINT, and --random has none')
     return args
 
@@ -49,9 +48,9 @@ def main(argv=None):
     args = parse_args(argv)
     try:
         if args.random:
-            meta = export.export_random(run_config.load_config(args.random, args.cfg_options), args.out, args.seed)
+            meta = checkpoint.export_random(run_config.load_config(args.random, args.cfg_options), args.out, args.seed)
         else:
-            meta = export.export_checkpoint(args.checkpoint, args.out, args.prefix)
+            meta = checkpoint.export_checkpoint(args.checkpoint, args.out, args.prefix)
     except (OSError, ValueError) as error:
         return run_config.report_error('export_backbone.py', error)
     print(

@@ -12,8 +12,8 @@ revision), published/pretrain_nsd.py and published/metafile.yml. Then, anywhere:
 import argparse
 import sys
 
+from mmnfn.apis.publish import publish
 from mmnfn.engine import run_config
-from mmnfn.engine.publish import publish
 
 
 def parse_args(argv=None):
@@ -22,7 +22,6 @@ def parse_args(argv=None):
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='checkpoint written by tools/train.py')
     parser.add_argument('out', metavar='OUT', help='folder to publish into; other models in it stay')
     parser.add_argument('--name', help="name of the model; default that of the checkpoint's folder")
-    parser.add_argument('--url', help='where OUT will be on the web; the index then names the weights there')
     return parser.parse_args(argv)
 
 
@@ -30,7 +29,7 @@ def main(argv=None):
     """Publish; returns the exit code."""
     args = parse_args(argv)
     try:
-        published = publish(args.checkpoint, args.out, args.name, args.url)
+        published = publish(args.checkpoint, args.out, args.name)
     except (OSError, ValueError) as error:
         return run_config.report_error('publish_model.py', error)
     for path in published:

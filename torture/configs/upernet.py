@@ -1,4 +1,4 @@
-# configs/demo/upernet_micro_demo.py for a few iterations, with a checkpoint after every fourth, from random weights.
+# configs/demo/upernet_micro_demo.py from random weights, for a few iterations with a checkpoint every four.
 _base_ = '../../configs/demo/upernet_micro_demo.py'
 max_iters = 22
 model = dict(backbone=dict(init_cfg=None, drop_path_rate=0.1))

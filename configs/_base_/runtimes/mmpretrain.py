@@ -25,6 +25,6 @@ custom_hooks = [
     dict(type='mmnfn.ExportBackboneHook'),
     # --resume goes on with the batches and random numbers of the interrupted run.
     dict(type='mmnfn.ResumeEpochHook'),
-    # A loss or gradient that is NaN or infinite ends training, with a file that reproduces it.
+    # A loss or gradient that is NaN or infinite ends training before it is in a checkpoint.
     dict(type='mmnfn.NonFiniteLossHook'),
 ]

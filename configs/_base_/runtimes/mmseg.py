@@ -18,7 +18,7 @@ custom_hooks = [
     dict(type='mmnfn.LoadAuditHook'),
     # --resume goes on with the batches and random numbers of the interrupted run.
     dict(type='mmnfn.ResumeEpochHook'),
-    # A loss or gradient that is NaN or infinite ends training, with a file that reproduces it.
+    # A loss or gradient that is NaN or infinite ends training before it is in a checkpoint.
     dict(type='mmnfn.NonFiniteLossHook'),
 ]
 randomness = dict(seed=0)

@@ -10,11 +10,10 @@ from typing import Any, Dict, Optional
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import EpochBasedTrainLoop
 
 from mmnfn.registry import HOOKS
 
-from ..export import backbone_meta, backbone_state, save_export
+from ..checkpoint import PREFIX, atomic_save, backbone_meta, backbone_state
 from ..provenance import provenance
 
 
@@ -22,42 +21,32 @@ from ..provenance import provenance
 class ExportBackboneHook(Hook):
     """Write ``backbone_epoch_N.pth`` (or ``backbone_iter_N.pth``) and ``backbone_latest.pth`` with every checkpoint.
 
-    The files are written when CheckpointHook writes a checkpoint of the run (its interval, ``by_epoch``,
-    ``save_begin``, ``save_last`` and ``max_keep_ckpts`` hold here too), with the weights of that checkpoint, so
-    averaged ones where an EMAHook is used; and at the end of training in any case. Best-metric checkpoints give no
-    export. Only rank 0 writes. What is in a file and how to load it: :mod:`mmnfn.engine.export`.
+    The files are written to the work folder when CheckpointHook writes a checkpoint of the run (its interval,
+    ``by_epoch``, ``save_begin``, ``save_last`` and ``max_keep_ckpts`` hold here too), with the weights of that
+    checkpoint, so averaged ones where an EMAHook is used; and at the end of training in any case. Best-metric
+    checkpoints give no export. Only rank 0 writes. What is in a file and how to load it:
+    :mod:`mmnfn.engine.checkpoint`.
 
     Args:
-        prefix: Where the backbone is in the model. Defaults to 'backbone.'.
-        out_dir: Folder of the exports. Defaults to None, the run's work folder.
-        max_keep_ckpts: How many numbered exports stay; older ones are removed. Defaults to None, as CheckpointHook;
-            -1 keeps all. ``backbone_latest.pth`` always stays.
+        prefix: Where the backbone is in the model.
     """
 
     # After CheckpointHook (VERY_LOW), whatever the order in which the hooks are registered.
     priority = 'LOWEST'
 
-    def __init__(
-        self, prefix: str = 'backbone.', out_dir: Optional[str] = None, max_keep_ckpts: Optional[int] = None
-    ) -> None:
+    def __init__(self, prefix: str = PREFIX) -> None:
         self.prefix = prefix
-        self.out_dir = out_dir
-        self.max_keep_ckpts = max_keep_ckpts
         self.by_epoch = True
+        self.max_keep_ckpts = -1
         self._pending: Optional[Dict[str, Any]] = None
         self._provenance: Dict[str, Any] = {}
         self._written = -1
 
     def before_train(self, runner) -> None:
         """Take over CheckpointHook's settings; fail now rather than after an epoch if there is no backbone."""
-        checkpoint_hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
-        if checkpoint_hook is not None:
-            self.by_epoch = checkpoint_hook.by_epoch
-            if self.max_keep_ckpts is None:
-                self.max_keep_ckpts = checkpoint_hook.max_keep_ckpts
-        else:
-            self.by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
-        self.out_dir = self.out_dir or runner.work_dir
+        for hook in runner.hooks:
+            if isinstance(hook, CheckpointHook):
+                self.by_epoch, self.max_keep_ckpts = hook.by_epoch, hook.max_keep_ckpts
         self._provenance = provenance(runner.cfg)
         model = _unwrapped(runner)
         backbone_state(model.state_dict(), self.prefix, type(model).__name__)
@@ -84,8 +73,7 @@ class ExportBackboneHook(Hook):
 
     def after_train(self, runner) -> None:
         """Export the final weights if the last checkpoint is older."""
-        step = runner.epoch if self.by_epoch else runner.iter
-        if self._written == step or not is_main_process():
+        if self._written == (runner.epoch if self.by_epoch else runner.iter):
             return
         checkpoint = dict(state_dict=_unwrapped(runner).state_dict(), meta=dict(epoch=runner.epoch, iter=runner.iter))
         for hook in runner.hooks:
@@ -98,31 +86,27 @@ class ExportBackboneHook(Hook):
         checkpoint, self._pending = self._pending, None
         if checkpoint is None or not is_main_process():
             return
-        meta = checkpoint['meta']
-        step = meta['epoch'] if self.by_epoch else meta['iter']
-        path = osp.join(self.out_dir, self._name(step))
-        save_export(
-            backbone_state(checkpoint['state_dict'], self.prefix),
-            backbone_meta(runner.cfg, epoch=meta['epoch'], iter=meta['iter'], seed=runner.seed),
-            path,
-            osp.join(self.out_dir, 'backbone_latest.pth'),
+        epoch, iteration = checkpoint['meta']['epoch'], checkpoint['meta']['iter']
+        self._written = epoch if self.by_epoch else iteration
+        path = osp.join(runner.work_dir, self._name(self._written))
+        content = dict(
+            state_dict=backbone_state(checkpoint['state_dict'], self.prefix),
+            meta=backbone_meta(runner.cfg, epoch=epoch, iter=iteration, seed=runner.seed),
         )
-        self._written = step
+        atomic_save(content, path, osp.join(runner.work_dir, 'backbone_latest.pth'))
         runner.logger.info(f'Backbone exported to {path}')
-        self._remove_old(step)
+        if self.max_keep_ckpts > 0:
+            self._remove_old(runner.work_dir)
 
     def _name(self, step: Any) -> str:
         return f'backbone_{"epoch" if self.by_epoch else "iter"}_{step}.pth'
 
-    def _remove_old(self, step: int) -> None:
-        """Keep the newest ``max_keep_ckpts`` exports up to this step, also those from before a resume."""
-        if self.max_keep_ckpts is None or self.max_keep_ckpts <= 0:
-            return
-        pattern = re.compile(self._name(r'(\d+)'))
-        matches = filter(None, map(pattern.fullmatch, os.listdir(self.out_dir)))
-        steps = sorted(int(match.group(1)) for match in matches if int(match.group(1)) <= step)
+    def _remove_old(self, folder: str) -> None:
+        """Keep the newest exports up to this step, also those from before a resume; later ones are of another run."""
+        matches = filter(None, map(re.compile(self._name(r'(\d+)')).fullmatch, os.listdir(folder)))
+        steps = sorted(int(match[1]) for match in matches if int(match[1]) <= self._written)
         for old in steps[: -self.max_keep_ckpts]:
-            os.remove(osp.join(self.out_dir, self._name(old)))
+            os.remove(osp.join(folder, self._name(old)))
 
 
 def _unwrapped(runner):

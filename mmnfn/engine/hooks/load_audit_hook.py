@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Iterator, List, Mapping, Optional, Tuple
+from typing import Dict, Optional
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import EMAHook, Hook
@@ -14,19 +14,9 @@ from torch import nn
 from mmnfn.registry import HOOKS
 
 from ..annotation_check import check_labels
-from ..checkpoint_file import Checkpoint, local_copy, read_checkpoint
-from ..config_nodes import literal_config
-from ..load_audit import LoadAudit, LoadAuditError, audit_load
+from ..checkpoint import Checkpoint, literal_config, local_copy, read_checkpoint
+from ..load_audit import LoadAudit, LoadAuditError, audit_load, pretrained_modules
 from ..run_config import check_controls
-
-
-def pretrained_modules(model: nn.Module) -> Iterator[Tuple[str, nn.Module, Mapping]]:
-    """Name, module and ``init_cfg`` of every module that a checkpoint initialises."""
-    for name, module in model.named_modules():
-        init_cfgs = getattr(module, 'init_cfg', None) or []
-        for init_cfg in init_cfgs if isinstance(init_cfgs, (list, tuple)) else [init_cfgs]:
-            if isinstance(init_cfg, Mapping) and init_cfg.get('type') == 'Pretrained':
-                yield name or 'model', module, init_cfg
 
 
 @HOOKS.register_module()
@@ -37,13 +27,10 @@ class LoadAuditHook(Hook):
       running anything in it, and compares keys and shapes; after loading it compares values. A table goes to the log.
       Anything short of every weight ends the run, but for norms of stages that pretraining did not use.
     - ``load_from`` in training: the same for the model's backbone; other parts may differ.
-    - the checkpoint of a test or validation: the same for the whole model; the classes that it was trained on have to
-      be those of the dataset, in the same order. In a test, the data must be arranged as in the training that its
-      metadata tell of, and metrics with a method ``note_training`` get these metadata.
+    - the checkpoint of a test: the same for the whole model; the classes that it was trained on have to be those of the
+      dataset, in the same order. The data must be arranged as in the training that its metadata tell of, and metrics
+      with a method ``note_training`` get these metadata.
     - ``resume``: the file is only looked at before it is opened.
-
-    Args:
-        stop: Whether an incomplete load ends the run; otherwise it is a warning in the log.
 
     Raises:
         LoadAuditError: In the methods that mmengine calls, where a file cannot be read, would run code, or did not load
@@ -52,8 +39,9 @@ class LoadAuditHook(Hook):
 
     priority = 'VERY_HIGH'
 
-    def __init__(self, stop: bool = True):
-        self.stop = stop
+    def __init__(self) -> None:
+        self._init: Dict[str, Optional[Checkpoint]] = {}
+        self._loaded: Optional[Checkpoint] = None
 
     def before_run(self, runner) -> None:
         """Look at the files before anything opens them."""
@@ -61,32 +49,23 @@ class LoadAuditHook(Hook):
         if runner._resume and not path:
             path = find_latest_checkpoint(runner.work_dir)
         if path:
-            self._read(path, 'checkpoint')
+            _read(path, 'checkpoint')
         if isinstance(runner._train_loop, BaseLoop):  # the loop of the mode that runs has been built by now
             for name, module, init_cfg in pretrained_modules(_model(runner)):
-                checkpoint = self._read(init_cfg['checkpoint'], f'model.{name}.init_cfg.checkpoint')
-                if checkpoint is not None:
-                    audit = audit_load(name, module, checkpoint, init_cfg.get('prefix'), loaded=False)
-                    if audit.problem:
-                        self._report(runner, [audit])
-
-    def before_train(self, runner) -> None:
-        """Compare values, after weights were initialised and ``load_from`` was loaded."""
-        if runner._has_loaded and runner._resume:
-            return
-        model = _model(runner)
-        if runner._has_loaded:
-            model = _loaded_model(runner)
-            loads = [('model', model, dict(checkpoint=runner._load_from))]
-            if hasattr(model, 'backbone'):
-                # in a module of its own, as MMEngine loaded it: by the keys of the model, not by the backbone's loader
-                loads = [('backbone', nn.ModuleDict(dict(backbone=model.backbone)), loads[0][2])]
-        else:
-            loads = list(pretrained_modules(model))
-        self._audit(runner, loads)
+                path = init_cfg['checkpoint']
+                if path not in self._init:
+                    self._init[path] = _read(path, f'model.{name}.init_cfg.checkpoint')
+                if self._init[path] is None:
+                    runner.logger.warning(f'{path} is not a local file: what it loaded is not audited.')
+                    continue
+                audit = audit_load(name, module, self._init[path], init_cfg.get('prefix'), loaded=False)
+                if audit.problem:
+                    _report(runner, audit)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Look at what the checkpoint of a test says of its training."""
+        """Keep the weights that MMEngine loads; look at what the checkpoint of a test says of its training."""
+        if not runner._resume:
+            self._loaded = _explained(Checkpoint.of, checkpoint, runner._load_from, 'checkpoint')
         if not isinstance(runner._test_loop, BaseLoop):
             return
         meta = checkpoint.get('meta') or {}
@@ -100,65 +79,70 @@ class LoadAuditHook(Hook):
             if hasattr(metric, 'note_training'):
                 metric.note_training(meta)
 
-    def before_val(self, runner) -> None:
-        """As before a test, where validation is all that is done."""
-        if not isinstance(runner._train_loop, BaseLoop):
-            self.before_test(runner)
+    def before_train(self, runner) -> None:
+        """Compare values, after weights were initialised and ``load_from`` was loaded."""
+        if self._loaded is not None:
+            name, model = 'model', _loaded_model(runner)
+            if hasattr(model, 'backbone'):
+                # in a module of its own, as MMEngine loaded it: by the keys of the model, not by the backbone's loader
+                name, model = 'backbone', nn.ModuleDict(dict(backbone=model.backbone))
+            _report(runner, audit_load(name, model, self._loaded))
+        elif not runner._has_loaded:
+            for name, module, init_cfg in pretrained_modules(_model(runner)):
+                checkpoint = self._init[init_cfg['checkpoint']]
+                if checkpoint is not None:
+                    _report(runner, audit_load(name, module, checkpoint, init_cfg.get('prefix')))
+        self._init, self._loaded = {}, None
 
     def before_test(self, runner) -> None:
         """Compare the whole model with its checkpoint, and the classes of both."""
-        if runner._has_loaded:
-            loops = [loop for loop in (runner._test_loop, runner._val_loop) if isinstance(loop, BaseLoop)]
-            loads = [('model', _loaded_model(runner), dict(checkpoint=runner._load_from))]
-            self._audit(runner, loads, loops[0].dataloader.dataset if loops else None)
+        if self._loaded is None:
+            return
+        checkpoint, self._loaded = self._loaded, None
+        _report(runner, audit_load('model', _loaded_model(runner), checkpoint))
+        dataset = runner.test_dataloader.dataset
+        trained = (checkpoint.meta.get('dataset_meta') or {}).get('classes')
+        tested = getattr(dataset, 'metainfo', {}).get('classes')
+        # with return_classes the classes are words for the model, not labels
+        if trained and tested and not getattr(dataset, 'return_classes', False):
+            source = f'{checkpoint.path}, which was trained on them,'
+            _explained(check_labels, source, trained, 'the dataset', tested)
 
-    def _audit(self, runner, loads, dataset=None) -> None:
-        audits: List[LoadAudit] = []
-        for name, module, init_cfg in loads:
-            checkpoint = self._read(init_cfg['checkpoint'], name)
-            if checkpoint is None:
-                runner.logger.warning(f'{init_cfg["checkpoint"]} is not a local file: what it loaded is not audited.')
-            else:
-                audits.append(audit_load(name, module, checkpoint, init_cfg.get('prefix')))
-                trained = (checkpoint.meta.get('dataset_meta') or {}).get('classes')
-                tested = getattr(dataset, 'metainfo', {}).get('classes')
-                # with return_classes the classes are words for the model, not labels
-                if trained and tested and not getattr(dataset, 'return_classes', False):
-                    try:
-                        check_labels(f'{checkpoint.path}, which was trained on them,', trained, 'the dataset', tested)
-                    except ValueError as error:
-                        raise LoadAuditError(str(error)) from error
-        self._report(runner, audits)
 
-    @staticmethod
-    def _read(path: str, argument: str) -> Optional[Checkpoint]:
-        try:
-            path = local_copy(path)
-            return None if path is None else read_checkpoint(path, argument).refuse_foreign(argument)
-        except (FileNotFoundError, ValueError) as error:
-            raise LoadAuditError(str(error)) from error
+def _explained(function, *args):
+    """Call a function whose ValueErrors and missing files end the run with their one line."""
+    try:
+        return function(*args)
+    except (FileNotFoundError, ValueError) as error:
+        raise LoadAuditError(str(error)) from error
 
-    def _report(self, runner, audits: List[LoadAudit]) -> None:
-        """Print the tables, and raise the first problem."""
-        for audit in audits:
-            if is_main_process():
-                runner.logger.info(f'Load audit\n{audit.table()}')
-                if audit.problem and not self.stop:
-                    runner.logger.warning(audit.problem)
-        problem = next((audit.problem for audit in audits if audit.problem), None)
-        if problem and self.stop:
-            raise LoadAuditError(problem)
+
+def _read(path: str, argument: str) -> Optional[Checkpoint]:
+    """Read a checkpoint; None for one that is not a file of this machine."""
+    copy = _explained(local_copy, path)
+    return None if copy is None else _explained(read_checkpoint, copy, argument)
+
+
+def _report(runner, audit: LoadAudit) -> None:
+    """Log the table, and raise the problem."""
+    if is_main_process():
+        runner.logger.info(f'Load audit\n{audit.table()}')
+    if audit.problem:
+        raise LoadAuditError(audit.problem)
 
 
 def _loaded_model(runner) -> nn.Module:
-    """What a checkpoint's ``state_dict`` was loaded into: with an EMAHook that of the averaged weights, for it swaps
-    them before each test and, in MMPretrain, has the others in the model until then."""
+    """Return what a checkpoint's ``state_dict`` was loaded into.
+
+    With an EMAHook these are the averaged weights: it swaps them with the model's before each test, and in MMPretrain
+    has the others in the model until then.
+    """
     averaged = [hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook)]
     return averaged[0] if averaged else _model(runner)
 
 
 def _model(runner) -> nn.Module:
-    """The model inside DDP and test-time augmentation."""
+    """Return the model inside DDP and test-time augmentation."""
     model = runner.model
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module

@@ -1,0 +1,165 @@
+"""Pearson's r against SciPy, ridge against scikit-learn and loops, and the ceiling."""
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
+
+from mmnfn.evaluation import bootstrap_r, draw_images, fit_encoding_model, pearson_r, ridge as module
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+def test_pearson_r_is_scipys(dtype, monkeypatch):
+    """Over several blocks of voxels, despite large means."""
+    monkeypatch.setattr(module, 'BLOCK', 4)
+    rng = np.random.default_rng(0)
+    a = (rng.normal(size=(300, 11)) + 50).astype(dtype)
+    b = (a + rng.normal(size=a.shape) * np.arange(11) - 80).astype(dtype)
+    expected = [scipy.stats.pearsonr(x.astype(float), y.astype(float))[0] for x, y in zip(a.T, b.T)]
+    assert np.allclose(pearson_r(a, b), expected, rtol=0, atol=1e-6)
+    a[:, 1], b[:, 2] = 0.1, 1 / 3  # constant, although their means are not quite the constants
+    assert np.flatnonzero(np.isnan(pearson_r(a, b))).tolist() == [1, 2]
+
+
+def test_bootstrap_equals_a_loop_over_drawn_images(monkeypatch):
+    """Voxel 3 is constant; voxel 0 responds to one image and prediction 1 to two, which some resamplings lack."""
+    monkeypatch.setattr(module, 'BLOCK', 2)
+    rng = np.random.default_rng(2)
+    a, b = rng.normal(size=(12, 4)), rng.normal(size=(12, 4))
+    b[:, 2], b[:, 3] = a[:, 2] + b[:, 2], 0.1
+    b[:, 0] = 0.1 + (np.arange(12) == 4)
+    a[:, 1] = 1 / 3 + (np.arange(12) < 2)
+    draws = np.random.default_rng(7).multinomial(12, np.full(12, 1 / 12), 200)
+    expected = np.full((200, 4), np.nan)
+    for i, n in enumerate(draws):
+        for v in range(4):
+            x, y = np.repeat(a[:, v], n), np.repeat(b[:, v], n)
+            if np.ptp(x) > 0 and np.ptp(y) > 0:
+                expected[i, v] = scipy.stats.pearsonr(x, y)[0]
+    missing = [200 * (11 / 12) ** 12, 200 * (10 / 12) ** 12, 0, 200]
+    assert np.isnan(expected).sum(0).tolist() == pytest.approx(missing, abs=20)
+    assert np.allclose(bootstrap_r(a, b, draw_images(len(a), 200, 7)), expected, atol=1e-6, equal_nan=True)
+
+
+def data(n=80, m=20, features=8, voxels=4, seed=1, noise=1.0):
+    rng = np.random.default_rng(seed)
+    x, x_test = rng.normal(2, 3, (n, features)), rng.normal(2, 3, (m, features))
+    weights = rng.normal(size=(features, voxels))
+    y = x @ weights + noise * rng.normal(size=(n, voxels)) + 5
+    return x, y, x_test, x_test @ weights + 5
+
+
+@pytest.mark.parametrize('features', [8, 120])
+def test_ridge_is_scikit_learns(features):
+    """In primal and in kernel form, for responses with a mean."""
+    x, y, x_test, y_test = data(features=features)
+    result = fit_encoding_model(x, y, x_test, y_test, alphas=[7.0], bootstraps=2)
+    scaler = StandardScaler().fit(x)
+    expected = Ridge(alpha=7.0).fit(scaler.transform(x), y).predict(scaler.transform(x_test))
+    assert np.allclose(result.prediction, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize('features', [8, 120])
+def test_features_that_never_vary_change_nothing(features):
+    """Dead channels of a network are constant."""
+    x, y, x_test, y_test = data(features=features)
+    dead, dead_test = np.full((len(x), 2), 0.7), np.full((len(x_test), 2), 0.7)
+    one, two = (
+        fit_encoding_model(f, y, f_test, y_test, bootstraps=2).prediction
+        for f, f_test in ((x, x_test), (np.concatenate([dead, x], 1), np.concatenate([dead_test, x_test], 1)))
+    )
+    assert np.isfinite(two).all() and np.allclose(one, two, atol=1e-6)
+
+
+@pytest.mark.parametrize('features', [12, 90], ids=['primal', 'kernel'])
+def test_regularisation_is_chosen_for_each_voxel_by_generalised_cross_validation(monkeypatch, features):
+    """Against a loop over candidates and voxels with hat matrices."""
+    monkeypatch.setattr(module, 'BLOCK', 3)
+    alphas = [1e-2, 1.0, 30.0, 1e3, 1e5]
+    noise = np.array([0.1, 1, 3, 10, 30, 100, 300, 1000.0])
+    x, y, x_test, y_test = data(n=60, features=features, voxels=8, noise=noise)
+    result = fit_encoding_model(x, y, x_test, y_test, alphas=alphas, bootstraps=2)
+    scaler = StandardScaler().fit(x)
+    z, z_test, centred = scaler.transform(x), scaler.transform(x_test), y - y.mean(0)
+    chosen = []
+    for voxel in range(8):
+        scores = []
+        for alpha in alphas:
+            hat = z @ np.linalg.solve(z.T @ z + alpha * np.eye(features), z.T) + 1 / 60
+            residual = centred[:, voxel] - hat @ centred[:, voxel]
+            scores.append(np.sum(residual**2) / np.trace(np.eye(60) - hat) ** 2)
+        alpha = alphas[int(np.argmin(scores))]
+        chosen.append(alpha)
+        expected = Ridge(alpha=alpha).fit(z, y[:, voxel]).predict(z_test)
+        assert np.allclose(result.prediction[:, voxel], expected, atol=1e-6)
+    assert len(set(chosen)) >= 3
+
+
+def test_bands_help_where_one_of_them_is_noise():
+    """Plain ridge must shrink ten features of signal and 300 of noise alike."""
+    x, y, x_test, y_test = data(n=150, m=100, features=10, voxels=12)
+    rng = np.random.default_rng(3)
+    wide, wide_test = (np.concatenate([f, rng.normal(size=(len(f), 300))], 1) for f in (x, x_test))
+    plain, banded = (fit_encoding_model(wide, y, wide_test, y_test, bands=b, bootstraps=2) for b in (None, (10, 300)))
+    assert banded.r.mean() > plain.r.mean() + 0.05 and banded.r.mean() > 0.95
+    with pytest.raises(ValueError, match=r'bands \(10, 3\) must add up to the 310 features'):
+        fit_encoding_model(wide, y, wide_test, y_test, bands=(10, 3))
+
+
+@pytest.mark.parametrize('bands', [None, (3, 2)])
+def test_a_voxel_that_is_not_finite_affects_no_other(bands):
+    x, y, x_test, y_test = data(n=60, m=20, features=5)
+    whole = fit_encoding_model(x, y, x_test, y_test, bands=bands, bootstraps=2)
+    y = np.array(y)
+    y[7, 1] = np.nan
+    part = fit_encoding_model(x, y, x_test, y_test, bands=bands, bootstraps=2)
+    others = [0, 2, 3]
+    np.testing.assert_allclose(part.r[others], whole.r[others], atol=1e-6)
+    assert np.isnan(part.r[1]) and np.isnan(part.prediction[:, 1]).all() and not np.isnan(whole.r).any()
+
+
+def test_true_features_reach_the_ceiling_and_noise_does_not():
+    rng = np.random.default_rng(2)
+    features = rng.normal(size=(700, 10))
+    signal = features @ rng.normal(size=(10, 60))
+    signal /= signal.std(0)
+    ncsnr = rng.uniform(0.4, 1.5, 60)
+    responses = signal + rng.normal(size=signal.shape) / ncsnr
+    ceiling = np.sqrt(ncsnr**2 / (ncsnr**2 + 1))
+    result = fit_encoding_model(features[:500], responses[:500], features[500:], responses[500:])
+    assert abs(result.r.mean() - ceiling.mean()) < 3 * result.standard_error
+    assert 0.002 < result.standard_error < 0.05
+    null = fit_encoding_model(rng.normal(size=(500, 10)), responses[:500], features[500:], responses[500:])
+    assert abs(null.r.mean()) < 0.25 * result.r.mean()
+
+
+def test_unusable_data_is_named():
+    """Weights with NaN give broken features; the eigendecomposition would only report that it did not converge."""
+    x, y, x_test, y_test = data(n=10, m=3)
+    assert fit_encoding_model(x, y, x_test, y_test, bootstraps=2).r.shape == (4,)
+    for n, m in ((9, 3), (10, 2)):
+        with pytest.raises(ValueError, match=f'at least 10 training and 3 test images, found {n} and {m}'):
+            fit_encoding_model(x[:n], y[:n], x_test[:m], y_test[:m])
+    x_test[[0, 2], 0] = np.nan, np.inf
+    with pytest.raises(ValueError, match='the features of 2 of 3 test images are NaN or infinite'):
+        fit_encoding_model(x, y, x_test, y_test)
+
+
+@pytest.mark.parametrize('bands', [None, (20, 25)])
+def test_torch_gives_what_numpy_gives(bands):
+    """The code for ``'torch_cuda'`` on the CPU."""
+    rng = np.random.default_rng(3)
+    x, weights = rng.standard_normal((90, 45)), rng.standard_normal((45, 7))
+    y = x @ weights + 3 * rng.standard_normal((90, 7))
+    one, other = (
+        fit_encoding_model(x[:60], y[:60], x[60:], y[60:], bands=bands, bootstraps=3, backend=backend)
+        for backend in ('numpy', 'torch')
+    )
+    assert np.allclose(one.prediction, other.prediction, rtol=0, atol=1e-9) and one.r.mean() > 0.5
+    with pytest.raises(ValueError, match="backend must be one of numpy, torch, torch_cuda, but got 'jax'"):
+        fit_encoding_model(x[:60], y[:60], x[60:], y[60:], backend='jax')
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="backend='torch_cuda' needs a GPU"):
+            fit_encoding_model(x[:60], y[:60], x[60:], y[60:], backend='torch_cuda')
