@@ -38,6 +38,7 @@ def check_annotations(cfg: Config, loaders: Tuple[str, ...]) -> None:
         UserError: They do not, or no sample is left.
         FileNotFoundError: A file is missing.
     """
+    pycocotools.coco.print = lambda *_: None  # or MMDetection's datasets make it talk into standard output
     check = dict(mmdet=_check_detection, mmseg=_check_segmentation).get(cfg.get('default_scope'))
     if check and is_first_of_machine():
         try:
@@ -66,7 +67,6 @@ def _check_detection(cfg: Config, loaders: Tuple[str, ...]) -> None:
     from mmdet.datasets import BaseDetDataset, CocoDataset, CocoPanopticDataset
     from mmdet.registry import DATASETS
 
-    pycocotools.coco.print = lambda *_: None  # or MMDetection's datasets make it talk into standard output
     read = functools.lru_cache(maxsize=None)(read_instances)
     known = None
     for loader in loaders:
@@ -81,10 +81,8 @@ def _check_detection(cfg: Config, loaders: Tuple[str, ...]) -> None:
             known = known or (name, classes)
             check_labels(*known, name, classes)
             path = osp.join(node.get('data_root') or '', node.ann_file)
-            coco_format = kind.load_data_list is CocoDataset.load_data_list and not issubclass(
-                kind, CocoPanopticDataset
-            )
-            if coco_format and _is_local(path, node):
+            is_coco = kind.load_data_list is CocoDataset.load_data_list and not issubclass(kind, CocoPanopticDataset)
+            if is_coco and _is_local(path, node):
                 content = read(path)
                 _check_categories(name, classes, path, content)
                 _check_images(key, node, path, content, classes)

@@ -99,7 +99,8 @@ class NSDLayout:
     def __init__(self, root: Union[str, Path], beta_version: str = 'b3'):
         self.root = Path(root)
         remedy = f'{root} is no NSD release tree: it must hold nsddata/, nsddata_betas/ and nsddata_stimuli/.'
-        existing(self.root / 'nsddata', 'NSD root folder', remedy)
+        for folder in (self.root, self.root / 'nsddata'):
+            existing(folder, 'NSD root folder', remedy)
         if beta_version not in BETA_VERSIONS:
             raise ValueError(f'beta_version is {beta_version!r}; it must be one of {", ".join(BETA_VERSIONS)}.')
         self.beta_version = beta_version

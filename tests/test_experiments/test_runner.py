@@ -11,7 +11,7 @@ import time
 
 import psutil
 import pytest
-from conftest import CONTENT
+from toy_study import CONTENT
 
 from mmnfn.experiments import read_study, runner
 

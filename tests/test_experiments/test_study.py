@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import CONTENT
+from toy_study import CONTENT
 
 from mmnfn.experiments import read_study, runner
 from mmnfn.experiments.report import StudyResults, make_table

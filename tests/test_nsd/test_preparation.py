@@ -144,7 +144,7 @@ def test_crops_of_one_photograph_are_known_by_the_first(tree, tmp_path):
 
 
 def test_wrong_release_trees_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match='nowhere/nsddata does not exist'):
+    with pytest.raises(FileNotFoundError, match='nowhere does not exist'):
         NSDLayout(tmp_path / 'nowhere')
     with pytest.raises(FileNotFoundError, match='no NSD release tree'):
         NSDLayout(tmp_path)
