@@ -52,7 +52,8 @@ class NFNDataPreprocessor(BaseDataPreprocessor):
             return super().cast_data(data)
         given, moved = self._geometries.get(data.subject, (None, None))
         if given is None or moved.coordinates.device != self.device or not _same(given, data):
-            moved = data._replace(coordinates=data.coordinates.to(self.device))
+            prf = None if data.prf is None else data.prf.to(self.device)
+            moved = data._replace(coordinates=data.coordinates.to(self.device), prf=prf)
             self._geometries[data.subject] = data, moved
         return moved
 
