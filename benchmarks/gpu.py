@@ -57,13 +57,12 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, FUNCTIONS, init_default_scope
-from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmnfn.engine.launch import arrange_channels, close_device, prepare_device
+from mmnfn.engine.launch import Runner, arrange_channels, close_device, prepare_device
 from mmnfn.engine.run_config import use_accelerator
 from mmnfn.evaluation import pearson_r
 from mmnfn.evaluation.ridge import ALPHAS

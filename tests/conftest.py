@@ -2,7 +2,9 @@
 
 import contextlib
 import random
+import runpy
 import shutil
+import sys
 from pathlib import Path
 
 import h5py
@@ -19,6 +21,7 @@ with contextlib.suppress(ImportError):
 torch.set_num_threads(1)
 
 REAL_DATA = Path(__file__).resolve().parents[2] / 'shared/data'
+TOOLS = Path(__file__).resolve().parents[1] / 'tools'
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +34,7 @@ def seeds():
 
 @pytest.fixture(scope='session')
 def world(tmp_path_factory):
-    """A small simulated world: 2 subjects (2 sessions and 1), 64-pixel stimuli, betas as HDF5 and NIfTI."""
+    """A small simulated world: 2 subjects (2 sessions and 1), 64-pixel stimuli."""
     from mmnfn.simulation.world import WorldConfig, simulate
 
     out = tmp_path_factory.mktemp('sim') / 'world'
@@ -41,7 +44,6 @@ def world(tmp_path_factory):
         seed=3,
         voxel_mm=5.0,
         stimulus_size=64,
-        nifti=True,
         downstream=(6, 4, 5, 3),
         downstream_size=96,
         workers=1,
@@ -91,3 +93,17 @@ def twins(store, tmp_path_factory):
 def tree(tiny, tmp_path):
     """A copy of ``tiny`` that a test may damage."""
     return Files(shutil.copytree(tiny.root, tmp_path / 'nsd'))
+
+
+@pytest.fixture()
+def run(capsys, monkeypatch):
+    """Run a tool's ``main``; exit code, stdout and stderr."""
+
+    def call(tool, *arguments):
+        main = runpy.run_path(str(TOOLS / f'{tool}.py'))['main']
+        monkeypatch.setattr(sys, 'argv', [f'{tool}.py'])
+        capsys.readouterr()
+        code = main([str(a) for a in arguments])
+        return (code, *capsys.readouterr())
+
+    return call

@@ -4,7 +4,7 @@ import shutil
 
 import nibabel as nib
 import numpy as np
-from nsd_tree import CLASSES, change_betas, change_volume, save_volume, to_nifti
+from nsd_tree import CLASSES, read_hdf5, save_hdf5, save_volume, to_nifti
 
 from mmnfn.nsd import NSDLayout
 
@@ -38,6 +38,7 @@ class Files(NSDLayout):
 
 def write(path, content):
     """Replace a file by text or bytes."""
+    path.unlink(missing_ok=True)  # it may be a link to the original
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
 
@@ -56,13 +57,14 @@ def copy(source, path):
 
 def volume(path, function):
     """Change the values of a volume."""
-    change_volume(path, function)
+    image = nib.load(path)
+    save_volume(path, function(np.asarray(image.dataobj).copy()), image.affine)
     return path
 
 
 def betas(path, function=lambda values: values, **options):
     """Change the betas of a session, or how they are kept."""
-    change_betas(path, function, **options)
+    save_hdf5(path, function(read_hdf5(path)), **options)
     return path
 
 
@@ -117,7 +119,7 @@ def oblique(tree):
 def empty_rois(tree):
     """No label in any class."""
     for name in CLASSES:
-        change_volume(tree.roi_file('subj02', name), lambda values: values * 0)
+        volume(tree.roi_file('subj02', name), lambda values: values * 0)
     return 'subj02 has no voxel in prf-visualrois, floc-words, streams'
 
 

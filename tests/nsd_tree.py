@@ -26,13 +26,6 @@ def save_volume(path, values, affine=AFFINE):
     nib.save(image, path)
 
 
-def change_volume(path, function):
-    """Change the values of a NIfTI file; its name."""
-    image = nib.load(path)
-    save_volume(path, function(np.asarray(image.dataobj).copy()), image.affine)
-    return path.name
-
-
 def read_hdf5(path):
     """(X, Y, Z, 750) betas."""
     with h5py.File(path, 'r') as file:
@@ -41,14 +34,9 @@ def read_hdf5(path):
 
 def save_hdf5(path, betas, dtype='<i2', chunks=(750, 1, 1, 1), **options):
     """Write (X, Y, Z, 750) betas as the dataset ``betas``."""
+    path.unlink(missing_ok=True)  # it may be a link to the original
     with h5py.File(path, 'w', libver='earliest') as file:
         file.create_dataset('betas', data=betas.T.astype(dtype), chunks=chunks, **options)
-
-
-def change_betas(path, function, **options):
-    """Change the (X, Y, Z, 750) betas of an HDF5 file; its name."""
-    save_hdf5(path, function(read_hdf5(path)), **options)
-    return path.name
 
 
 def to_nifti(layout, subject):

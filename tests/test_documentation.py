@@ -1,8 +1,8 @@
 """The documentation builds, its links lead somewhere, and commands that no test runs take the documented arguments."""
 
 import argparse
-import importlib.util
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -18,9 +18,7 @@ class Parsed(Exception):
 
 def accept(words, monkeypatch):
     """Run a tool until it has parsed its arguments; wrong ones end in SystemExit."""
-    spec = importlib.util.spec_from_file_location('documented_tool', ROOT / words[0])
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    main = runpy.run_path(str(ROOT / words[0]))['main']
     parse = argparse.ArgumentParser.parse_known_args
 
     def stop(*args, **kwargs):
@@ -30,7 +28,7 @@ def accept(words, monkeypatch):
         monkeypatch.setattr(argparse.ArgumentParser, name, stop)
     monkeypatch.setattr(sys, 'argv', words)
     with pytest.raises(Parsed) as parsed:
-        module.main()
+        main()
     assert not parsed.value.args[0][1], 'unknown arguments'
 
 

@@ -1,4 +1,4 @@
-"""What a wheel holds, that mmnfn.nsd works from it without PyTorch, and what the model index says."""
+"""What a wheel holds, that it works without PyTorch and in another project, and what the model index says."""
 
 import os
 import subprocess
@@ -10,14 +10,45 @@ from pathlib import Path
 import pytest
 import yaml
 from algonauts_tree import write_stim_info
+from mmengine.config import Config
 from nsd_tree import CLASSES
 
 import mmnfn
+from mmnfn.engine.checkpoint import export_random
 
 ROOT = Path(__file__).resolve().parents[1]
+EXAMPLE = ROOT / 'examples/retinanet/retinanet_nfn-swin-s_fpn_1x_coco.py'
 METAFILES = yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']
 SCIENTIFIC = ('numpy', 'h5py', 'nibabel', 'scipy', 'pandas', 'tqdm')
 THEIRS = ('python-dateutil', 'pytz', 'tzdata', 'six', 'packaging', 'importlib-resources', 'zipp', 'typing-extensions')
+
+
+SMALL = """
+# The example made small: a micro Swin and the simulated world's COCO layout.
+_base_ = {example!r}
+model = dict(
+    backbone=dict(
+        arch=dict(_delete_=True, **{arch!r}), img_size=64, window_size=4, drop_path_rate=0.0
+    ),
+    neck=dict(in_channels=[64, 128, 256]),
+    bbox_head=dict(num_classes=10),
+)
+pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', scale=(96, 96), keep_ratio=True),
+    dict(type='PackDetInputs'),
+]
+dataset = dict(
+    data_root={root!r},
+    metainfo=dict(classes=('face', 'body', 'word', 'animal', 'car', 'chair', 'cup', 'ball', 'tree', 'house')),
+    pipeline=pipeline,
+)
+train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dataset)
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dataset)
+val_evaluator = dict(ann_file={root!r} + 'annotations/instances_val2017.json')
+train_cfg = dict(max_epochs=1)
+"""
 
 
 @pytest.fixture(scope='module')
@@ -35,7 +66,8 @@ def bare(wheel, tmp_path_factory):
     folder = tmp_path_factory.mktemp('bare')
     subprocess.run([sys.executable, '-m', 'venv', '--without-pip', folder], check=True)
     pip = [sys.executable, '-m', 'pip', '-q', '--python', folder / 'bin/python']
-    subprocess.run([*pip, 'install', '--no-deps', '--no-index', wheel], check=True)
+    alone = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+    subprocess.run([*pip, 'install', '--no-deps', '--no-index', wheel], check=True, env=alone)
     site = next(folder.glob('lib/python*/site-packages'))
     for name in SCIENTIFIC + THEIRS:
         try:
@@ -46,15 +78,16 @@ def bare(wheel, tmp_path_factory):
             (site / part).symlink_to(distribution.locate_file(part))
 
     def run(command, *arguments):
-        env = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
         command = [folder / 'bin' / command, *map(str, arguments)]
-        return subprocess.run(command, cwd=folder, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
+        return subprocess.run(command, cwd=folder, env=alone, check=True, stdout=subprocess.PIPE, text=True).stdout
 
     return run
 
 
 def test_wheel_holds_every_module_and_what_mim_looks_for(wheel):
     """A folder without __init__.py imports from the tree, but is left out of a wheel."""
+    assert wheel.name.split('-')[1] == mmnfn.__version__
+    assert not (ROOT / 'mmnfn/.mim').exists(), 'building leaves the tree as it was'
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'mmnfn').rglob('*.py')}
     for folder in ('configs', 'studies'):
@@ -65,11 +98,6 @@ def test_wheel_holds_every_module_and_what_mim_looks_for(wheel):
         }
     assert expected | {'mmnfn/.mim/model-index.yml', 'mmnfn/.mim/tools/train.py'} <= names
     assert not any(name.startswith('mmnfn/.mim/tools/dev') for name in names)
-
-
-def test_build_leaves_the_tree_as_it_was(wheel):
-    assert not (ROOT / 'mmnfn' / '.mim').exists() and not (ROOT / 'dist').exists()
-    assert not any(path.is_symlink() for path in (ROOT / 'mmnfn').rglob('*'))
 
 
 def test_nsd_works_without_torch_and_mmengine(bare, tiny, tmp_path):
@@ -91,8 +119,41 @@ def test_nsd_works_without_torch_and_mmengine(bare, tiny, tmp_path):
     assert bare('mmnfn-nsd', 'overlap', table) == 'images used by NSD: 100 (100 of train2017, 0 of val2017)\n'
 
 
-def test_version_of_the_distribution(wheel):
-    assert wheel.name.split('-')[1] == mmnfn.__version__
+def test_the_example_trains_in_another_project(wheel, world, tmp_path):
+    """RetinaNet from another folder, with the wheel and without a checkout."""
+    mmdet = pytest.importorskip('mmdet')
+    packages = tmp_path / 'packages'
+    pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '-q', 'install', '--no-deps', '--no-index']
+    subprocess.run([*pip, '--target', packages, wheel], check=True, capture_output=True)
+    environment = dict(os.environ, PYTHONPATH=str(packages), OMP_NUM_THREADS='1')
+    cfg = Config.fromfile(ROOT / 'configs/demo/pretrain.py')
+    export_random(cfg, str(tmp_path / 'backbone_latest.pth'))
+    (tmp_path / EXAMPLE.name).write_text(EXAMPLE.read_text())
+    arch = cfg.model.backbone.arch.to_dict()
+    (tmp_path / 'small.py').write_text(SMALL.format(example=EXAMPLE.name, arch=arch, root=str(world / 'coco') + '/'))
+    train = Path(mmdet.__file__).parent / '.mim/tools/train.py'
+    done = subprocess.run(
+        [sys.executable, str(train), 'small.py'],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output[-3000:]
+    assert 'backbone: 85 of 85 tensors loaded from backbone_latest.pth; norm1.weight' in output
+    assert 'Epoch(val) [1][4/4]' in output
+    assert (tmp_path / 'work_dirs/small/epoch_1.pth').is_file()
+    where = subprocess.run(
+        [sys.executable, '-c', 'import mmnfn, mmnfn.apis.model as m; print(mmnfn.__file__, m.shipped_index())'],
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert where.split() == [str(packages / 'mmnfn/__init__.py'), str(packages / 'mmnfn/.mim/model-index.yml')]
 
 
 def test_every_metafile_is_listed():

@@ -47,9 +47,6 @@ def test_either_stack_is_suitable(monkeypatch, installed):
     'name, version, message',
     [
         ('mmengine', None, 'needs mmengine>=0.10.0,<1.0.0, which is not installed: run `make env`'),
-        ('mmcv', None, 'needs mmcv>=.*not installed'),
-        ('mmpretrain', None, 'needs mmpretrain>=.*not installed'),
-        ('mmengine', '0.9.1', 'needs mmengine>=.*0.9.1 is installed'),
         ('mmcv', '2.0.0rc4', 'needs mmcv>=.*2.0.0rc4 is installed'),
         ('mmpretrain', '2.0.0', 'needs mmpretrain>=.*2.0.0 is installed'),
     ],

@@ -19,7 +19,7 @@ from mmengine.evaluator import DumpResults
 
 from mmnfn.engine import run_config
 from mmnfn.engine.annotation_check import check_annotations
-from mmnfn.engine.launch import LAUNCHERS, Runner, close_device, prepare_device
+from mmnfn.engine.launch import Runner, close_device, prepare_device
 from mmnfn.utils import UserError, atomic_write
 
 
@@ -28,22 +28,12 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', metavar='CONFIG', help='config file')
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='checkpoint of a trained model')
-    parser.add_argument('--work-dir', help='folder of logs; default ./work_dirs/<config name>')
     parser.add_argument('--out', metavar='FILE.json', help='write the metrics to FILE.json')
     parser.add_argument('--dump', metavar='FILE.pkl', help='write the predictions to FILE.pkl, for offline evaluation')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=run_config.CfgOptions,
-        metavar='KEY=VALUE',
-        help='change settings of the config, e.g. data_root=FOLDER (also moves the paths that begin with it) '
-        'test_dataloader.batch_size=4 key="[a,b]"',
-    )
     parser.add_argument('--show', action='store_true', help='show predictions in a window (detection, segmentation)')
     parser.add_argument('--show-dir', help='folder that gets images with drawn predictions')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation by the config's tta_model")
-    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='who started the processes')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')
+    run_config.add_arguments(parser)
     return parser.parse_args(argv)
 
 

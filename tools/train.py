@@ -12,7 +12,7 @@ import sys
 
 from mmnfn.engine import run_config
 from mmnfn.engine.annotation_check import check_annotations
-from mmnfn.engine.launch import LAUNCHERS, Runner, close_device, prepare_device
+from mmnfn.engine.launch import Runner, close_device, prepare_device
 from mmnfn.utils import UserError
 
 LOADERS = ('train_dataloader', 'val_dataloader')
@@ -22,7 +22,6 @@ def parse_args(argv=None):
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', metavar='CONFIG', help='config file')
-    parser.add_argument('--work-dir', help='folder of logs and checkpoints; default ./work_dirs/<config name>')
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -43,16 +42,7 @@ def parse_args(argv=None):
         help='scale the learning rate by (batch size of all processes) / auto_scale_lr.base_batch_size',
     )
     parser.add_argument('--no-validate', action='store_true', help='do not validate during training')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=run_config.CfgOptions,
-        metavar='KEY=VALUE',
-        help='change settings of the config, e.g. data_root=FOLDER (also moves the paths that begin with it) '
-        'train_dataloader.batch_size=4 model.backbone.init_cfg=None key="[a,b]"',
-    )
-    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='who started the processes')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')
+    run_config.add_arguments(parser)
     return parser.parse_args(argv)
 
 

@@ -43,12 +43,12 @@ def command_of(run, folder, data, resume=False):
     return tool('train', CONFIGS / f'{config}.py', *options)
 
 
-def start(command, folder, **options):
+def start(command, folder):
     """Start a command; what it prints is appended to ``FOLDER.log``."""
     environment = dict(os.environ, PYTHON=sys.executable, PYTHONPATH=str(ROOT))
     environment.update(CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1')
     with open(f'{folder}.log', 'a') as log:
-        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, **options)
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
 
 def family(process):
@@ -70,9 +70,9 @@ def kill(process):
     process.wait()
 
 
-def finish(command, folder, **options):
+def finish(command, folder):
     """Run a command to its end, and return its exit code and the log."""
-    process = start(command, folder, **options)
+    process = start(command, folder)
     try:
         return process.wait(LIMIT), Path(f'{folder}.log').read_text()
     except subprocess.TimeoutExpired:

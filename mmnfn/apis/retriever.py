@@ -42,7 +42,7 @@ def read_image(image: ImageLike) -> np.ndarray:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no image, or its values have no known range (32 bits, floating point).
+        ValueError: It is no image, or it has more than 8 bits a channel.
     """
     if isinstance(image, (str, Path)):
         if not Path(image).is_file():
@@ -53,10 +53,8 @@ def read_image(image: ImageLike) -> np.ndarray:
         except Exception as error:  # Pillow raises many kinds for a damaged file
             raise ValueError(f'images: {image} is no image that can be read: {error}') from error
     if isinstance(image, Image.Image):
-        if image.mode.startswith('I;16'):  # which Pillow would clip at 255
-            image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
-        if image.mode in ('I', 'F'):
-            raise ValueError(f"images: its values are of Pillow's mode {image.mode!r}; give 8 or 16 bits a channel.")
+        if image.mode[0] in 'IF':  # 16 bits and more, which Pillow would clip at 255
+            raise ValueError(f"images: its values are of Pillow's mode {image.mode!r}; give 8 bits a channel.")
         return np.array(image.convert('RGB'))
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         found = f'{image.dtype} {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__

@@ -62,7 +62,7 @@ def _check_detection(cfg: Config, loaders: Tuple[str, ...]) -> None:
 
     MMDetection's ``CocoDataset`` numbers the classes of a dataset in the order of the file's ``categories``. The order
     of ``metainfo.classes``, by which the rest of the libraries names labels, has to be the same, and the same for all
-    datasets of the run. Files behind an address or ``backend_args`` are not read.
+    datasets of the run. Panoptic data, and files behind an address or ``backend_args``, are not looked at.
     """
     from mmdet.datasets import BaseDetDataset, CocoDataset, CocoPanopticDataset
     from mmdet.registry import DATASETS
@@ -72,12 +72,12 @@ def _check_detection(cfg: Config, loaders: Tuple[str, ...]) -> None:
     for loader in loaders:
         for key, node, kind in _datasets(cfg, loader, DATASETS, BaseDetDataset):
             classes = kind._load_metainfo(node.get('metainfo')).get('classes') or ()
-            if not classes or 'ann_file' not in node or node.get('return_classes'):
+            panoptic = issubclass(kind, CocoPanopticDataset)
+            if panoptic or not classes or 'ann_file' not in node or node.get('return_classes'):
                 continue  # return_classes: classes are words for the model, not labels
             name = f'{key}.metainfo.classes'
             _check_names(name, classes)
-            things = kind._load_metainfo(node.get('metainfo')).get('thing_classes', classes)
-            _check_heads(cfg, key, len(things))
+            _check_heads(cfg, key, len(classes))
             known = known or (name, classes)
             check_labels(*known, name, classes)
             path = osp.join(node.get('data_root') or '', node.ann_file)
@@ -110,11 +110,10 @@ def _check_names(name: str, classes: Any) -> None:
 def _check_heads(cfg: Config, key: str, count: int) -> None:
     """Compare the heads' numbers of classes with a dataset's; region proposals and semantic heads have their own."""
     for name, head in walk(cfg.get('model'), 'model'):
-        field = 'num_things_classes' if 'num_things_classes' in head else 'num_classes'
-        other = any(part in name for part in ('rpn_head', 'semantic_head', 'track'))
-        if '_head' in name and not other and head.get(field, count) != count:
+        other = any(part in name for part in ('rpn_head', 'semantic_head'))
+        if '_head' in name and not other and head.get('num_classes', count) != count:
             raise UserError(
-                f'{name}.{field} is {head[field]}, and {key} has {count} classes. Set the one that is wrong.'
+                f'{name}.num_classes is {head.num_classes}, and {key} has {count} classes. Set the one that is wrong.'
             )
 
 

@@ -152,11 +152,13 @@ def read_checkpoint(path: Union[str, Path], argument: str = 'CHECKPOINT') -> Che
             f'{argument}: there is no file {path!r} (looked from {os.getcwd()}). Training writes '
             'checkpoints to its work folder, ./work_dirs/<config name>/.'
         )
-    with open(path, 'rb') as file:
-        start = file.read(512)
     try:
-        _refuse_other_kinds(path, start)
-        content = read_safetensors(path) if start[8:9] == b'{' else torch_load(path)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()  # torch.load passes over the checksums
+                if damaged:
+                    raise ValueError(f'the checksum of {damaged} is wrong')
+        content = read_safetensors(path) if path.endswith('.safetensors') else torch_load(path)
     except ForeignName as error:
         raise ValueError(
             f'{argument}: {path} would import {error} when it is opened, which no weights need: it can run code. Ask '
@@ -164,29 +166,23 @@ def read_checkpoint(path: Union[str, Path], argument: str = 'CHECKPOINT') -> Che
         ) from error
     except Exception as error:  # a damaged file raises nearly anything
         raise ValueError(
-            f'{argument}: {path} is no checkpoint, or a damaged one ({type(error).__name__}: {error}). Copy or '
-            'download it again, or take an earlier checkpoint.'
+            f'{argument}: {path} is no checkpoint, or a damaged one ({_what_it_is(path) or error}). Copy or download '
+            'it again, or take an earlier checkpoint.'
         ) from error
     return Checkpoint.of(content, path, argument)
 
 
-def _refuse_other_kinds(path: str, start: bytes) -> None:
-    """Raise ValueError where a file is no checkpoint by its first bytes, or an archive with a wrong checksum."""
-    if not start:
-        raise ValueError('it is empty')
+def _what_it_is(path: str) -> str:
+    """Say what a file that is no checkpoint is by its first bytes, where they tell."""
+    with open(path, 'rb') as file:
+        start = file.read(512)
     if start.startswith(b'version https://git-lfs'):
-        raise ValueError('it is a pointer of Git LFS; fetch the file itself with git lfs pull')
+        return 'it is a pointer of Git LFS: git lfs pull fetches the file itself'
     if start.lstrip()[:1] in (b'<', b'{'):
-        raise ValueError('it is a text; was a web page downloaded in its place?')
-    if start.startswith(b'PK'):
-        if not zipfile.is_zipfile(path):
-            raise ValueError('it is cut off')
-        with zipfile.ZipFile(path) as archive:
-            if any(name.endswith('/constants.pkl') for name in archive.namelist()):
-                raise ValueError('it is a TorchScript program; save the state_dict of the model instead')
-            damaged = archive.testzip()  # torch.load passes over the checksums
-            if damaged:
-                raise ValueError(f'the checksum of {damaged} is wrong')
+        return 'it is a text: was a web page downloaded in its place?'
+    if not start or (start.startswith(b'PK') and not zipfile.is_zipfile(path)):
+        return 'it is cut off'
+    return ''
 
 
 def non_finite(state_dict: Mapping[str, Tensor]) -> List[str]:

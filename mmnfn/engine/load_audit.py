@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 import torch
 from mmengine.config import Config
@@ -30,8 +30,6 @@ COMPUTED = re.compile(
 )
 # Loaders fit them to another window or image size.
 RESIZED = re.compile(r'(.*\.)?(relative_position_bias_table|absolute_pos_embed|pos_embed)')
-# The second number of a key counts the blocks of a stage; the first one counts the stages.
-BLOCK = re.compile(r'(.*?\.\d+\.(?:.*?\.)??)(\d+)(\..*)')
 
 
 class LoadAuditError(UserError):
@@ -91,9 +89,9 @@ class LoadAudit(NamedTuple):
         return f'{self.name}: {loaded} of {wanted} tensors loaded from {self.path}{tail}'
 
     def table(self) -> str:
-        """Write model key ← checkpoint key ← shape for people; blocks that went the same way share a line."""
+        """Write a line for each tensor, model key ← checkpoint key ← shape, and the summary."""
         lines = []
-        for row in _merged(self.rows):
+        for row in self.rows:
             other = '' if row.file_shape in (None, row.shape) else f' here, {row.file_shape} in the file'
             status = '' if row.status == 'loaded' else row.status
             lines.append((row.key, row.source or '-', f'{row.shape}{other}', status))
@@ -102,22 +100,6 @@ class LoadAudit(NamedTuple):
         if self.left_over:
             text.append(f'in the file and without a place in the {self.name}: {", ".join(self.left_over)}')
         return '\n'.join([*map(str.rstrip, text), self.summary()])
-
-
-def _merged(rows: Iterable[Row]) -> Iterator[Row]:
-    """Join rows that differ in the number of the block only: ``stages.2.blocks.[0-17].norm1.weight``."""
-    groups: Dict[Any, List[Row]] = {}
-    for row in rows:
-        key, source = (BLOCK.sub(r'\1*\3', text or '') for text in row[:2])
-        groups.setdefault((key, source, *row[2:]), []).append(row)
-    for (key, source, *_), members in groups.items():
-        if len(members) > 1:
-            numbers = [int(BLOCK.fullmatch(row.key)[2]) for row in members]
-            whole = numbers == list(range(numbers[0], numbers[-1] + 1))
-            span = f'[{numbers[0]}-{numbers[-1]}]' if whole else str(numbers)
-            yield members[0]._replace(key=key.replace('*', span), source=source.replace('*', span))
-        else:
-            yield members[0]
 
 
 def audit_load(
@@ -293,13 +275,6 @@ def _wrong_weights(audit: LoadAudit, module: nn.Module, checkpoint: Checkpoint, 
             f'the file has {len(lost)} tensors that fit, and after loading the {audit.name} has other values '
             f'({_some(lost)}): its loader left them out, or something changed them afterwards. Use a '
             'backbone with the prefix mmpretrain., whose loader logs what it does.'
-        )
-    backbone = getattr(module, 'backbone', module)
-    maps = getattr(backbone, 'out_indices', None)
-    if getattr(backbone, 'gap_before_final_norm', False) and isinstance(maps, (list, tuple)) and len(maps) > 1:
-        return (  # the weights are the same, so no loader can tell
-            'every weight fits, but gap_before_final_norm=True averages the feature maps away, and the neck needs '
-            'maps. Set gap_before_final_norm=False in the backbone.'
         )
     return None
 

@@ -6,6 +6,7 @@ error names the file or the setting, what was found and what to do.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import inspect
 import os
@@ -24,7 +25,7 @@ from mmnfn.registry import DATASETS
 from mmnfn.utils import DataError, UserError, is_disk_full, walk
 
 from .checkpoint import last_checkpoint
-from .launch import is_first_of_machine, is_first_process
+from .launch import LAUNCHERS, is_first_of_machine, is_first_process
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # What a run reads of a config; other names are variables of the file, which has been read when an option comes.
@@ -43,6 +44,22 @@ class CfgOptions(DictAction):
     @staticmethod
     def _parse_iterable(val: str) -> Any:
         return val if ' ' in val and not set(val) & set(',[(') else DictAction._parse_iterable(val)
+
+
+def add_arguments(parser: argparse.ArgumentParser, run: bool = True) -> None:
+    """Add ``--cfg-options`` to a command line, and with ``run`` what starting a run needs as well."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=CfgOptions,
+        metavar='KEY=VALUE',
+        help='change settings of the config, e.g. data_root=FOLDER (also moves the paths that begin with it) '
+        'train_dataloader.batch_size=4 model.backbone.init_cfg=None key="[a,b]"',
+    )
+    if run:
+        parser.add_argument('--work-dir', help='folder of logs and checkpoints; default ./work_dirs/<config name>')
+        parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='who started the processes')
+        parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')
 
 
 def report_error(program: str, error: Exception) -> int:
@@ -94,11 +111,9 @@ def _merge_options(cfg: Config, options: Dict[str, Any]) -> None:
             after = _moved(before, old.rstrip('/'), str(options[key]).rstrip('/'))
         if after == before:
             name = key.split('.')[0]
-            nodes = (pair for part in sorted(SETTINGS) for pair in walk(cfg.get(part), part))
-            settings = [f'{place}.{name}' for place, node in nodes if name in node]
             raise UserError(
                 f'--cfg-options {key}: nothing but the config file reads {name}, so this changes nothing. Give the '
-                f'settings themselves{": " if settings else ""}{", ".join(settings[:3])}.'
+                'settings that the file sets from it.'
             )
         for name, part in after.items():
             cfg[name] = part

@@ -89,11 +89,6 @@ class EncodingResult(NamedTuple):
     r: np.ndarray
     resampled: np.ndarray
 
-    @property
-    def standard_error(self) -> float:
-        """Estimate the standard error of the mean of r over voxels, by bootstrap over test images."""
-        return float(np.std(np.nanmean(self.resampled, axis=1), ddof=1))
-
 
 def fit_encoding_model(
     train_features: np.ndarray,

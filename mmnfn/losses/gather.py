@@ -10,15 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def gather_sizes(size: int, rank: int, world_size: int, device: torch.device, group=None) -> Tuple[int, ...]:
+def gather_sizes(size: int, rank: int, world_size: int, device: torch.device) -> Tuple[int, ...]:
     """Gather the batch sizes of all ranks.
 
     Args:
         size: Batch size of this rank.
-        rank: This process's rank in ``group``.
-        world_size: Processes in ``group``; with 1 nothing is communicated.
+        rank: This process's rank.
+        world_size: Number of processes; with 1 nothing is communicated.
         device: Device for the communication.
-        group: Process group, None for the default one.
 
     Returns:
         The ``world_size`` batch sizes in rank order.
@@ -35,7 +34,7 @@ def gather_sizes(size: int, rank: int, world_size: int, device: torch.device, gr
         return (size,)
     own = torch.tensor([size], dtype=torch.int64, device=device)
     sizes = [torch.empty_like(own) for _ in range(world_size)]
-    dist.all_gather(sizes, own, group=group)
+    dist.all_gather(sizes, own)
     return tuple(int(value) for value in torch.cat(sizes).tolist())
 
 
@@ -43,27 +42,25 @@ class _AllGather(torch.autograd.Function):
     """Concatenate the ranks' tensors; backward sums the gradients of all ranks and returns this rank's slice."""
 
     @staticmethod
-    def forward(ctx, tensor: Tensor, rank: int, sizes: Tuple[int, ...], group) -> Tensor:
-        ctx.rank, ctx.sizes, ctx.group = rank, sizes, group
+    def forward(ctx, tensor: Tensor, rank: int, sizes: Tuple[int, ...]) -> Tensor:
+        ctx.rank, ctx.sizes = rank, sizes
         longest = max(sizes)
         padding = [0, 0] * (tensor.dim() - 1) + [0, longest - tensor.shape[0]]
         own = F.pad(tensor, padding).contiguous()
         parts = [torch.empty_like(own) for _ in sizes]
-        dist.all_gather(parts, own, group=group)
+        dist.all_gather(parts, own)
         return torch.cat([part[:size] for part, size in zip(parts, sizes)])
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         # Autograd may still need the incoming gradient, and all_reduce writes in place.
         grad = grad.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(grad, group=ctx.group)
+        dist.all_reduce(grad)
         start = sum(ctx.sizes[: ctx.rank])
-        return grad[start : start + ctx.sizes[ctx.rank]], None, None, None
+        return grad[start : start + ctx.sizes[ctx.rank]], None, None
 
 
-def gather_features(
-    tensor: Tensor, rank: int, world_size: int, group=None, sizes: Optional[Sequence[int]] = None
-) -> Tensor:
+def gather_features(tensor: Tensor, rank: int, world_size: int, sizes: Optional[Sequence[int]] = None) -> Tensor:
     """Concatenate a tensor of all ranks along the batch axis, differentiably.
 
     Every rank must compute the *same* global loss from the result. The backward pass then sums the gradients of all
@@ -75,9 +72,8 @@ def gather_features(
     Args:
         tensor: (n, ...) of this rank; n may differ between ranks, the other axes may not. Integer tensors have no
             gradient.
-        rank: This process's rank in ``group``.
-        world_size: Processes in ``group``; with 1 the tensor itself is returned.
-        group: Process group, None for the default one.
+        rank: This process's rank.
+        world_size: Number of processes; with 1 the tensor itself is returned.
         sizes: Batch sizes of all ranks from :func:`gather_sizes`; None gathers them first.
 
     Returns:
@@ -87,7 +83,7 @@ def gather_features(
         ValueError: If ``rank`` is not in ``[0, world_size)`` or ``sizes`` contradicts the arguments.
     """
     if sizes is None:
-        sizes = gather_sizes(tensor.shape[0], rank, world_size, tensor.device, group)
+        sizes = gather_sizes(tensor.shape[0], rank, world_size, tensor.device)
     if len(sizes) != world_size or not 0 <= rank < world_size or sizes[rank] != tensor.shape[0]:
         raise ValueError(
             f'sizes must hold one batch size for each of {world_size} ranks, with {tensor.shape[0]} at '
@@ -95,4 +91,4 @@ def gather_features(
         )
     if world_size == 1:
         return tensor
-    return _AllGather.apply(tensor, rank, tuple(sizes), group)
+    return _AllGather.apply(tensor, rank, tuple(sizes))

@@ -189,12 +189,7 @@ class CaptionCLIP(BaseSelfSupervisor):
         return self.predict(inputs, caption, image_id, geometry)
 
     def loss(self, inputs: Tensor, caption: List[str], image_id: Tensor) -> Dict[str, Tensor]:
-        """Compute the losses of a batch.
-
-        Args:
-            inputs: (B, 3, H, W) normalised images.
-            caption: B captions.
-            image_id: (B,) int64.
+        """Compute the losses of a batch; for the arguments see :meth:`forward`.
 
         Returns:
             ``loss_con`` and the metrics ``temperature`` and ``batch_top1``, see :meth:`NeuroFusionNet.loss`.
@@ -215,13 +210,7 @@ class CaptionCLIP(BaseSelfSupervisor):
     def predict(
         self, inputs: Tensor, caption: List[str], image_id: Tensor, geometry: Optional[SubjectGeometry] = None
     ) -> List[BaseDataElement]:
-        """Embed a batch.
-
-        Args:
-            inputs: (B, 3, H, W) normalised images.
-            caption: B captions.
-            image_id: (B,) int64.
-            geometry: Geometry of the subject who saw the images; only its name is used.
+        """Embed a batch; for the arguments see :meth:`forward`.
 
         Returns:
             B elements with ``image_embedding`` and ``text_embedding`` (D,), L2-normalised, ``image_id`` (int),

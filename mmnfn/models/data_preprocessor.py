@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Sequence, Tuple
+from typing import Sequence
 
 import torch
 from mmengine.model import BaseDataPreprocessor
 
 from mmnfn.registry import MODELS
-from mmnfn.structures import SubjectGeometry
 
 
 @MODELS.register_module()
 class NFNDataPreprocessor(BaseDataPreprocessor):
     """Move a batch to the model's device, and normalise its images.
 
-    The batch is a dict. A geometry is constant for a subject and is moved only once; ``inputs`` becomes float and is
-    normalised; everything else keeps its values.
+    The batch is a dict. ``inputs`` becomes float and is normalised; everything else keeps its values.
 
     Args:
         mean: Mean of the three channels in the order of the model's input, on the scale of 0…255.
         std: Std of the three channels, on the same scale.
         to_rgb: Reverse the channels first, for datasets that read BGR. Those of mmnfn read RGB.
         non_blocking: Whether the copy to the device may overlap with computation.
-
-    Raises:
-        ValueError: If ``mean`` or ``std`` does not have three values, or ``std`` is not positive.
     """
 
     def __init__(
@@ -36,26 +31,9 @@ class NFNDataPreprocessor(BaseDataPreprocessor):
         non_blocking: bool = True,
     ):
         super().__init__(non_blocking)
-        for name, values in (('mean', mean), ('std', std)):
-            if len(values) != 3:
-                raise ValueError(f'{name} must have 3 values, one for each channel, but got {tuple(values)}')
-        if min(std) <= 0:
-            raise ValueError(f'std must be positive, but got {tuple(std)}')
         self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.to_rgb = to_rgb
-        self._geometries: Dict[str, Tuple[SubjectGeometry, SubjectGeometry]] = {}  # before and after the move
-
-    def cast_data(self, data: Any) -> Any:
-        """Move a batch, or part of one, to the device."""
-        if not isinstance(data, SubjectGeometry):
-            return super().cast_data(data)
-        given, moved = self._geometries.get(data.subject, (None, None))
-        if given is None or moved.coordinates.device != self.device or not _same(given, data):
-            prf = None if data.prf is None else data.prf.to(self.device)
-            moved = data._replace(coordinates=data.coordinates.to(self.device), prf=prf)
-            self._geometries[data.subject] = data, moved
-        return moved
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Prepare a batch.
@@ -83,11 +61,3 @@ class NFNDataPreprocessor(BaseDataPreprocessor):
             inputs = inputs.flip(1)
         data['inputs'] = (inputs.float() - self.mean) / self.std
         return data
-
-
-def _same(one: SubjectGeometry, other: SubjectGeometry) -> bool:
-    """Compare two geometries; data workers send a new copy with each batch."""
-    return one is other or all(
-        torch.equal(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a == b
-        for a, b in zip(one, other)
-    )

@@ -189,14 +189,10 @@ class FMRIEncoder(BaseModule):
                 f'roi_sizes of {geometry.subject} must be {self.num_rois} numbers, at least one above 0, '
                 f'but got {tuple(geometry.roi_sizes)}; choose ROIs that the subject has'
             )
-        if responses.dim() != 2 or responses.shape[1] != num_voxels:
+        if responses.shape[1:] != (num_voxels,) or geometry.coordinates.shape != (num_voxels, 3):
             raise ValueError(
-                f'responses must have shape (B, {num_voxels}), the sum of roi_sizes of '
-                f'{geometry.subject}, but got {tuple(responses.shape)}'
-            )
-        if geometry.coordinates.shape != (num_voxels, 3):
-            raise ValueError(
-                f'coordinates of {geometry.subject} must have shape ({num_voxels}, 3), in mm, but got '
+                f'{geometry.subject} has {num_voxels} voxels, the sum of roi_sizes, so responses must have shape '
+                f'(B, {num_voxels}) and coordinates ({num_voxels}, 3), but got {tuple(responses.shape)} and '
                 f'{tuple(geometry.coordinates.shape)}'
             )
 

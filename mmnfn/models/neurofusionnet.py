@@ -118,18 +118,15 @@ class NeuroFusionNet(BaseSelfSupervisor):
         encoder = build_with_defaults(fmri_encoder, type='mmnfn.FMRIEncoder')
         num_rois, dims = encoder.num_rois, encoder.out_dims
         neck = build_with_defaults(neck, type='mmnfn.ROIImageHead', num_rois=num_rois, out_dims=dims)
-        if (neck.num_rois, neck.out_dims) != (num_rois, dims):
-            raise ValueError(
-                f'neck has num_rois={neck.num_rois} and out_dims={neck.out_dims}, but the fMRI encoder '
-                f'has {num_rois} roi_names and out_dims={dims}; leave both out of the neck to take them over'
-            )
+        found = dict(neck=(neck.num_rois, neck.out_dims))
         if fusion is not None:
             fusion = build_with_defaults(fusion, type='mmnfn.MaskedROIFusion', num_rois=num_rois, in_dims=dims)
-            if (fusion.num_rois, fusion.in_dims) != (num_rois, dims):
+            found['fusion'] = fusion.num_rois, fusion.in_dims
+        for part, sizes in found.items():
+            if sizes != (num_rois, dims):
                 raise ValueError(
-                    f'fusion has num_rois={fusion.num_rois} and in_dims={fusion.in_dims}, but the fMRI '
-                    f'encoder has {num_rois} roi_names and out_dims={dims}; leave both out of the fusion to '
-                    'take them over'
+                    f'{part} is for {sizes[0]} ROIs of width {sizes[1]}, but the fMRI encoder has {num_rois} roi_names '
+                    f'and out_dims={dims}; leave both out of the {part} to take them over'
                 )
         return encoder, neck, fusion
 
@@ -187,13 +184,7 @@ class NeuroFusionNet(BaseSelfSupervisor):
         geometry: Geometry,
         noise_ceiling: Optional[Responses] = None,
     ) -> Dict[str, Tensor]:
-        """Compute the losses of a batch.
-
-        Args:
-            inputs: (B, 3, H, W) normalised images.
-            responses: (B, N) z-scored responses, or a list with one tensor per subject.
-            image_id: (B,) int64.
-            geometry: Geometry of the subject, or a list.
+        """Compute the losses of a batch; for the arguments see :meth:`forward`.
 
         Returns:
             ``loss_con``, ``loss_bfg`` (with guidance) and ``loss_fus`` (with fusion), each times its λ, and the metrics
@@ -271,13 +262,7 @@ class NeuroFusionNet(BaseSelfSupervisor):
         geometry: Geometry,
         noise_ceiling: Optional[Responses] = None,
     ) -> List[BaseDataElement]:
-        """Embed a batch.
-
-        Args:
-            inputs: (B, 3, H, W) normalised images.
-            responses: (B, N) z-scored responses, or a list with one tensor per subject.
-            image_id: (B,) int64.
-            geometry: Geometry of the subject, or a list.
+        """Embed a batch; for the arguments see :meth:`forward`.
 
         Returns:
             B elements with ``image_embedding`` and ``fmri_embedding`` (D,), ``image_roi_embeddings`` and

@@ -22,19 +22,17 @@ class ROILinear(nn.Module):
         num_rois: K.
         in_dims: Width of the input.
         out_dims: Width of the output.
-        bias: Whether to add a bias.
     """
 
-    def __init__(self, num_rois: int, in_dims: int, out_dims: int, bias: bool = True):
+    def __init__(self, num_rois: int, in_dims: int, out_dims: int):
         super().__init__()
         bound = 1 / math.sqrt(in_dims)  # like torch.nn.Linear
         self.weight = nn.Parameter(torch.empty(num_rois, out_dims, in_dims).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(num_rois, out_dims).uniform_(-bound, bound)) if bias else None
+        self.bias = nn.Parameter(torch.empty(num_rois, out_dims).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, K, in_dims) to (B, K, out_dims)."""
-        x = torch.einsum('bki,koi->bko', x, self.weight)
-        return x if self.bias is None else x + self.bias
+        return torch.einsum('bki,koi->bko', x, self.weight) + self.bias
 
 
 @lru_cache(maxsize=128)

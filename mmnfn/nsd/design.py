@@ -239,7 +239,7 @@ class Presentations(NamedTuple):
         return np.bincount(self.rows)
 
     def trials(self, position: int) -> slice:
-        """The trials of the session at this position."""
+        """Return the trials of the session at this position."""
         return slice(position * TRIALS_PER_SESSION, (position + 1) * TRIALS_PER_SESSION)
 
 

@@ -131,41 +131,41 @@ class NSDLayout:
         return self.root / 'nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5'
 
     def anatomy_dir(self, subject: str) -> Path:
-        """The folder of brain mask, valid maps and ROIs."""
+        """Return the folder of brain mask, valid maps and ROIs."""
         return self.root / 'nsddata/ppdata' / self.check_subject(subject) / 'func1pt8mm'
 
     def roi_file(self, subject: str, stem: str) -> Path:
-        """The labels of an ROI class; ``stem`` may start with ``lh.`` or ``rh.``."""
+        """Return the file of an ROI class's labels; ``stem`` may start with ``lh.`` or ``rh.``."""
         return self.anatomy_dir(subject) / 'roi' / f'{stem}.nii.gz'
 
     def label_file(self, subject: str, roi_class: str) -> Path:
-        """The label table of an ROI class."""
+        """Return the file of an ROI class's label table."""
         return self.root / 'nsddata/freesurfer' / self.check_subject(subject) / 'label' / f'{roi_class}.mgz.ctab'
 
     def valid_file(self, subject: str, session: int) -> Path:
-        """The map of the voxels with data in a session (1-based)."""
+        """Return the map of the voxels with data in a session (1-based)."""
         return self.anatomy_dir(subject) / f'valid_session{session:02d}.nii.gz'
 
     def responses_file(self, subject: str) -> Path:
-        """The behavioural table, one row per trial."""
+        """Return the behavioural table, one row per trial."""
         return self.root / 'nsddata/ppdata' / self.check_subject(subject) / 'behav/responses.tsv'
 
     def beta_dir(self, subject: str) -> Path:
-        """The folder of the betas of the chosen version."""
+        """Return the folder of the betas of the chosen version."""
         folder = BETA_VERSIONS[self.beta_version]
         return self.root / 'nsddata_betas/ppdata' / self.check_subject(subject) / 'func1pt8mm' / folder
 
     def beta_file(self, subject: str, session: int, suffix: str = 'hdf5') -> Path:
-        """The betas of a session (1-based), as ``hdf5`` or ``nii.gz``."""
+        """Return the file of a session's betas (1-based), as ``hdf5`` or ``nii.gz``."""
         return self.beta_dir(subject) / f'betas_session{session:02d}.{suffix}'
 
     def session_file(self, subject: str, session: int) -> Path:
-        """The betas of a session (1-based): the HDF5 file, or the NIfTI file where that is the only one."""
+        """Return the file of a session's betas (1-based): HDF5, or NIfTI where that is the only one."""
         path, nifti = self.beta_file(subject, session), self.beta_file(subject, session, 'nii.gz')
         return nifti if nifti.exists() and not path.exists() else path
 
     def ncsnr_file(self, subject: str) -> Path:
-        """The map of the noise ceiling signal-to-noise ratio of the chosen betas."""
+        """Return the map of the noise ceiling signal-to-noise ratio of the chosen betas."""
         return self.beta_dir(subject) / 'ncsnr.nii.gz'
 
     def prf_file(self, subject: str, name: str) -> Path:

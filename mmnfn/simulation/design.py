@@ -101,53 +101,21 @@ def stimulus_table(design: Design, source: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def behaviour_table(design: Design, subject_index: int, sessions: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Make the table of ``responses.tsv``: a continuous recognition task, answered well but not perfectly."""
+def behaviour_table(design: Design, subject_index: int, sessions: int) -> pd.DataFrame:
+    """Make the table of ``responses.tsv``: what was shown when, without the subject's answers."""
     trials = sessions * TRIALS_PER_SESSION
-    ids73, ids10 = design.trial_ids(subject_index)[:trials] + 1, design.masterordering[:trials]
+    order = design.masterordering[:trials]
     session = np.arange(trials) // TRIALS_PER_SESSION + 1
     runs, slots = np.nonzero(design.stimpattern.reshape(-1, 75)[: sessions * RUNS_PER_SESSION])
-    trial_in_run = np.concatenate([np.arange(n) + 1 for n in np.bincount(runs)])
-    first_seen, last_seen, seen_today = {}, {}, set()
-    rows = []
-    for t, image in enumerate(ids10):
-        if t % TRIALS_PER_SESSION == 0:
-            seen_today = set()
-        old, old_today = image in first_seen, image in seen_today
-        recent = t - last_seen[image] - 1 if old else np.nan
-        since_first = t - first_seen[image] - 1 if old else np.nan
-        correct = rng.random() < (0.9 if not old else 0.6 + 0.35 * np.exp(-recent / 500))
-        says_old = old == correct
-        missing = rng.random() < 0.01
-        rows.append(
-            (
-                int(old),
-                np.nan if missing else int(correct),
-                np.nan if missing else rng.lognormal(6.7, 0.3),
-                0,
-                recent,
-                since_first,
-                int(old_today),
-                np.nan if missing else int(says_old == old_today),
-                0 if missing else int(not says_old),
-                0 if missing else int(says_old),
-                np.nan if missing else 1 + int(says_old),
-                int(missing),
-            )
-        )
-        first_seen.setdefault(image, t)
-        last_seen[image] = t
-        seen_today.add(image)
-    names = (
-        'ISOLD ISCORRECT RT CHANGEMIND MEMORYRECENT MEMORYFIRST ISOLDCURRENT ISCORRECTCURRENT TOTAL1 TOTAL2 '
-        'BUTTON MISSINGDATA'
-    ).split()
-    table = pd.DataFrame(rows, columns=names)
-    table.insert(0, 'SUBJECT', subject_index + 1)
-    table.insert(1, 'SESSION', session)
-    table.insert(2, 'RUN', runs % RUNS_PER_SESSION + 1)
-    table.insert(3, 'TRIAL', trial_in_run)
-    table.insert(4, '73KID', ids73)
-    table.insert(5, '10KID', ids10)
-    table.insert(6, 'TIME', 737000 + 7 * session + (runs % RUNS_PER_SESSION * 300 + slots * 4) / 86400)
-    return table
+    return pd.DataFrame(
+        {
+            'SUBJECT': subject_index + 1,
+            'SESSION': session,
+            'RUN': runs % RUNS_PER_SESSION + 1,
+            'TRIAL': np.concatenate([np.arange(n) + 1 for n in np.bincount(runs)]),
+            '73KID': design.trial_ids(subject_index)[:trials] + 1,
+            '10KID': order,
+            'TIME': 737000 + 7 * session + (runs % RUNS_PER_SESSION * 300 + slots * 4) / 86400,
+            'ISOLD': pd.Series(order).duplicated().astype(int),
+        }
+    )

@@ -130,9 +130,8 @@ def write_betas(
     image_rows: np.ndarray,
     rng: np.random.Generator,
     nifti: bool = False,
-    progress: bool = True,
 ) -> SessionPlan:
-    """Write session files, valid maps, mean, R2 and ncsnr.
+    """Write session files, valid maps and ncsnr.
 
     Args:
         layout: The tree to write into.
@@ -143,7 +142,6 @@ def write_betas(
         image_rows: (trials,) row of ``signal`` of each trial; a multiple of 750.
         rng: Source of noise and drift.
         nifti: Also write ``betas_sessionNN.nii.gz``.
-        progress: Show a progress bar.
 
     Returns:
         The plan of the sessions.
@@ -156,8 +154,7 @@ def write_betas(
     folder = layout.beta_dir(subject)
     folder.mkdir(parents=True, exist_ok=True)
     z_scored = np.empty((len(image_rows), len(visual)), np.float32)
-    mean = np.zeros(shape, np.float32)
-    for session in progress_bar(range(sessions), desc=f'{subject} betas', unit='session', show=progress):
+    for session in progress_bar(range(sessions), desc=f'{subject} betas', unit='session'):
         part = slice(session * TRIALS_PER_SESSION, (session + 1) * TRIALS_PER_SESSION)
         z = noisy_responses(signal[image_rows[part]], tuning.ncsnr.astype(np.float32), rng)
         percent = plan.mean + plan.std * (plan.offset[session] + plan.gain[session] * z)
@@ -178,22 +175,16 @@ def write_betas(
         valid = anatomy.brain.copy().ravel()
         valid[visual[plan.invalid[session]]] = False
         save_volume(layout.valid_file(subject, session + 1), valid.reshape(shape).astype(np.int16), anatomy.affine)
-        mean += betas.mean(1).reshape(shape) / (BETA_SCALE * sessions)
         values = z_scored[part]
         z_scored[part] = (values - values.mean(0)) / values.std(0, ddof=1)
 
-    save_volume(folder / 'meanbeta.nii.gz', mean, anatomy.affine)
-    explained = np.zeros(shape, np.float32)
-    explained[anatomy.visual] = 100 * 0.6 * tuning.ncsnr**2 / (1 + tuning.ncsnr**2)
-    save_volume(folder / 'R2.nii.gz', explained, anatomy.affine)
     presentations = np.bincount(image_rows)
     order = np.argsort(image_rows, kind='stable')
     thrice = order[np.repeat(presentations, presentations) == 3].reshape(-1, 3)  # trials of images seen three times
-    for stem, use in (('ncsnr', slice(None)), ('ncsnr_split1', slice(0, None, 2)), ('ncsnr_split2', slice(1, None, 2))):
-        volume = np.full(shape, np.nan, np.float32)
-        volume[anatomy.brain] = 0
-        volume[anatomy.visual] = estimate_ncsnr(z_scored[thrice[use]])
-        save_volume(folder / f'{stem}.nii.gz', volume, anatomy.affine)
+    ncsnr = np.full(shape, np.nan, np.float32)
+    ncsnr[anatomy.brain] = 0
+    ncsnr[anatomy.visual] = estimate_ncsnr(z_scored[thrice])
+    save_volume(folder / 'ncsnr.nii.gz', ncsnr, anatomy.affine)
     return plan
 
 

@@ -45,11 +45,11 @@ class Photographs:
 
     Args:
         folder: Folder of the photographs.
-        annotations: COCO instances file.
+        annotations: COCO instances file of at least two photographs, one for training and one to test.
 
     Raises:
         FileNotFoundError: If the folder, the file or an image is missing.
-        ValueError: If the file is not a COCO instances file or has fewer than two photographs.
+        ValueError: If the file is not a COCO instances file.
     """
 
     def __init__(self, folder: Path, annotations: Path):
@@ -60,11 +60,6 @@ class Photographs:
         self.coco.dataset = read_instances(annotations)
         self.coco.createIndex()
         self.ids: List[int] = sorted(self.coco.imgs)
-        if len(self.ids) < 2:
-            raise ValueError(
-                f'--annotations: {annotations} lists {len(self.ids)} photograph(s), but at least 2 are needed: one to '
-                'cut test images from, and one for training images.'
-            )
 
     def class_of(self, category_id: int) -> str:
         """Find the class of the simulated world that stands for a category; '' if there is none."""

@@ -207,7 +207,7 @@ def _write_subject(
     plan = write_betas(layout, subject, anatomy, tuning, signal, rows, rng, config.nifti)
     behaviour = layout.responses_file(subject)
     behaviour.parent.mkdir(parents=True, exist_ok=True)
-    behaviour_table(design, index, sessions, rng).to_csv(behaviour, sep='\t', index=False, na_rep='NaN')
+    behaviour_table(design, index, sessions).to_csv(behaviour, sep='\t', index=False)
 
     group = truth.create_group(subject)
     group['responses'] = signal
@@ -244,8 +244,6 @@ def simulate(out: Path, config: WorldConfig, overwrite: bool = False) -> None:
     out = Path(out).resolve()  # a link then points to the new world
     if out.exists() and not overwrite:
         raise FileExistsError(f'{out} exists. Give another folder, or --overwrite to replace it.')
-    if config.images is not None:
-        Photographs(config.images, config.annotations)  # raises before anything is written
     part, old = out.with_name(out.name + '.part'), out.with_name(f'.{out.name}.replaced')
     for left in (part, old):  # of a call that was killed
         shutil.rmtree(left, ignore_errors=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 from typing import Mapping, Optional, Union
 
@@ -84,12 +83,11 @@ def draw_brain_maps(
 
 
 def _read_volume(path: Union[str, Path]) -> nib.Nifti1Image:
-    """Read a NIfTI volume as float32, with gzip's checksum."""
+    """Read a NIfTI volume as float32."""
     if not Path(path).is_file():
         raise FileNotFoundError(f'maps: there is no file {str(path)!r}.')
     try:
-        content = Path(path).read_bytes()
-        image = nib.Nifti1Image.from_bytes(gzip.decompress(content) if str(path).endswith('.gz') else content)
+        image = nib.load(path)
         return nib.Nifti1Image(np.asarray(image.dataobj, np.float32), image.affine)
     except Exception as error:  # nibabel and gzip raise many kinds
         raise ValueError(f'maps: {path} is no NIfTI volume: {error}') from error

@@ -47,21 +47,19 @@ def target_layer(model: nn.Module, stage: int = -1, layer: Optional[str] = None)
     Raises:
         ValueError: There is no such layer or stage.
     """
-    if layer is not None:
-        try:
+    try:
+        if layer is not None:
             return model.get_submodule(layer)
-        except AttributeError as error:
-            raise ValueError(f'layer: {type(model).__name__} has no layer {layer!r}: {error}') from error
-    stages = getattr(model.backbone, 'stages', None)
-    if stages is None:
-        raise ValueError(f'layer: {type(model.backbone).__name__} has no stages; give the name of a layer.')
-    if not -len(stages) <= stage < len(stages):
-        raise ValueError(f'stage is {stage}, but {type(model.backbone).__name__} has {len(stages)} stages.')
-    blocks = getattr(stages[stage], 'blocks', stages[stage])
-    if not isinstance(blocks, (nn.Sequential, nn.ModuleList)):
-        name = type(model.backbone).__name__
-        raise ValueError(f'layer: stages of {name} are no sequences of blocks; give the name of a layer.')
-    return blocks[-1]
+        blocks = model.backbone.stages[stage]
+        block = getattr(blocks, 'blocks', blocks)[-1]
+        if not isinstance(block, nn.Module):  # some backbones list the names of their stages
+            raise TypeError('its stages are no modules')
+        return block
+    except (AttributeError, IndexError, TypeError) as error:
+        wanted = f'stage {stage} made of blocks' if layer is None else f'layer {layer!r}'
+        raise ValueError(
+            f'layer: {type(model).__name__} has no {wanted}: {error}. Give the name of a layer, e.g. backbone.layer4.'
+        ) from error
 
 
 def as_map(activations: Tensor) -> Tensor:

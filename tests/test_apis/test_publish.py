@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from mmengine.config import Config
 import mmnfn
 from mmnfn.apis import get_model
 from mmnfn.apis.publish import publish
-from mmnfn.engine.provenance import source_revision
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs/demo/pretrain.py'
@@ -71,15 +69,10 @@ def test_by_name(trained, tmp_path):
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in trained[1].state_dict().items())
     with pytest.raises(ValueError, match="there is no model 'brain' in .*it has brains"):
         get_model('brain', index=index)
-    with pytest.raises(FileNotFoundError, match="no model index '.*nothing.yml'"):
-        get_model('brains', index=tmp_path / 'nothing.yml')
     data = bytearray(weights.read_bytes())
     data[len(data) // 2] ^= 1
     weights.write_bytes(bytes(data))
     with pytest.raises(ValueError, match='is damaged: its digest is'):
-        get_model('brains', index=index)
-    weights.unlink()
-    with pytest.raises(FileNotFoundError, match='which is not there'):
         get_model('brains', index=index)
 
 
@@ -88,7 +81,7 @@ def test_shipped_models_have_no_weights_yet():
         get_model('pretrain_nsd')
 
 
-@pytest.mark.parametrize('init, subjects', [('imagenet', None), ('nfn', [1, 2, 3, 4, 5, 6, 7]), ('nfn', None)])
+@pytest.mark.parametrize('init, subjects', [('imagenet', None), ('nfn', [1, 2, 3, 4, 5, 6, 7])])
 def test_a_detector_says_what_it_was_trained_on(tmp_path, monkeypatch, init, subjects):
     """Its subjects are those of the backbone's pretraining, where that is still there."""
     pytest.importorskip('mmdet')
@@ -130,11 +123,3 @@ def test_bad_input_is_named_and_nothing_written(trained, tmp_path):
     with pytest.raises(ValueError, match='bare.pth does not say which config it is of'):
         publish(str(tmp_path / 'bare.pth'), str(out))
     assert not out.exists()
-
-
-def test_revision_is_gits():
-    if not (ROOT / '.git').exists():
-        assert source_revision() is None
-        return
-    head = subprocess.check_output(['git', '-C', str(ROOT), 'rev-parse', 'HEAD'], text=True).strip()
-    assert source_revision() in (head, head + '+changes')

@@ -6,7 +6,7 @@ from nsd_tree import CLASSES, slow_store
 
 from mmnfn.datasets import NSDDataset
 from mmnfn.nsd import ROIStore
-from mmnfn.nsd.preparation import prepare, prepare_subject
+from mmnfn.nsd.preparation import prepare
 
 SUBJECTS = ('subj01', 'subj02')
 
@@ -89,17 +89,6 @@ def test_datasets_against_a_slow_loop(folder, expected, average, sessions, split
             assert np.allclose(sample['responses'], response, rtol=1e-5, atol=1e-5)
             assert np.allclose(sample['noise_ceiling'], ceiling, rtol=1e-5, equal_nan=True)
             assert (sample['img'] == data.images[image]).all()
-
-
-def test_the_first_session_equals_a_store_of_one_session(tiny, folder, tmp_path):
-    """Normalisation is within sessions."""
-    one = ROIStore(prepare_subject(tiny, tmp_path, 'subj01', CLASSES, max_sessions=1, progress=False))
-    data = NSDDataset(str(folder), [1], 'images_16.h5', roi_names=CLASSES, split='all', max_sessions=1)
-    order = np.concatenate([one.roi(name) for name in CLASSES])
-    assert [data.get_data_info(k)['image_id'] for k in range(len(data))] == one.image_id.tolist()
-    for k in range(0, len(data), 29):
-        assert np.allclose(data[k]['responses'], one.responses[k][order], atol=1e-5)
-    assert np.allclose(data[0]['noise_ceiling'], one.noise_ceiling[order], rtol=1e-5, equal_nan=True)
 
 
 @pytest.mark.parametrize('average', [True, False])

@@ -107,12 +107,11 @@ def test_classes_that_are_in_no_file_are_named(data):
     refused(config(folder, content, 'cat'), "metainfo.classes is 'cat'. Give a list")
 
 
-@pytest.mark.parametrize('count', [1, 3])
 @pytest.mark.parametrize('head', ['bbox_head.1', 'mask_head'])
-def test_every_head_has_as_many_classes_as_the_data(data, head, count):
+def test_every_head_has_as_many_classes_as_the_data(data, head):
     cfg = config(*data)
-    cfg.merge_from_dict({f'model.roi_head.{head}.num_classes': count})
-    refused(cfg, f'model.roi_head.{head}.num_classes is {count}, and train_dataloader.dataset.dataset has 2 classes')
+    cfg.merge_from_dict({f'model.roi_head.{head}.num_classes': 3})
+    refused(cfg, f'model.roi_head.{head}.num_classes is 3, and train_dataloader.dataset.dataset has 2 classes')
 
 
 @pytest.mark.parametrize('change', [dict(area=0), dict(bbox=[0, 0, 0.5, 0.5]), dict(category_id=9)])
@@ -137,6 +136,8 @@ def test_sizes_of_the_file_are_those_of_the_images(data):
     folder, content = data
     content['images'][1].update(width=40, height=60)
     refused(config(folder, content), r'train.json says that image 1 \(1.jpg\) is 40 x 60 .*, and .* loaded as 60 x 40')
+    (folder / '1.jpg').unlink()
+    refused(config(folder, content), '1.jpg of .*train.json cannot be read as an image: .*No such file')
 
 
 def test_exif_turns_an_image_as_the_loader_does(data):
@@ -155,12 +156,6 @@ def test_exif_turns_an_image_as_the_loader_does(data):
             dataset.pipeline[0].color_type = kind
         check(cfg)
     refused(config(folder, content), 'loaded as 40 x 60. Its EXIF data turn it: .*color_ignore_orientation')
-
-
-def test_images_that_cannot_be_read_are_named(data):
-    folder, content = data
-    (folder / '1.jpg').unlink()
-    refused(config(folder, content), '1.jpg of .*train.json cannot be read as an image: .*No such file')
 
 
 def test_mmdetections_metric_is_not_given_what_it_takes_for_a_miss(data):

@@ -68,15 +68,10 @@ def test_another_order_of_classes_is_named(cfg):
     )
 
 
-@pytest.mark.parametrize('head', ['decode_head', 'auxiliary_head', 'auxiliary_head.1'])
-@pytest.mark.parametrize('number', [16, 18])
-def test_heads_have_as_many_classes_as_the_data(cfg, head, number):
-    if head.endswith('1'):
-        cfg.model.auxiliary_head = [cfg.model.auxiliary_head, dict(cfg.model.auxiliary_head)]
-        cfg.model.auxiliary_head[1].num_classes = number
-    else:
-        cfg.model[head].num_classes = number
-    refused(cfg, rf'^model.{head}.num_classes is {number}, and train_dataloader.dataset has 17 classes')
+@pytest.mark.parametrize('head', ['decode_head', 'auxiliary_head'])
+def test_heads_have_as_many_classes_as_the_data(cfg, head):
+    cfg.model[head].num_classes = 18
+    refused(cfg, rf'^model.{head}.num_classes is 18, and train_dataloader.dataset has 17 classes')
 
 
 def test_folders_without_a_sample_are_named(cfg, root):

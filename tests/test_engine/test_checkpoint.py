@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import resource
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ from child import in_child
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import OneCycleLR
-from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmnfn.engine import checkpoint as engine
@@ -21,7 +21,6 @@ from mmnfn.engine.checkpoint import (
     WholeFileBackend,
     atomic_save,
     backbone_meta,
-    backbone_state,
     export_checkpoint,
     export_random,
     literal_config,
@@ -50,11 +49,10 @@ def assert_weights(checkpoint, expected=WEIGHTS):
         assert torch.equal(checkpoint.state_dict[key], value) and checkpoint.state_dict[key].dtype == value.dtype
 
 
-@both_formats
 @pytest.mark.parametrize('container', ['state_dict', 'model', ''])
-def test_weights_are_found_in_every_container(tmp_path, container, new_format):
+def test_weights_are_found_in_every_container(tmp_path, container):
     content = {container: WEIGHTS, 'epoch': 3} if container else WEIGHTS
-    checkpoint = read_checkpoint(save(content, tmp_path / 'a.pth', new_format))
+    checkpoint = read_checkpoint(save(content, tmp_path / 'a.pth'))
     assert_weights(checkpoint)
     assert checkpoint.container == container and checkpoint.meta == {}
 
@@ -69,6 +67,7 @@ def test_training_checkpoints_are_read_with_their_metadata(tmp_path, new_format)
         meta=meta,
         state_dict=WEIGHTS,
         message_hub=dict(loss=HistoryBuffer([1.0, 2.0], [1, 1]), lr=np.float64(0.1), rng=np.arange(3), out=Path('a')),
+        milestones=Counter([8, 11]),  # of MultiStepLR
         optimizer=dict(state={0: dict(exp_avg=parameter)}),
         param_schedulers=[scheduler.state_dict()],
     )
@@ -109,30 +108,26 @@ def test_every_flipped_byte_is_seen(tmp_path):
     """An archive has checksums, which torch.load alone passes over: it is refused, or has the same weights."""
     path = save(dict(state_dict=WEIGHTS, meta=dict(epoch=2)), tmp_path / 'a.pth')
     whole = path.read_bytes()
-    outcomes = []
+    refused = 0
     for place in range(0, len(whole), 37):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
         try:
             assert_weights(read_checkpoint(path))
-            outcomes.append('same')
         except ValueError as error:
             assert str(path) in str(error)
-            outcomes.append('refused')
-    assert outcomes.count('refused') > 20
+            refused += 1
+    assert refused > 20
 
 
 def test_what_is_no_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="X: there is no file '.*nothing.pth'"):
         read_checkpoint(tmp_path / 'nothing.pth', 'X')
-    scripted = tmp_path / 'script.pth'
-    torch.jit.script(torch.nn.Linear(1, 1)).save(str(scripted))
     whole = save(WEIGHTS, tmp_path / 'whole.pth').read_bytes()
     for path, words in {
-        write(tmp_path / 'empty.pth', b''): 'is no checkpoint, or a damaged one .ValueError: it is empty',
+        write(tmp_path / 'empty.pth', b''): 'is no checkpoint, or a damaged one .it is cut off',
         write(tmp_path / 'page.pth', b'<!DOCTYPE html>'): 'web page',
         write(tmp_path / 'lfs.pth', b'version https://git-lfs.github.com/spec/v1'): 'git lfs pull',
         write(tmp_path / 'cut.pth', whole[: len(whole) // 2]): 'it is cut off',
-        scripted: 'TorchScript',
         write(tmp_path / 'noise.pth', bytes(range(200, 256))): 'or a damaged one',
         write(tmp_path / 'cut.safetensors', (99).to_bytes(8, 'little') + b'{"a":'): 'or a damaged one',
         save([1, 2], tmp_path / 'list.pth'): 'no state_dict of tensors .found nothing',
@@ -143,11 +138,10 @@ def test_what_is_no_checkpoint_is_named(tmp_path):
             read_checkpoint(path, 'X')
 
 
-@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
-def test_weights_that_are_not_finite_are_refused_but_for_attention_masks(tmp_path, value):
+def test_weights_that_are_not_finite_are_refused_but_for_attention_masks(tmp_path):
     mask = torch.full((2, 2), -float('inf'))
     read_checkpoint(save(dict(state_dict={**WEIGHTS, 'text.attn_mask': mask}), tmp_path / 'a.pth'))
-    spoiled = {**WEIGHTS, 'backbone.c': torch.tensor([1.0, value]), 'text.attn_mask': mask}
+    spoiled = {**WEIGHTS, 'backbone.c': torch.tensor([1.0, float('nan')]), 'text.attn_mask': mask}
     with pytest.raises(ValueError, match='CHECKPOINT: .*a.pth has NaN or infinite numbers in 1 of 4 tensors, backb'):
         read_checkpoint(save(dict(state_dict=spoiled), tmp_path / 'a.pth'))
 
@@ -202,13 +196,6 @@ def test_a_full_disk_leaves_the_old_file_and_is_named(tmp_path, name):
     assert list(path.parent.iterdir()) == [path] and path.stat().st_size > 20000
 
 
-def test_exported_views_do_not_bring_their_storage_along(tmp_path):
-    state = backbone_state({'tower.image.a': torch.zeros(100_000)[:2], 'tower.b': torch.ones(3)}, 'tower.image')
-    assert list(state) == ['backbone.a']
-    atomic_save(dict(state_dict=state), tmp_path / 'a.pth')
-    assert (tmp_path / 'a.pth').stat().st_size < 5000
-
-
 def test_metadata_are_plain_and_complete():
     backbone = dict(type='mmpretrain.SwinTransformer', arch=dict(depths=(1, 2)), init_cfg=dict(type='Pretrained'))
     cfg = Config(
@@ -221,8 +208,6 @@ def test_metadata_are_plain_and_complete():
     assert json.loads(json.dumps(meta)) == meta
     assert meta['backbone'] == dict(type='mmpretrain.SwinTransformer', arch=dict(depths=[1, 2]))
     assert (meta['subjects'], meta['split']) == (['subj01', 'subj02'], 'all')
-    for alone in (1, 'subj01'):  # by --cfg-options subjects=1
-        assert backbone_meta(dict(train_dataloader=dict(dataset=dict(subjects=alone))))['subjects'] == [alone]
     assert meta['seed'] == 3 and type(meta['seed']) is int and meta['score'] == 0.5 and meta['flag'] is True
     assert meta['versions']['torch'] == str(torch.__version__) and 'mmengine' in meta['versions']
     assert Config.fromstring(meta['config'], '.py').model.type == 'Wrapper'
@@ -254,61 +239,16 @@ def test_literal_reading_gives_what_mmengine_reads():
     assert settings['model']['backbone']['arch'] == 'small'
 
 
-@pytest.fixture(scope='module')
-def exported(tmp_path_factory):
-    """Path and state dict of an export of the micro Swin as pretraining has it, with the last stage only."""
-    cfg = Config.fromfile(MICRO)
-    cfg.default_scope = 'mmpretrain'
-    cfg.model = dict(type='ImageClassifier', backbone=cfg.backbone_micro)
-    cfg.train_dataloader = dict(dataset=dict(subjects=[1], split='all'))
-    path = str(tmp_path_factory.mktemp('export') / 'backbone.pth')
-    meta = export_random(cfg, path, seed=3)
-    assert meta['backbone']['arch']['embed_dims'] == 32 and meta['seed'] == 3
-    assert (meta['subjects'], meta['split']) == ([], None), 'which random weights have not been trained on'
-    return path, torch.load(path, weights_only=True)['state_dict']
-
-
-@pytest.mark.parametrize('suffix', ['pth', 'safetensors'])
-@pytest.mark.parametrize(
-    'library, config, missing',
-    [
-        ('mmdet', 'configs/demo/mask-rcnn_micro_fpn_demo.py', {'norm0', 'norm1', 'norm2'}),
-        ('mmseg', 'configs/demo/upernet_micro_demo.py', {'norm0', 'norm1', 'norm2'}),
-        ('mmpretrain', MICRO, set()),
-    ],
-)
-def test_one_export_loads_in_all_three_libraries(library, config, missing, suffix, exported, tmp_path):
-    """Every weight arrives; only the norms of stages that pretraining did not use are missing."""
-    pytest.importorskip(library)
-    path, state = exported
-    if suffix == 'safetensors':
-        path = str(tmp_path / 'backbone.safetensors')
-        export_checkpoint(exported[0], path)
-    cfg = Config.fromfile(ROOT / config)
-    if 'model' not in cfg:
-        cfg.default_scope = 'mmpretrain'
-        cfg.model = dict(type='ImageClassifier', backbone=cfg.backbone_micro)
-    cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=path, prefix='backbone.')
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model = MODELS.build(cfg.model)
-        model.init_weights()
-    own = {f'backbone.{key}': value for key, value in model.backbone.state_dict().items()}
-    assert all(torch.equal(own[key], value) for key, value in state.items())
-    assert {key.split('.')[1] for key in own if key not in state} == missing
-
-
-def test_random_weights_follow_the_seed_and_leave_torchs_generator_alone(exported, tmp_path):
+def test_random_weights_follow_the_seed_and_have_no_subjects(tmp_path):
     cfg = Config.fromfile(MICRO)
     cfg.model = dict(backbone=dict(cfg.backbone_micro, init_cfg=dict(type='Pretrained', checkpoint='nothing.pth')))
+    cfg.train_dataloader = dict(dataset=dict(subjects=[1], split='all'))
     states = []
-    for seed in (3, 4):
-        path = str(tmp_path / f'{seed}.pth')
-        torch.manual_seed(0)
-        export_random(cfg, path, seed)
-        assert torch.equal(torch.rand(1), torch.rand(1, generator=torch.Generator().manual_seed(0)))
-        states.append(torch.load(path, weights_only=True)['state_dict'])
-    assert all(torch.equal(value, exported[1][key]) for key, value in states[0].items())
-    key = 'backbone.patch_embed.projection.weight'
-    assert not torch.equal(states[0][key], states[1][key])
+    for seed in (3, 3, 4):
+        meta = export_random(cfg, tmp_path / 'random.pth', seed)
+        assert (meta['seed'], meta['subjects'], meta['backbone']['arch']['embed_dims']) == (seed, [], 32)
+        states.append(read_checkpoint(tmp_path / 'random.pth').state_dict)
+    same, other = ([torch.equal(value, states[0][key]) for key, value in state.items()] for state in states[1:])
+    assert all(same) and not all(other)
     with pytest.raises(ValueError, match='--random.*no backbone'):
         export_random(Config(dict(model=dict(type='Toy'))), 'out.pth')

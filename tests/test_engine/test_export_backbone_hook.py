@@ -104,13 +104,6 @@ def test_model_without_the_prefix_fails_before_training(tmp_path):
     assert names(tmp_path, '*.pth') == []
 
 
-def test_best_metric_checkpoint_gives_no_export():
-    hook = ExportBackboneHook()
-    hook.before_save_checkpoint(None, dict(meta={}, state_dict={}))
-    hook.after_val_epoch(None)
-    hook.after_train_iter(None, 0)  # would need a runner if anything were left to write
-
-
 def test_the_tool_exports_what_the_hook_does(tmp_path):
     train(tmp_path)
     out = tmp_path / 'work' / 'out' / 'backbone.pth'
@@ -120,3 +113,10 @@ def test_the_tool_exports_what_the_hook_does(tmp_path):
     assert by_tool['meta'] == meta
     same = ('epoch', 'iter', 'seed', 'backbone', 'subjects', 'versions')
     assert {key: meta[key] for key in same} == {key: by_hook['meta'][key] for key in same}
+
+
+def test_best_metric_checkpoint_gives_no_export():
+    hook = ExportBackboneHook()
+    hook.before_save_checkpoint(None, dict(meta={}, state_dict={}))
+    hook.after_val_epoch(None)
+    hook.after_train_iter(None, 0)  # would need a runner if anything were left to write

@@ -69,22 +69,6 @@ def test_children_use_this_python(monkeypatch):
     assert environment['OMP_NUM_THREADS'] == '3'
 
 
-def test_slurm_is_asked_for_the_first_of_several_nodes(environment, tmp_path):
-    addresses = []
-    environment.setattr(dist, 'init_process_group', lambda *_, **__: addresses.append(os.environ.pop('MASTER_ADDR')))
-    scontrol = tmp_path / 'scontrol'
-    scontrol.write_text('#!/bin/sh\n[ "$*" = "show hostname node[1-2]" ] && echo node1 && echo node2\n')
-    scontrol.chmod(0o755)
-    environment.setenv('PATH', str(tmp_path))
-    for name, value in dict(SLURM_PROCID='0', SLURM_NTASKS='2', SLURM_LOCALID='0', SLURM_NODELIST='node[1-2]').items():
-        environment.setenv(name, value)
-    for nodes, address in (('1', ''), ('2', ''), ('2', 'node7')):
-        environment.setenv('SLURM_NNODES', nodes)
-        environment.setenv('MASTER_ADDR', address)
-        launch.prepare_device(Config({}), 'slurm')
-    assert addresses == ['127.0.0.1', 'node1', 'node7']
-
-
 def test_a_closed_gloo_group_is_not_destructed(tmp_path):
     """Its destructor can wait for ever for a thread that waits for the GIL."""
     dist.init_process_group('gloo', init_method=f'file://{tmp_path}/init', rank=0, world_size=1)
@@ -123,3 +107,19 @@ def test_compile_is_for_the_backbone_and_leaves_names_as_they_are(tmp_path, monk
     model = Runner.from_cfg(cfg).model
     assert [function.__self__ for function in compiled] == [model.backbone]
     assert list(model.state_dict()) == list(plain.state_dict())
+
+
+def test_slurm_is_asked_for_the_first_of_several_nodes(environment, tmp_path):
+    addresses = []
+    environment.setattr(dist, 'init_process_group', lambda *_, **__: addresses.append(os.environ.pop('MASTER_ADDR')))
+    scontrol = tmp_path / 'scontrol'
+    scontrol.write_text('#!/bin/sh\n[ "$*" = "show hostname node[1-2]" ] && echo node1 && echo node2\n')
+    scontrol.chmod(0o755)
+    environment.setenv('PATH', str(tmp_path))
+    for name, value in dict(SLURM_PROCID='0', SLURM_NTASKS='2', SLURM_LOCALID='0', SLURM_NODELIST='node[1-2]').items():
+        environment.setenv(name, value)
+    for nodes, address in (('1', ''), ('2', ''), ('2', 'node7')):
+        environment.setenv('SLURM_NNODES', nodes)
+        environment.setenv('MASTER_ADDR', address)
+        launch.prepare_device(Config({}), 'slurm')
+    assert addresses == ['127.0.0.1', 'node1', 'node7']

@@ -3,7 +3,6 @@
 import re
 
 import pytest
-import scipy
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
@@ -87,30 +86,20 @@ class TestSwin:
         }
         assert all(row.source == f'backbone.{row.key}' for row in audit.rows if row.status == 'loaded')
 
-    def test_a_training_checkpoint_of_a_whole_model(self, tmp_path):
-        state = prefixed(weights(SWIN))
-        content = dict(state_dict=dict(state, **{'neck.a': torch.ones(1), 'fusion.b': torch.ones(1)}), optimizer={})
-        audit = check(tmp_path, SWIN, content, 'backbone')
-        assert_full(audit)
-        assert audit.left_over == ()
-
     @pytest.mark.parametrize('library, prefix', [('mmdet', 'backbone.'), ('mmseg', 'backbone.'), ('mmseg', '')])
     def test_own_loaders_take_the_names_of_openmmlab(self, tmp_path, library, prefix):
         state = prefixed(weights(dict(SWIN, **MAPS)), prefix)
         assert_full(check(tmp_path, detector(library), dict(state_dict=state)))
 
-    @pytest.mark.parametrize('prefix', ['backbone.', ''])
-    def test_conversion_of_what_needs_none(self, tmp_path, prefix):
-        """With the prefix nothing would load, without it everything but the patch embedding; both in silence."""
-        state = prefixed(weights(dict(SWIN, **MAPS)), prefix)
+    def test_conversion_of_what_needs_none(self, tmp_path):
+        """Everything but the patch embedding would load, in silence."""
+        state = weights(dict(SWIN, **MAPS))
         audit = check(tmp_path, dict(detector('mmdet'), convert_weights=True), dict(state_dict=state))
         assert 'Set convert_weights=False' in audit.problem
 
-    @pytest.mark.parametrize('prefix', ['', 'tower.'])
-    def test_another_prefix_into_mmdetections_loader(self, tmp_path, prefix):
-        audit = check(tmp_path, detector('mmdet'), dict(state_dict=prefixed(weights(dict(SWIN, **MAPS)), prefix)))
-        assert f'in the file they begin with {prefix!r}' in audit.problem
-        assert "type='mmpretrain.SwinTransformer' with pad_small_map=True" in audit.problem
+    def test_another_prefix_into_mmdetections_loader(self, tmp_path):
+        audit = check(tmp_path, detector('mmdet'), dict(state_dict=weights(dict(SWIN, **MAPS))))
+        assert "in the file they begin with ''. Use backbone.type='mmpretrain.SwinTransformer' with" in audit.problem
 
     def test_microsoft_format(self, tmp_path):
         content = microsoft(weights(SWIN))
@@ -120,16 +109,6 @@ class TestSwin:
         assert sources['stages.0.blocks.0.attn.w_msa.qkv.weight'] == 'layers.0.blocks.0.attn.qkv.weight'
         assert 'Set convert_weights=True' in check(tmp_path, detector('mmdet'), content).problem
         assert "'mmdet.SwinTransformer' with convert_weights=True" in check(tmp_path, SWIN, content).problem
-
-    @pytest.mark.skipif(
-        tuple(map(int, scipy.__version__.split('.')[:2])) >= (1, 14), reason='this SciPy has no interp2d for MMPretrain'
-    )
-    def test_another_window(self, tmp_path):
-        """MMPretrain's class fits the bias tables to it, and the log says so."""
-        audit = check(tmp_path, dict(SWIN, window_size=2), dict(state_dict=prefixed(weights(SWIN))), 'backbone.')
-        resized = {row.key for row in audit.rows if row.status == 'resized'}
-        assert len(resized) == 5 and all('relative_position_bias_table' in key for key in resized)
-        assert audit.problem is None
 
 
 class TestViT:
@@ -225,15 +204,6 @@ class TestArchitecture:
         assert "are under 'model', and MMEngine reads 'state_dict' only" in audit.problem
 
 
-class TestConvNeXt:
-    def test_maps_averaged_away(self, tmp_path):
-        content = dict(state_dict=prefixed(weights(CONVNEXT)))
-        assert_full(check(tmp_path, dict(CONVNEXT, gap_before_final_norm=False, **MAPS), content, 'backbone.'))
-        audit = check(tmp_path, dict(CONVNEXT, **MAPS), content, 'backbone.')
-        assert 'Set gap_before_final_norm=False' in audit.problem
-        assert_full(check(tmp_path, CONVNEXT, content, 'backbone.'))  # a classifier's
-
-
 def test_values_are_compared_and_not_keys():
     module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     state = {key: value.clone() for key, value in module.state_dict().items() if 'num_batches' not in key}
@@ -251,14 +221,9 @@ def test_table_has_a_line_for_every_tensor_and_says_what_is_left_on_either_side(
     state.update({'backbone.norm3.extra': torch.ones(1), 'head.fc.weight': torch.ones(1)})
     audit = check(tmp_path, SWIN, dict(state_dict=state), 'backbone.')
     lines = [re.sub(' +', ' ', line) for line in audit.table().splitlines()]
-    qkv = 'stages.2.blocks.[0-1].attn.w_msa.qkv.weight'
+    qkv = 'stages.2.blocks.1.attn.w_msa.qkv.weight'
     assert f'{qkv} <- backbone.{qkv} <- (96, 32) in the file' in lines
     assert 'norm3.bias <- - <- (64,) missing' in lines
-    covered = 0
-    for line in lines:
-        if '<-' in line:
-            span = re.search(r'\[(\d+)-(\d+)\]', line)
-            covered += int(span[2]) - int(span[1]) + 1 if span else 1
-    assert covered == len(audit.rows)
+    assert sum('<-' in line for line in lines) == len(audit.rows)
     assert 'in the file and without a place in the backbone: backbone.norm3.extra' in lines
     assert lines[-1].startswith('backbone: 0 of ')

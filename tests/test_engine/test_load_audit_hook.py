@@ -14,13 +14,6 @@ from mmnfn.engine import LoadAuditHook
 from mmnfn.engine.load_audit import LoadAuditError
 
 
-class Augmented(BaseTTAModel):
-    """Test-time augmentation."""
-
-    def merge_preds(self, data_samples_list):
-        return data_samples_list
-
-
 class Command:
     """Makes a folder when it is unpickled."""
 
@@ -71,9 +64,7 @@ def init_cfg(path, **extra):
 
 def test_a_full_load_trains_and_is_in_the_log(tmp_path, export):
     make(tmp_path, Toy(init_cfg=init_cfg(export[0], prefix='backbone.'))).train()
-    text = log(tmp_path)
-    assert 'second.bias    <- backbone.second.bias    <- (4,)' in text
-    assert f'backbone: 5 of 5 tensors loaded from {export[0]}' in text
+    assert f'backbone: 5 of 5 tensors loaded from {export[0]}' in log(tmp_path)
     assert (tmp_path / 'work/epoch_1.pth').exists()
     # what a resumed run once started from does not matter any more
     runner = make(tmp_path, Toy(init_cfg=init_cfg(export[0], prefix='backbone.')), epochs=2, resume=True)
@@ -99,32 +90,17 @@ def test_an_incomplete_load_ends_the_run_before_it_trains(tmp_path, export, sett
 WAYS = dict(
     init_cfg=lambda path: dict(model=Toy(init_cfg=init_cfg(path, prefix='backbone.'))),
     load_from=lambda path: dict(model=Toy(), load_from=path),
-    resume=lambda path: dict(model=Toy(), load_from=path, resume=True),
     auto=lambda path: dict(model=Toy(), resume=True),
     test=lambda path: dict(model=Toy(), load_from=path, train=False),
 )
 
 
 @pytest.mark.parametrize('way', WAYS)
-@pytest.mark.parametrize(
-    'spoil, message',
-    [
-        (lambda content, trace: content.update(x=Command(trace)), 'a.pth would import posix.mkdir'),
-        (
-            lambda content, trace: content['state_dict']['backbone.first.bias'].fill_(float('nan')),
-            'NaN or infinite numbers in 1 of 7 tensors, backbone.first.bias',
-        ),
-    ],
-    ids=['code', 'nan'],
-)
-def test_files_that_run_code_or_are_not_finite_are_refused_before_they_are_loaded(tmp_path, way, spoil, message):
-    trace, path = str(tmp_path / 'trace'), tmp_path / 'a.pth'
-    content = dict(state_dict=Toy().state_dict(), meta={})
-    spoil(content, trace)
-    torch.save(content, path)
-    runner = make(tmp_path, **WAYS[way](str(path)))
-    (tmp_path / 'work/last_checkpoint').write_text(str(path))
-    with pytest.raises(LoadAuditError, match=message):
+def test_files_that_run_code_are_refused_before_they_are_loaded(tmp_path, way):
+    trace, path = str(tmp_path / 'trace'), save(tmp_path / 'a.pth', Toy().state_dict(), x=Command(tmp_path / 'trace'))
+    runner = make(tmp_path, **WAYS[way](path))
+    (tmp_path / 'work/last_checkpoint').write_text(path)
+    with pytest.raises(LoadAuditError, match='a.pth would import posix.mkdir'):
         runner.test() if way == 'test' else runner.train()
     assert not os.path.exists(trace)
 
@@ -161,7 +137,7 @@ def test_load_from_does_not_go_through_the_backbones_own_loader(tmp_path):
 def test_a_test_needs_the_whole_model(tmp_path, export, whole):
     with pytest.raises(LoadAuditError, match=r'it lacks 2 tensors \(head.weight, head.bias\)'):
         make(tmp_path, Toy(), train=False, load_from=export[0]).test()
-    # what training would start from does not matter any more
+    # the checkpoint that training would start from does not matter any more
     model = Toy(init_cfg=init_cfg('nowhere.pth', prefix='backbone.'))
     assert make(tmp_path, model, train=False, load_from=whole).test() == dict(count=2)
     assert 'model: 7 of 7 tensors loaded from' in log(tmp_path)
@@ -209,6 +185,13 @@ def test_averaged_weights_are_those_of_the_checkpoint(tmp_path, library):
     ema.ema_model.module.head.bias.data += 1
     with pytest.raises(LoadAuditError, match=r'other values \(head.bias\)'):
         hook.before_test(runner)
+
+
+class Augmented(BaseTTAModel):
+    """Test-time augmentation."""
+
+    def merge_preds(self, data_samples_list):
+        return data_samples_list
 
 
 def test_the_model_inside_test_time_augmentation_is_audited(tmp_path, whole):

@@ -6,7 +6,6 @@ import signal
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -14,7 +13,7 @@ from same import assert_same
 from toy_training import CONFIG, load, train, without_gpu  # noqa: F401  a fixture
 
 from mmnfn.engine.hooks import ResumeEpochHook
-from mmnfn.engine.hooks.resume import ResumeError, compare_training, random_state, set_random_state
+from mmnfn.engine.hooks.resume import ResumeError, compare_training
 
 PRETRAINING = Path(__file__).resolve().parents[2] / 'configs/nfn/pretrain_nsd.py'
 ITERATIONS = {1: 15, 2: 9}  # of 3 epochs, by number of processes
@@ -31,10 +30,6 @@ def seen(work, first, processes=1):
     """List what each rank trained on from an iteration on, as written last."""
     lines = [(work / f'rank{rank}.txt').read_text().splitlines() for rank in range(processes)]
     return [[line for line in own if int(line.split()[0]) >= first] for own in lines]
-
-
-def weights(work, iteration):
-    return load(work / f'iter_{iteration}.pth')['state_dict']
 
 
 def assert_same_end(unbroken, resumed, iteration=15):
@@ -95,11 +90,6 @@ def test_workers_draw_the_numbers_of_the_unbroken_run(tmp_path):
     assert '3 batches of epoch 2 are left out' in output
     for work in ('end', 'middle'):
         assert_same_end(tmp_path / 'unbroken', tmp_path / work)
-    # the images are random indeed: another number of workers gives other weights, and is warned of
-    output = trained(tmp_path / 'other', 'train_dataloader.num_workers=1', resume=[tmp_path / 'unbroken/iter_8.pth'])
-    assert 'train_dataloader.num_workers is 1 and was 2' in output
-    one, two = weights(tmp_path / 'unbroken', 15), weights(tmp_path / 'other', 15)
-    assert any(not torch.equal(one[key], two[key]) for key in one)
 
 
 @pytest.mark.parametrize('workers', [0, 2])
@@ -161,14 +151,12 @@ def test_checkpoint_of_mmengines_hook_has_the_right_batches(unbroken, tmp_path):
     resume = without(unbroken / 'iter_12.pth', tmp_path / 'plain.pth', 'mmnfn_resume')
     assert 'holds no state of the random numbers' in trained(tmp_path / 'work', resume=resume)
     assert seen(tmp_path / 'work', 0) == seen(unbroken, 12)
-    one, two = weights(unbroken, 15), weights(tmp_path / 'work', 15)
+    one, two = (load(work / 'iter_15.pth')['state_dict'] for work in (unbroken, tmp_path / 'work'))
     assert any(not torch.equal(one[key], two[key]) for key in one), 'the model draws no random numbers'
 
 
 @pytest.mark.parametrize(
-    'iteration, missing',
-    [(12, ('optimizer', 'param_schedulers', 'mmnfn_resume')), (12, ('message_hub', 'meta')), (15, ('optimizer',))],
-    ids=['best', 'export', 'last'],
+    'iteration, missing', [(12, ('optimizer', 'param_schedulers', 'mmnfn_resume')), (15, ('optimizer',))]
 )
 def test_weights_alone_are_resumed_only_when_training_is_over(unbroken, tmp_path, iteration, missing):
     """Else training would begin anew with them, and say that it goes on. The demo's last checkpoint is without."""
@@ -181,20 +169,6 @@ def test_weights_alone_are_resumed_only_when_training_is_over(unbroken, tmp_path
         assert codes == [0], outputs[0]
 
 
-@pytest.mark.filterwarnings('ignore:TypedStorage')
-def test_state_of_all_generators_comes_back(tmp_path):
-    """Through a file that is read with weights_only=True, torch's default from 2.6 on."""
-
-    def draw():
-        return random.random(), random.gauss(0, 1), np.random.randn(3).tolist(), torch.rand(3).tolist()
-
-    draw()  # leaves half a pair of Gaussian numbers behind
-    torch.save(random_state(), tmp_path / 'state.pth')
-    first = draw()
-    set_random_state(torch.load(tmp_path / 'state.pth', weights_only=True))
-    assert draw() == first
-
-
 DATASET = 'train_dataloader.dataset.'
 
 
@@ -203,11 +177,9 @@ DATASET = 'train_dataloader.dataset.'
     [
         (DATASET + 'subjects', [1, 2], [1, 2, 3, 4, 5, 6, 7]),
         (DATASET + 'shuffle_pairs', 0, None),
-        (DATASET + 'images', 'images_64.h5', 'images_224.h5'),
         ('model.guidance.negatives', 'roi', 'roi+batch'),
         ('model.loss_weight.bfg', 0.5, 1.0),
         ('optim_wrapper.optimizer.type', 'SGD', 'AdamW'),
-        ('optim_wrapper.paramwise_cfg.bias_decay_mult', 1.0, 0.0),
         ('param_scheduler.1.type', 'LinearLR', 'CosineAnnealingLR'),
         ('train_cfg.max_iters', 100, None),
     ],
@@ -231,40 +203,25 @@ def test_what_may_differ_between_the_starts_of_a_training():
     options.update({'optim_wrapper.optimizer.lr': 3e-4, 'param_scheduler.1.eta_min': 0.0})
     options.update({'optim_wrapper.clip_grad': None, 'optim_wrapper.type': 'AmpOptimWrapper'})
     options.update({'val_dataloader.dataset.subjects': [1], 'val_evaluator': None, 'model.backbone.with_cp': True})
-    options.update({'work_dir': 'elsewhere', 'default_hooks.logger.interval': 1, 'randomness.seed': 5})
     cfg.merge_from_dict(options)
-    assert compare_training(text, cfg, 'epoch_5.pth') == dict(
-        kept=[
+    assert compare_training(text, cfg, 'epoch_5.pth') == (
+        [],
+        [
             'optim_wrapper.optimizer.lr (0.0001 there, 0.0003 here)',
             'param_scheduler.1.eta_min (1e-06 there, 0.0 here)',
         ],
-        length=[],
     )
 
 
 def test_weights_that_a_training_began_with_may_be_moved():
     """But not be another row's, as of a control."""
-    init_cfg = dict(checkpoint='work_dirs/pretrain_nsd/backbone_latest.pth')
-    cfg = Config(dict(model=dict(backbone=dict(init_cfg=init_cfg))))
+    cfg = Config(dict(model=dict(init_cfg=dict(checkpoint='work_dirs/pretrain_nsd/backbone_latest.pth'))))
     text = cfg.pretty_text
-    cfg.model.backbone.init_cfg.checkpoint = '/a/pretrain_nsd/backbone_latest.pth'
+    cfg.model.init_cfg.checkpoint = '/a/pretrain_nsd/backbone_latest.pth'
     compare_training(text, cfg, 'a.pth')
-    cfg.model.backbone.init_cfg.checkpoint = 'work_dirs/pretrain_nsd_shuffled/backbone_latest.pth'
-    with pytest.raises(ResumeError, match='model.backbone.init_cfg.checkpoint'):
+    cfg.model.init_cfg.checkpoint = 'work_dirs/pretrain_nsd_shuffled/backbone_latest.pth'
+    with pytest.raises(ResumeError, match='model.init_cfg.checkpoint'):
         compare_training(text, cfg, 'a.pth')
-
-
-def test_a_refused_resume_writes_no_checkpoint(unbroken, tmp_path):
-    codes, (output,) = train(tmp_path / 'work', 'model.guidance.negatives=roi', resume=[unbroken / 'iter_8.pth'])
-    assert codes == [2]
-    (message,) = [line for line in output.splitlines() if line.startswith('train.py: error: ')]
-    assert f'--resume: {unbroken}/iter_8.pth is of another training' in message
-    assert not list((tmp_path / 'work').glob('*.pth')) and not (tmp_path / 'work/last_checkpoint').exists()
-
-
-def learning_rate(path):
-    (rate,) = {group['lr'] for group in load(path)['optimizer']['param_groups']}
-    return rate
 
 
 def test_the_learning_rate_and_schedule_of_the_checkpoint_stay(unbroken, tmp_path):
@@ -279,7 +236,7 @@ def test_a_longer_training_follows_its_own_schedule(unbroken, tmp_path):
     options = ('train_cfg.max_epochs=6', 'param_scheduler.0.end=6', 'optim_wrapper.optimizer.lr=0.5')
     output = trained(tmp_path / 'work', *options, resume=[unbroken / 'iter_8.pth'])
     assert 'train_cfg.max_epochs (3 there, 6 here)' in output
-    assert learning_rate(unbroken / 'iter_8.pth') == pytest.approx(0.005 * (1 + math.cos(math.pi * 8 / 15)))
     for iteration in (12, 20, 28):
+        groups = load(tmp_path / f'work/iter_{iteration}.pth')['optimizer']['param_groups']
         right = 0.005 * (1 + math.cos(math.pi * iteration / 30))
-        assert learning_rate(tmp_path / f'work/iter_{iteration}.pth') == pytest.approx(right)
+        assert all(group['lr'] == pytest.approx(right) for group in groups)

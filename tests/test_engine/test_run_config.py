@@ -52,9 +52,7 @@ def test_data_root_option_moves_every_path_below_it(tmp_path):
     assert cfg.test_evaluator[0] == dict(ann_file='/mnt/coco/b.json', other='a/coconut/b.json')
 
 
-@pytest.mark.parametrize(
-    'config', ['nfn/pretrain_nsd', 'encoding/swin-s_nsd', 'demo/encoding', 'demo/pretrain', 'demo/upernet_micro_demo']
-)
+@pytest.mark.parametrize('config', ['nfn/pretrain_nsd', 'encoding/swin-s_nsd', 'demo/upernet_micro_demo'])
 def test_data_root_of_shipped_configs_can_be_moved(config):
     cfg = run_config.load_config(str(ROOT / f'configs/{config}.py'), dict(data_root='/mnt/store'))
     assert cfg.test_dataloader.dataset.data_root.rstrip('/') == '/mnt/store'
@@ -77,8 +75,10 @@ def test_an_option_that_changes_nothing_is_refused(tmp_path):
     options = dict(find_unused_parameters=True, sync_bn='torch', efficient_conv_bn_eval=['backbone'], resume=None)
     options.update({'train_cfg.max_epochs': 4, 'auto_scale_lr.enable': True, 'randomness.seed': 1})
     assert run_config.load_config(path, options).train_cfg.max_epochs == 4
-    for key, end in (('max_epochs', 'the settings themselves: train_cfg.max_epochs.'), ('dataset.a', 'themselves.')):
-        with pytest.raises(UserError, match=f'--cfg-options {key}: nothing but the config file reads .*{end}$'):
+    for key in ('max_epochs', 'dataset.a'):
+        with pytest.raises(
+            UserError, match=f'--cfg-options {key}: nothing but the config file reads .* sets from it.$'
+        ):
             run_config.load_config(path, {key: 4})
 
 
@@ -133,14 +133,6 @@ def test_amp_takes_bfloat16_where_the_card_has_it(monkeypatch, capability, asked
     run_config.enable_amp(cfg, asked)
     scale = dict(enabled=False) if chosen == 'bfloat16' else 'dynamic'
     assert cfg.optim_wrapper == dict(type='AmpOptimWrapper', dtype=chosen, loss_scale=scale)
-
-
-def test_optimizers_are_fused_on_gpus_only(monkeypatch):
-    for device, fused in (('cpu', None), ('cuda', True)):
-        cfg = Config(dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1.0))))
-        monkeypatch.setattr(run_config, 'get_device', lambda device=device: device)
-        run_config.use_accelerator(cfg)
-        assert cfg.optim_wrapper.optimizer.get('fused') is fused
 
 
 def test_auto_scale_lr_needs_a_base_batch_size():
@@ -233,8 +225,6 @@ def test_damaged_images_of_nsd_are_named_before_training(store, tmp_path):
         (None, dict(shuffle_pairs=0), 'test_dataloader.dataset.shuffle_pairs=0: .* score at chance'),
         (None, dict(permute_rois=0), 'test_dataloader.dataset.permute_rois=0: .*names of ROIs that they are not of'),
         (dict(permute_rois=0), {}, 'test_dataloader.dataset.permute_rois is None, .*train_dataloader.*permute_rois=0'),
-        ({}, dict(permute_positions=1), 'permute_positions is 1, .*permute_positions=None'),
-        (dict(voxel_order='hilbert'), {}, "voxel_order is 'stored', .*voxel_order='hilbert'"),
         (dict(split='all'), dict(split='test'), "train_dataloader.dataset.split is 'all', which holds images that te"),
         (dict(shuffle_pairs=0), {}, ''),
         (dict(permute_rois=0, voxel_order='stored'), dict(permute_rois=0), ''),
@@ -252,7 +242,7 @@ def test_controls_in_the_wrong_place_are_refused(training, testing, named):
 
 @pytest.mark.parametrize(
     'trained, tested, others',
-    [([1, 2], [1, 3, 8], 'subj03, subj08'), ([1, 2], 'subj01', ''), ([1, 2], 1, ''), (None, [8], '')],
+    [([1, 2], [1, 3, 8], 'subj03, subj08'), ([1, 2], 1, ''), (None, [8], '')],
 )
 def test_subjects_that_are_not_trained_on_are_named(capsys, trained, tested, others):
     cfg = Config(dict(test_dataloader=dict(dataset=dict(subjects=tested))))
@@ -274,3 +264,11 @@ def test_an_error_is_printed_once_on_each_machine(monkeypatch, capsys, rank, loc
     err = capsys.readouterr().err
     assert err.startswith('train.py: error: no file') == printed and err.count('\n') == int(printed)
     assert (platform.node() in err) == (rank == '4')
+
+
+def test_optimizers_are_fused_on_gpus_only(monkeypatch):
+    for device, fused in (('cpu', None), ('cuda', True)):
+        cfg = Config(dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1.0))))
+        monkeypatch.setattr(run_config, 'get_device', lambda device=device: device)
+        run_config.use_accelerator(cfg)
+        assert cfg.optim_wrapper.optimizer.get('fused') is fused

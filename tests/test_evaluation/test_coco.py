@@ -180,10 +180,9 @@ def test_unusual_files_are_understood(pair):
     assert metrics['coco/bbox_mAP'] == metrics['coco/segm_mAP'] == pytest.approx(1)
     assert metrics['coco_without_nsd/images'] == 0
     content['images'][0]['id'] = samples[0]['img_id'] = 'five.jpg'
-    for annotation in content['annotations']:
-        annotation['image_id'] = 'five.jpg'
-    path.write_text(json.dumps(content))
-    assert evaluate((path, content), samples)['coco/segm_mAP'] == pytest.approx(1)
+    path.write_text(
+        json.dumps(dict(content, annotations=[dict(a, image_id='five.jpg') for a in content['annotations']]))
+    )
     with pytest.raises(ValueError, match="image of id 'five.jpg', which is not an id of COCO. Leave nsd_images out"):
         evaluate((path, content), samples, nsd_images=str(nsd))
 

@@ -58,13 +58,6 @@ def test_every_sample_once_with_all_its_fields(gathered, tmp_path):
         assert prediction['roi_present'].tolist() == [True, False] and prediction['note'] == 'any'
 
 
-def test_a_missing_sample_writes_nothing(gathered, tmp_path):
-    metric = gathered(rank(tmp_path / 'predictions.pkl', ('subj01', [4, 2], [1.0, 2.0])))
-    with pytest.raises(RuntimeError, match='2 distinct samples of a dataset of 3'):
-        metric.evaluate(3)
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_sample_is_kept_without_its_batch_and_read_back(gathered, tmp_path):
     """Tensors of a sample are rows of a batch's."""
     path, batch = tmp_path / 'predictions.pkl', torch.randn(64, 512)

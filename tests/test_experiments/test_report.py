@@ -212,17 +212,11 @@ def test_two_outcomes_of_one_name_are_refused(study, tmp_path, capsys):
     assert f'study.yml and other.yml both have {TEST}, with other settings' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    'content, words',
-    [('[]', 'holds no results of a study'), ('{"format": 1}', 'holds no results'), ('{"format"', 'is damaged')],
-)
-def test_another_file_is_named(study, content, words, capsys, tmp_path):
+def test_another_file_is_named(study, capsys, tmp_path):
     path, out = tmp_path / 'other.json', tmp_path / 'out'
-    path.write_text(content)
+    path.write_text('{"format": 1}')
     assert call('report', study.path, '--results', path, '--out', out) == 2 and not out.exists()
-    assert f'{path} {words}' in capsys.readouterr().err
-    with pytest.raises(FileNotFoundError, match='there is no file'):
-        read_results('report')
+    assert f'{path} holds no results' in capsys.readouterr().err
 
 
 def test_damaged_metrics_are_named(study):

@@ -30,16 +30,6 @@ def test_fourier_vectors_equal_loop():
         torch.testing.assert_close(vector, module.maps[2].t() @ features, rtol=0, atol=1e-12)
 
 
-def test_neighbours_have_similar_vectors_and_subjects_different_ones():
-    module = adapter(wavelengths=(30, 120))
-    here = geometry()
-    near = here._replace(coordinates=here.coordinates + 1.0)
-    far = here._replace(coordinates=here.coordinates.flip(0))
-    similar = torch.cosine_similarity(module(here), module(near)).mean()
-    assert similar > 0.9 > 0.5 > torch.cosine_similarity(module(here), module(far)).mean().abs()
-    assert torch.cosine_similarity(module(here), module(here._replace(subject='subj02'))).mean().abs() < 0.5
-
-
 @pytest.mark.parametrize('kind', ['fourier', 'table'])
 def test_only_the_map_of_the_subject_gets_a_gradient(kind):
     module = adapter(kind=kind, max_voxels=30)

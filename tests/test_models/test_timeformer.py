@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmnfn.models import MultiScaleFMRITimeformer
-from mmnfn.models.transformer import concatenate_slices, sliding_plan, window_spans
+from mmnfn.models.transformer import sliding_plan, window_spans
 
 CPU = torch.device('cpu')
 DIMS, HEADS, W, S = 8, 2, 6, 3
@@ -114,12 +114,6 @@ def test_plan_has_the_windows_of_equation_4_and_no_others(lengths, size, stride)
 def test_whole_windows_need_no_copy():
     plan = sliding_plan((128,), 64, 32, CPU)
     assert plan.places is None and plan.short is None and [start for start, _ in plan.partitions] == [0, 32]
-
-
-def test_literal_form_concatenates_slices():
-    tokens, lengths = concatenate_slices((7, 0, 2), W, S, CPU)
-    assert tokens.tolist() == [0, 1, 2, 3, 4, 5, 3, 4, 5, 6, 7, 8]
-    assert lengths == (10, 0, 2)
 
 
 @pytest.mark.parametrize('merge, loop', [('overlap', loop_overlap), ('concat', loop_concat)])

@@ -72,17 +72,6 @@ def test_equals_loop(position, share_weights, tail):
     torch.testing.assert_close(tokens, loop_embedding(module, responses, geo), rtol=0, atol=1e-11)
 
 
-def test_gradients_equal_those_of_the_loop():
-    geo = geometry((21, 5, 16))
-    module = embedding()
-    responses = torch.randn(2, 42, dtype=torch.float64)
-    weight = torch.randn(2, sum(module.lengths(geo)), DIMS, dtype=torch.float64)
-    fast = torch.autograd.grad((module(responses, geo) * weight).sum(), list(module.parameters()))
-    slow = torch.autograd.grad((loop_embedding(module, responses, geo) * weight).sum(), list(module.parameters()))
-    for a, b in zip(fast, slow):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
-
-
 def test_moving_the_whole_brain_changes_nothing():
     geo, module = geometry((21, 5, 16)), embedding()
     responses = torch.randn(2, 42, dtype=torch.float64)

@@ -1,6 +1,5 @@
 """ROI stores of the Algonauts 2023 data against a slow loop, and bad input."""
 
-import gzip
 import os
 import shutil
 from pathlib import Path
@@ -170,14 +169,6 @@ def test_images_are_averaged_and_keep_their_colours(tree, stores, tmp_path):
             assert np.abs(found[i] - parts.mean((1, 3))).max() <= 0.51
 
 
-def test_images_of_another_subject_stay(tree, stores, tmp_path):
-    for subject in ('subj01', 'subj06'):
-        make(tree, tmp_path, subject, image_size=32)
-    both, one_by_one = StimulusImages(stores / 'images_32.h5'), StimulusImages(tmp_path / 'images_32.h5')
-    assert one_by_one.image_id.tolist() == both.image_id.tolist() and one_by_one.source == both.source
-    assert all((one_by_one[i] == both[i]).all() for i in both.image_id)
-
-
 @pytest.mark.parametrize('suffix', ['.gii', '.gii.gz'])
 def test_surfaces_of_freesurfer_and_of_nilearn(tmp_path, suffix):
     write_fsaverage(tmp_path / 'fs/surf')
@@ -193,14 +184,7 @@ def test_surfaces_of_freesurfer_and_of_nilearn(tmp_path, suffix):
             assert np.allclose(coordinates, positions(hemisphere), atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    'name, content',
-    [
-        ('lh.white', b'\xff\xff\xfemade by hand\n\n\0\0'),
-        ('white_left.gii', b'<GIFTI'),
-        ('white_left.gii.gz', gzip.compress(bytes(1000))[:20]),
-    ],
-)
+@pytest.mark.parametrize('name, content', [('lh.white', b'\xff\xff\xfe'), ('white_left.gii', b'<GIFTI')])
 def test_damaged_surfaces_are_named(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=f'{name} cannot be read as a surface: .*nilearn'):
@@ -233,20 +217,13 @@ def cut(path):
 
 DAMAGES = {
     'rh.floc-words_challenge_space.npy does not exist': lambda t: mask(t, 'rh', 'floc-words').unlink(),
-    'lh.all-vertices_fsaverage_space.npy does not exist': lambda t: mask(t, 'lh', 'all-vertices').unlink(),
-    'rh_training_fmri.npy does not exist': lambda t: responses(t, 'rh').unlink(),
     'training_images does not exist': lambda t: shutil.rmtree(image_dir(t)),
-    'lh_training_fmri.npy holds int64': lambda t: change(responses(t, 'lh'), lambda a: a.astype(int)),
-    'lh_training_fmri.npy .*expected 2 dim': lambda t: change(responses(t, 'lh'), lambda a: a[0]),
     'lh_training_fmri.npy cannot be read': lambda t: cut(responses(t, 'lh')),
     'lh_training_fmri.npy: 1 .* not finite, the first is nan in row 8': spoil_value,
     'has 131 vertices.* has 130': lambda t: change(responses(t, 'rh'), lambda a: a[:, 1:]),
     'streams_.*.npy has 119 vertices.* 120': lambda t: change(mask(t, 'lh', 'streams'), lambda a: a[1:]),
     'lh.white has 300 vertices.* 301': lambda t: change(mask(t, 'lh', 'all-vertices'), lambda a: np.r_[a, 0]),
     'rh.* has 39 rows.* has 40 images': lambda t: change(responses(t, 'rh'), lambda a: a[1:]),
-    'lh.streams_challenge_space.npy cannot be read as': lambda t: np.save(
-        mask(t, 'lh', 'streams'), np.asarray([print], object), allow_pickle=True
-    ),
     'lh.floc-places.* holds the label 4': lambda t: change(mask(t, 'lh', 'floc-places'), lambda a: a + 1),
     'train-0003_coco-00013.png does not look like': lambda t: rename(t, 'train-0003_*', 'train-0003_coco-00013.png'),
     'no image of row 3': lambda t: rename(t, 'train-0003_*', 'train-0041_nsd-{id}.png'),
@@ -262,13 +239,13 @@ def test_bad_input_is_named_and_nothing_is_left(copy, named, tmp_path):
     assert not (tmp_path / 'store').exists() or list((tmp_path / 'store').iterdir()) == []
 
 
-@pytest.mark.parametrize('content, named', [('nothing', 'cannot be read'), ('cut', 'cannot'), ('wide', '64x32 pixels')])
+@pytest.mark.parametrize('content, named', [('cut', 'cannot be read'), ('wide', '64x32 pixels')])
 def test_bad_images_are_named_and_nothing_is_left(copy, tmp_path, content, named):
     path = next(image_dir(copy, 'subj06').glob('train-0002_*'))
     if content == 'wide':
         Image.fromarray(pixels(3)[:32]).save(path)
     else:
-        path.write_bytes(path.read_bytes()[:-2000] if content == 'cut' else b'')
+        path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(ValueError, match=f'{path.name} .*{named}'):
         make(copy, tmp_path / 'store', 'subj06', image_size=32)
     assert [file.name for file in (tmp_path / 'store').iterdir()] == ['subj06.h5']

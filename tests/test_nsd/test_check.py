@@ -1,6 +1,5 @@
 """The inspection of a release tree against slow loops over its files, and against the preparation itself."""
 
-import gzip
 import os
 import shutil
 
@@ -9,7 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import scipy.io
-from release_tree import BETAS, ROIS, copy_tree, overwrite, remove
+from nsd_damage import copy, cut, gone, volume, write
+from nsd_tree import change_design
 
 from mmnfn.nsd import NSDLayout
 from mmnfn.nsd.check import inspect
@@ -22,7 +22,12 @@ COCO = 'COCO overlap and captions'
 
 @pytest.fixture()
 def tree(world, tmp_path):
-    return copy_tree(world / 'nsd', tmp_path / 'nsd')
+    """A copy of the simulated release that a test may damage, by replacing the large files: they are links."""
+
+    def link_or_copy(file, copy):
+        (os.link if os.path.getsize(file) > 1_000_000 else shutil.copy2)(file, copy)
+
+    return NSDLayout(shutil.copytree(world / 'nsd', tmp_path / 'nsd', copy_function=link_or_copy))
 
 
 @pytest.fixture(scope='module')
@@ -79,62 +84,46 @@ def test_a_whole_tree_allows_everything(report):
     assert (report.common['stimulus table'], report.common['stimuli']) == ('950 stimuli', '950 images of 64 pixels')
 
 
+STREAMS = 'nsddata/ppdata/subj01/func1pt8mm/roi/streams.nii.gz', 'nsddata/freesurfer/subj01/label/streams.mgz.ctab'
+BETAS = 'nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR'
+DESIGN, STIMULI = 'nsddata/experiments/nsd/nsd_expdesign.mat', 'nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5'
+FIRST = STORE, 'b3 subj01'
+# files that are removed, uses that are impossible then, and one of them with the reason and the files to download
 MISSING = {
-    'one subject': (['*/*/subj02'], {ENCODE}, (ENCODE, 'b3'), 'it needs ROI stores of two subjects', ()),
-    'stimuli': (
-        ['nsddata_stimuli'],
-        {TRAIN, ENCODE},
-        (TRAIN, 'b3'),
-        'nsd_stimuli.hdf5 missing',
-        ('nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5',),
-    ),
-    'an ROI class and its labels': (
-        [ROIS.format('subj01', 'streams'), 'nsddata/freesurfer/subj01/label/streams.mgz.ctab'],
-        {STORE, ENCODE},
-        (STORE, 'b3 subj01'),
-        'streams.nii.gz, streams.mgz.ctab missing',
-        (ROIS.format('subj01', 'streams'), 'nsddata/freesurfer/subj01/label/streams.mgz.ctab'),
-    ),
-    'design': (
-        ['nsddata/experiments/nsd/*.mat'],
-        {STORE, TRAIN, ENCODE},
-        (STORE, 'b3 subj01'),
-        'nsd_expdesign.mat missing',
-        ('nsddata/experiments/nsd/nsd_expdesign.mat',),
-    ),
-    'betas of a subject': (
-        ['nsddata_betas/ppdata/subj01'],
-        {STORE, ENCODE},
-        (STORE, 'b3 subj01'),
-        'betas_fithrf_GLMdenoise_RR missing',
-        (BETAS.format('subj01', '')[:-1],),
-    ),
-    'ncsnr, where it can be estimated': ([BETAS.format('*', 'ncsnr.nii.gz')], set(), (STORE, 'b3 subj01'), '', ()),
-    'trials': (['nsddata/ppdata/*/behav', ROIS.format('*', 'nsdgeneral')], set(), (STORE, 'b3 subj01'), '', ()),
+    'one subject': (('*/*/subj02',), {ENCODE}, (ENCODE, 'b3'), 'it needs ROI stores of two subjects', ()),
+    'stimuli': ((STIMULI,), {TRAIN, ENCODE}, (TRAIN, 'b3'), 'nsd_stimuli.hdf5 missing', (STIMULI,)),
+    'an ROI class': (STREAMS, {STORE, ENCODE}, FIRST, 'streams.nii.gz, streams.mgz.ctab missing', STREAMS),
+    'design': ((DESIGN,), {STORE, TRAIN, ENCODE}, FIRST, 'nsd_expdesign.mat missing', (DESIGN,)),
+    'betas': ((BETAS,), {STORE, ENCODE}, FIRST, 'betas_fithrf_GLMdenoise_RR missing', (BETAS,)),
+    'ncsnr, where it can be estimated': ((f'{BETAS}/ncsnr.nii.gz',), set(), FIRST, '', ()),
+    'trials': (('nsddata/ppdata/*/behav',), set(), FIRST, '', ()),
 }
 
 
-@pytest.mark.parametrize('case', MISSING)
-def test_missing_files_are_no_problem_but_named(tree, tmp_path, case):
-    patterns, impossible, (name, of), reason, files = MISSING[case]
+def remove(layout, *patterns):
+    """Remove files and folders of a tree."""
+    for path in [path for pattern in patterns for path in layout.root.glob(pattern)]:
+        gone(path)
+
+
+@pytest.mark.parametrize('patterns, impossible, use, reason, files', MISSING.values(), ids=MISSING)
+def test_missing_files_are_no_problem_but_named(tree, tmp_path, patterns, impossible, use, reason, files):
     remove(tree, *patterns)
     found = inspect(tree.root)
     assert found.problems == [] and {use.name for use in found.uses if not use.possible} == impossible
-    use = use_of(found, name, of)
-    assert use.reason == reason and use.missing == files
+    assert (use_of(found, *use).reason, use_of(found, *use).missing) == (reason, files)
     assert all(f'      download {file}\n' in f'{found}\n' for file in files)
     check_verdict(tree, found, tmp_path / 'store')
 
 
 def test_ncsnr_is_asked_for_where_it_cannot_be_estimated(tree, tmp_path):
-    mat = scipy.io.loadmat(tree.design_file)
-    mat['masterordering'] = np.tile(np.arange(1, 501), 3)[None]
-    scipy.io.savemat(tree.design_file, {name: mat[name] for name in ('masterordering', 'subjectim', 'sharedix')})
-    remove(tree, BETAS.format('*', 'ncsnr.nii.gz'), 'nsddata/ppdata/*/behav')
+    change_design(tree, masterordering=np.tile(np.arange(1, 501), 3)[None])
+    remove(tree, 'nsddata_betas/ppdata/*/*/*/ncsnr.nii.gz', 'nsddata/ppdata/*/behav')
     found = inspect(tree.root)
     assert found.table['b3 ncsnr']['subj01'] == 'estimated from 500 images seen three times'
     use = use_of(found, STORE, 'b3 subj02')
-    assert not use.possible and use.missing == (BETAS.format('subj02', 'ncsnr.nii.gz'),) and found.problems == []
+    assert not use.possible and use.missing == (f'{BETAS}/ncsnr.nii.gz'.replace('subj01', 'subj02'),)
+    assert found.problems == []
     check_verdict(tree, found, tmp_path / 'store', 'subj02')
 
 
@@ -152,43 +141,26 @@ def test_a_tree_without_subjects_allows_nothing(tmp_path):
     assert not any(use.possible for use in found.uses) and found.problems == [] and 'no subject' in str(found)
 
 
-def change_volume(path, change):
-    image = nib.load(path)
-    volume = change(np.asarray(image.dataobj).copy())
-    path.unlink()
-    nib.save(nib.Nifti1Image(volume, image.affine), path)
-    return path.name
-
-
-def write_betas(path, shape, **kwargs):
-    path.unlink()
-    with h5py.File(path, 'w') as file:
-        file.create_dataset('betas', shape, np.int16, **kwargs)
-    return path.name
-
-
 def missing_session(layout):
-    remove(layout, BETAS.format('subj01', 'betas_session01.*'))
+    gone(layout.beta_file('subj01', 1))
     return 'lacks session(s) 1'
 
 
+# test_reader_errors.py has more damages: what stops the preparation stops the inspection, in the same words.
 DAMAGES = {
-    'ROI cut off': lambda t: overwrite(t.roi_file('subj01', 'streams'), gzip.compress(b'nothing')),
-    'ROI of another shape': lambda t: change_volume(t.roi_file('subj01', 'floc-faces'), lambda v: v[1:]),
-    'label table': lambda t: overwrite(t.label_file('subj01', 'streams'), b'\x00\x01 one\n'),
-    'betas cut off': lambda t: overwrite(t.beta_file('subj01', 2), t.beta_file('subj01', 2).read_bytes()[:99_000]),
-    'betas of another shape': lambda t: write_betas(t.beta_file('subj01', 2), (750, 3, 4, 5)),
+    'ROI cut off': lambda t: cut(t.roi_file('subj01', 'streams'), 150),
+    'betas cut off': lambda t: cut(t.beta_file('subj01', 2), 99_000),
     'missing session': missing_session,
-    'one session too many': lambda t: shutil.copy(t.beta_file('subj01', 1), t.beta_file('subj01', 3)) and 'mat plans',
-    'ncsnr of NaN': lambda t: change_volume(t.beta_dir('subj01') / 'ncsnr.nii.gz', lambda v: v * np.nan),
-    'stimulus table': lambda t: overwrite(t.stim_info_file, b'nothing'),
-    'stimuli': lambda t: overwrite(t.stimuli_file, b'nothing'),
+    'one session too many': lambda t: copy(t.beta_file('subj01', 1), t.beta_file('subj01', 3)) and 'mat plans',
+    'ncsnr of NaN': lambda t: volume(t.ncsnr_file('subj01'), lambda v: v * np.float32(np.nan)),
+    'stimulus table': lambda t: write(t.stim_info_file, 'nothing'),
+    'stimuli': lambda t: write(t.stimuli_file, 'nothing'),
 }
 
 
 @pytest.mark.parametrize('case', DAMAGES)
 def test_damage_is_a_problem_and_hides_nothing(tree, tmp_path, case):
-    named = DAMAGES[case](tree)
+    named = str(DAMAGES[case](tree))
     found = inspect(tree.root)
     assert named in found.problems[0] and len(found.uses) == 5
     assert any('problem 1' in use.reason and not use.possible for use in found.uses)
@@ -197,9 +169,12 @@ def test_damage_is_a_problem_and_hides_nothing(tree, tmp_path, case):
 
 
 def test_other_chunks_are_noted_as_slow(tree):
-    with h5py.File(tree.beta_file('subj01', 2)) as file:
+    path = tree.beta_file('subj01', 2)
+    with h5py.File(path) as file:
         shape = file['betas'].shape
-    write_betas(tree.beta_file('subj01', 2), shape, chunks=(750, 1, 1, 1), compression='gzip')
+    path.unlink()
+    with h5py.File(path, 'w') as file:
+        file.create_dataset('betas', shape, np.int16, chunks=(750, 1, 1, 1), compression='gzip')
     found = inspect(tree.root, [1])
     assert found.problems == [] and use_of(found, STORE, 'b3 subj01').possible
     assert len(found.notes) == 1 and 'is read a slower way' in found.notes[0] and found.notes[0] in str(found)

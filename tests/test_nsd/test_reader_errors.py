@@ -19,7 +19,7 @@ from nsd_damage import (
     volume,
     write,
 )
-from nsd_tree import CLASSES, OWN, change_design, difference, save_volume, slow_store
+from nsd_tree import CLASSES, OWN, change_design, difference, slow_store
 
 from mmnfn.nsd.preparation import prepare, prepare_subject
 
@@ -39,9 +39,9 @@ def trials(function):
     return lambda tree: lines(tree.responses_file('subj02'), function)
 
 
-def trial_750(value):
-    """A damage that changes the id of the last trial."""
-    return trials(lambda found: [*found[:750], '\t'.join([*found[750].split('\t')[:2], value, 'NaN'])])
+def another_image(found):
+    """Another id in the last of 750 trials."""
+    return [*found[:750], '\t'.join([*found[750].split('\t')[:2], '1500', 'NaN'])]
 
 
 def four_sessions(tree):
@@ -52,60 +52,44 @@ def four_sessions(tree):
 BAD = {
     'betas missing': lambda t: gone(t.betas) and t.beta_dir('subj02'),
     'no folder of betas': lambda t: gone(t.beta_dir('subj02')),
-    **{f'betas cut to {n} bytes': lambda t, n=n: cut(t.betas, n) for n in (0, 100, 100000, -1)},
+    **{f'betas cut to {n} bytes': lambda t, n=n: cut(t.betas, n) for n in (0, 100000, -1)},
     'betas are a web page': lambda t: write(t.betas, '<html>'),
     'betas of another subject': lambda t: copy(t.beta_file('subj01', 1), t.betas),
     'betas lack a trial': lambda t: betas(t.betas, lambda b: b[..., 1:], chunks=(749, 1, 1, 1)),
     'betas are float32': lambda t: betas(t.betas, dtype='<f4'),
     'session missing in the middle': lambda t: other_sessions(t, 3),
-    'more sessions than the subject has': lambda t: other_sessions(t, *range(2, 42)),
     'more sessions than planned': four_sessions,
     'NIfTI betas half downloaded': lambda t: cut(t.nifti, 20000),
     'NIfTI betas without the end': lambda t: cut(t.nifti, -1),
     'NIfTI betas with a flipped byte': lambda t: flip(t.nifti, 0.7),
-    'NIfTI betas with a flipped byte at the end': lambda t: flip(t.nifti, 0.999),
     'NIfTI betas of another space': lambda t: nifti(t, lambda b: b[:, 1:]),
-    'NIfTI betas lack a trial': lambda t: nifti(t, lambda b: b[..., 1:]),
     'NIfTI betas scaled': lambda t: nifti(t, slope=2),
-    'NIfTI betas are float32': lambda t: nifti(t, lambda b: b.astype(np.float32)),
     'ROI missing': lambda t: gone(t.words),
     'ROI of another subject': lambda t: copy(t.roi_file('subj01', 'floc-words'), t.words),
-    'ROI with time': lambda t: save_volume(t.words, np.zeros((6, 4, 5, 2))) or t.words,
     'ROI elsewhere': lambda t: moved(t.words, np.diag([1, 1, 1.1, 1])),
     'ROI half downloaded': lambda t: cut(t.words, 150),
-    'ROI with a flipped byte': lambda t: flip(t.words, 0.5),
-    'ROI not packed': lambda t: write(t.words, bytes(900)),
     'ROI with NaN': lambda t: volume(t.words, lambda v: put(v, (1, 1, 1), np.nan)),
     'ROI with fractions': lambda t: volume(t.words, lambda v: v * 0.5),
     'ROI with an unknown label': lambda t: volume(t.words, lambda v: put(v, (1, 1, 1), 6)),
-    'ROI with label -2': lambda t: volume(t.words, lambda v: put(v, (1, 1, 1), -2)),
     'ROIs all 0': empty_rois,
     'table missing': lambda t: gone(t.table),
     'table of another class': lambda t: copy(t.label_file('subj02', 'floc-words'), t.table),
     'table is garbage': lambda t: write(t.table, bytes(range(128, 255))),
-    'table is empty': lambda t: write(t.table, ''),
-    'table has an index without name': lambda t: lines(t.table, lambda found: [*found, '8']),
     'ncsnr half downloaded': lambda t: cut(t.ncsnr, 200),
     'ncsnr NaN everywhere': lambda t: volume(t.ncsnr, lambda v: v * np.float32(np.nan)),
-    'ncsnr negative': lambda t: volume(t.ncsnr, lambda v: -v),
     'ncsnr in percent': lambda t: volume(t.ncsnr, lambda v: 100 * v**2 / (v**2 + np.float32(1 / 3))),
     'ncsnr of another subject': lambda t: copy(t.ncsnr_file('subj01'), t.ncsnr),
     'design missing': lambda t: gone(t.design_file),
     'design is a web page': lambda t: write(t.design_file, '<html>'),
     'design half downloaded': lambda t: cut(t.design_file, 5000),
-    'design with a flipped byte': lambda t: flip(t.design_file, 0.5),
-    'design without subjectim': design('subjectim', lambda own: None),
     'order beyond the images': design('masterordering', lambda order: put(order, (0, 9), OWN + 1)),
     'order is no multiple of 750': design('masterordering', lambda order: order[:, :2249]),
     'design without the subject': design('subjectim', lambda own: own[:1]),
-    'id 73001': design('subjectim', lambda own: put(own, (0, 500), 73001)),
     'shared images of another set': design('sharedix', lambda shared: shared + 1),
     'trials cut': trials(lambda found: found[:700]),
     'trials of another subject': lambda t: copy(t.responses_file('subj01'), t.responses_file('subj02')),
     'trials with a renamed column': trials(lambda found: [found[0].replace('73KID', 'KID'), *found[1:]]),
-    'trials with commas': trials(lambda found: [line.replace('\t', ',') for line in found]),
-    'trials with an empty id': trial_750(''),
-    'trials with another id': trial_750('1500'),
+    'trials with another id': trials(another_image),
 }
 
 
@@ -119,7 +103,7 @@ def test_bad_files_are_named_and_nothing_is_left(tree, tmp_path, damage):
 
 
 def test_the_wrong_trial_is_named(tree, tmp_path):
-    trial_750('1500')(tree)
+    trials(another_image)(tree)
     with pytest.raises(ValueError, match='responses.tsv: trial 750 of session 1 shows 73KID 1500, but the design file'):
         prepare_subject(tree, tmp_path, 'subj02', CLASSES, progress=False)
 
@@ -131,18 +115,12 @@ LEGAL = {
     'betas as NIfTI': (True, lambda t: t.nifti),
     'betas as NIfTI, scl_slope 1': (True, lambda t: nifti(t, slope=1)),
     'ROI class without label': (False, lambda t: volume(t.words, lambda v: np.minimum(v, 0))),
-    'ROI as int16': (True, lambda t: volume(t.words, lambda v: v.astype(np.int16))),
     'ROI not quite whole': (True, lambda t: volume(t.words, lambda v: v + 1e-4)),
     'ROIs in an oblique volume': (False, oblique),
     'ncsnr NaN in some voxels': (False, lambda t: volume(t.ncsnr, lambda v: put(v, slice(0, 3), np.nan))),
-    'ncsnr huge in one voxel': (False, lambda t: volume(t.ncsnr, lambda v: put(v, (0, 0, 0), 99))),
     'label table with more labels': (True, lambda t: lines(t.table, lambda found: [*found, '9 none', '', '10 none\t'])),
     'label table of Windows': (True, lambda t: write(t.table, t.table.read_bytes().replace(b'\n', b'\r\n'))),
-    'no table of trials': (True, lambda t: gone(t.responses_file('subj02'))),
-    'table of trials goes on': (True, trials(lambda found: [*found, found[-1]])),
     'shared images in another order': (True, design('sharedix', lambda shared: shared[:, ::-1])),
-    'more variables in the design': (True, lambda t: change_design(t, basiccnt=np.zeros((3, 40)), note='text')),
-    'another subject incomplete': (True, lambda t: cut(t.beta_file('subj01', 2), 9)),
 }
 
 
@@ -155,15 +133,6 @@ def test_legal_oddities(tiny, tree, tmp_path, unchanged, change):
     if unchanged:
         assert difference(path, slow_store(tiny.root, 'subj02')) == ''
     assert [file.name for file in path.parent.iterdir()] == ['subj02.h5']
-
-
-def test_trials_are_read_from_the_design(tiny, tree, tmp_path):
-    """Not from the table or the order of the ids."""
-    design('masterordering', lambda order: order[:, ::-1])(tree)
-    tree.responses_file('subj02').unlink()
-    path = prepare_subject(tree, tmp_path / 'store', 'subj02', CLASSES, progress=False)
-    assert difference(path, slow_store(tree.root, 'subj02')) == ''
-    assert difference(path, slow_store(tiny.root, 'subj02')) != ''
 
 
 def test_both_splits_are_needed(tree, tmp_path):
@@ -181,10 +150,7 @@ def test_both_splits_are_needed(tree, tmp_path):
         (dict(normalization='test'), ValueError, "normalization is 'test'"),
         (dict(max_sessions=0), ValueError, 'max_sessions is 0'),
         (dict(roi_classes=['streams', 'streams']), ValueError, r"roi_classes is \['streams', 'streams'\]"),
-        (dict(roi_classes=[]), ValueError, r'roi_classes is \[\]'),
         (dict(roi_classes=['V1']), ValueError, "ROI class is 'V1'; known for subj02 are floc-bodies"),
-        (dict(workers=0), ValueError, 'workers is 0'),
-        (dict(subjects=['subj09']), ValueError, "subject is 'subj09'"),
         (dict(subjects=[2, 'subj02']), ValueError, 'subjects has repetitions'),
         (dict(subjects=['subj03']), FileNotFoundError, 'subj03'),
     ],

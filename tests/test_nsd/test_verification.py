@@ -21,9 +21,7 @@ def store(tiny, tmp_path_factory):
 
 GOOD = [
     (False, 'float32', {}),
-    (False, 'float32', dict(normalization='all')),
     (False, 'float32', dict(max_sessions=2, trials=True)),
-    (True, 'float32', {}),
     (True, 'float16', dict(normalization='none', max_sessions=1)),
 ]
 
@@ -41,7 +39,7 @@ def test_good_stores_pass(tree, tmp_path, nifti, dtype, options):
     assert verify_store(tree, path, 25)[0] == 25
 
 
-@pytest.mark.parametrize('value', [0.001, -1, np.nan])
+@pytest.mark.parametrize('value', [0.001, np.nan])
 def test_one_response_is_enough(tiny, store, tmp_path, value):
     path = shutil.copy(store, tmp_path)
     with h5py.File(path, 'a') as file:
@@ -50,18 +48,6 @@ def test_one_response_is_enough(tiny, store, tmp_path, value):
     named = rf'subj01.h5: voxel \[{", ".join(map(str, place))}\], 73k id {image} \(0-based'
     with pytest.raises(ValueError, match=named):
         verify_store(tiny, path, 25)
-
-
-def test_some_seed_finds_one_altered_voxel(tiny, store, tmp_path):
-    path, found = shutil.copy(store, tmp_path), 0
-    with h5py.File(path, 'a') as file:
-        file['responses'][:, 20] = 0
-    for seed in range(12):
-        try:
-            verify_store(tiny, path, 5, seed)
-        except ValueError:
-            found += 1
-    assert 0 < found < 12
 
 
 def one_beta(tree, place):

@@ -56,7 +56,7 @@ def test_tables_agree_with_the_design(design):
             assert reps == sorted(reps) and (trials[np.asarray(reps) - 1] == row.nsdId).all()
     assert (table.subject4 == 0).all() and table.shared1000.sum() == 100
 
-    behaviour = behaviour_table(design, 1, 2, np.random.default_rng(0))
+    behaviour = behaviour_table(design, 1, 2)
     assert len(behaviour) == 1500 and (behaviour['73KID'] - 1 == design.trial_ids(1)[:1500]).all()
     seen = set()
     for image, old in zip(behaviour['10KID'], behaviour['ISOLD']):

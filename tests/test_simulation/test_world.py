@@ -42,10 +42,6 @@ def test_beta_files(layout):
         betas = file['betas']
         assert betas.shape == (750,) + shape[::-1] and betas.dtype == np.int16
         assert betas.chunks == (750, 1, 1, 1) and betas.compression is None
-    nifti = nib.load(layout.beta_file('subj01', 2, 'nii.gz'))
-    assert nifti.shape == shape + (750,) and nifti.get_data_dtype() == np.int16
-    assert nifti.header['scl_slope'] == 0 or np.isnan(nifti.header['scl_slope'])
-    assert (np.asarray(nifti.dataobj).transpose(3, 2, 1, 0) == betas_of(layout, 'subj01', 2)).all()
 
 
 def test_design_files(layout, world):
@@ -101,6 +97,7 @@ def test_noise_is_what_ncsnr_says(layout, truth):
 
 
 def test_the_same_seed_gives_identical_files(tmp_path):
+    """And NIfTI files hold the same betas."""
     config = WorldConfig(1, 1, seed=5, voxel_mm=8.0, stimulus_size=32, nifti=True, workers=1)
     config = config._replace(downstream=(1, 1, 1, 1), downstream_size=32)
 
@@ -114,6 +111,10 @@ def test_the_same_seed_gives_identical_files(tmp_path):
     other = digests('c', seed=6)
     beta = next(name for name in first if name.endswith('session01.hdf5'))
     assert first.keys() == other.keys() and first[beta] != other[beta]
+    layout = NSDLayout(tmp_path / 'a/nsd')
+    nifti = nib.load(layout.beta_file('subj01', 1, 'nii.gz'))
+    assert nifti.get_data_dtype() == np.int16
+    assert (np.asarray(nifti.dataobj).T == betas_of(layout, 'subj01', 1)).all()
 
 
 def test_coco_layout(world):
@@ -174,15 +175,11 @@ def test_photographs_as_stimuli_keep_their_crops_in_one_split(tmp_path):
     'changes, named',
     [
         (dict(subjects=9), 'subjects is 9'),
-        (dict(sessions=(0,)), 'sessions'),
         (dict(sessions=(1, 1, 1)), 'sessions'),
         (dict(voxel_mm=0.5), 'voxel_mm'),
-        (dict(shared_fraction=0.0), 'shared_fraction'),
         (dict(beta_version='b9'), 'b9'),
         (dict(images='x'), 'images and annotations'),
         (dict(downstream=(-1, 0, 0, 0)), 'downstream'),
-        (dict(snr=0), 'snr is 0; it must lie between'),
-        (dict(seed=-1), 'seed is -1'),
     ],
 )
 def test_values_out_of_range_are_named(changes, named, tmp_path):
@@ -199,11 +196,10 @@ def too_large(out, limit):
     simulate(out, WorldConfig(1, (1,), workers=1, **small), overwrite=True)
 
 
-@pytest.mark.parametrize('limit', [100, 5_000_000])  # too small for the design, and for the betas
-def test_a_full_disk_leaves_the_old_world(tmp_path, limit):
+def test_a_full_disk_leaves_the_old_world(tmp_path):
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out/old').write_text('old')
-    error, ended = in_child(too_large, tmp_path / 'out', limit)
+    error, ended = in_child(too_large, tmp_path / 'out', 5_000_000)  # too small for the betas
     assert ended == 0 and isinstance(error, OSError) and 'File too large' in str(error), error
     assert str(tmp_path) in str(error)
     assert [path.name for path in tmp_path.rglob('*')] == ['out', 'old']
@@ -215,12 +211,6 @@ def test_a_full_disk_leaves_the_old_world(tmp_path, limit):
 def test_wrong_paths_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match='no_folder'):
         simulate(tmp_path / 'out', WorldConfig(images=tmp_path / 'no_folder', annotations=tmp_path / 'a.json'))
-    one = write_photographs(tmp_path, 1)
-    with pytest.raises(ValueError, match='instances.json lists 1 photograph.*at least 2 are needed'):
-        simulate(tmp_path / 'out', WorldConfig(**one))
-    one['annotations'].write_text('[]')
-    with pytest.raises(ValueError, match='instances.json'):
-        simulate(tmp_path / 'out', WorldConfig(**one))
     assert not list(tmp_path.glob('out*'))
     (tmp_path / 'old').mkdir()
     with pytest.raises(FileExistsError, match='old'):

@@ -26,7 +26,7 @@ def test_full_load_downstream(run, exported, library, name):
     lines = out.splitlines()
     assert code == 0 and lines[-1] == 'Every weight arrived.'
     assert lines[-2].startswith('backbone: 85 of 85 tensors loaded from') and 'norm0.weight, norm0.bias' in lines[-2]
-    assert any('stages.2.blocks.[0-1].norm1.weight' in line for line in lines)
+    assert any('stages.2.blocks.1.norm1.weight' in line for line in lines)
 
 
 def test_incomplete_load(run, exported):
@@ -46,4 +46,4 @@ def test_whole_model_without_init_cfg_and_unreadable_files(run, exported, tmp_pa
     assert code == 2 and out == '' and 'error: CHECKPOINT: there is no file' in err
     (tmp_path / 'cut.pth').write_bytes(Path(exported).read_bytes()[:-100])
     code, out, err = run(TOOL, config, tmp_path / 'cut.pth')
-    assert code == 2 and out == '' and 'cut.pth is no checkpoint' in err and 'it is cut off' in err
+    assert code == 2 and out == '' and 'cut.pth is no checkpoint, or a damaged one' in err

@@ -39,7 +39,6 @@ def choose(tmp_path):
 @pytest.mark.parametrize(
     'demand, commands, choice',
     [
-        ({}, dict(python3=309), 'official /real/python3'),
         ({}, dict(python3=311), 'official /real/python3'),
         ({}, dict(python3=312, python3_10=310), 'official /real/python3_10'),
         (dict(stack='onedl'), dict(python3=311), 'onedl /real/python3'),
@@ -61,9 +60,7 @@ def test_newer_python_takes_onedl_and_says_so(choose):
     'stack, python, commands, message',
     [
         ('official', '', dict(python3=312), 'STACK=official needs Python 3.9-3.11, but python3 is Python 3.12'),
-        ('onedl', '', dict(python3=309), 'STACK=onedl needs Python 3.10-3.13, but python3 is Python 3.9'),
         ('', '', dict(python3=308), 'mmnfn needs Python 3.9-3.11 .* but python3 is Python 3.8'),
-        ('', '', dict(python3=314), 'but python3 is Python 3.14'),
         ('', '', {}, 'python3 does not run: install Python'),
         ('', '/no/such/python', dict(python3=311), '/no/such/python does not run'),
         ('torch', '', dict(python3=311), 'STACK=torch is unknown: it is official or onedl'),

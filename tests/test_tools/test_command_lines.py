@@ -2,7 +2,6 @@
 
 import errno
 import importlib.util
-import json
 from pathlib import Path
 
 import pytest
@@ -57,7 +56,6 @@ PRETRAINED = ['model.backbone.init_cfg.type=Pretrained', 'model.backbone.init_cf
         ),
         (['CONFIG', '--cfg-options', 'batchsize=3'], '--cfg-options batchsize: nothing but the config file reads'),
         (['CONFIG', '--launcher', 'pytorch'], '--launcher pytorch: the environment variable RANK is not set'),
-        (['CONFIG', '--work-dir', 'CONFIG/work'], 'Not a directory'),
     ],
 )
 def test_train_errors_are_one_line(config, capsys, monkeypatch, arguments, error):
@@ -73,7 +71,6 @@ def test_train_errors_are_one_line(config, capsys, monkeypatch, arguments, error
     'arguments, error',
     [
         (['CONFIG', 'nothing.pth'], "CHECKPOINT: there is no file 'nothing.pth'"),
-        (['CONFIG', 'CHECKPOINT', '--out', 'CHECKPOINT/a.json'], 'epoch_1.pth'),  # a folder that is a file
         (['CONFIG', 'CHECKPOINT', '--show-dir', 'a'], '--show, --show-dir: the config has no default_hooks.visual'),
         (['CONFIG', 'CHECKPOINT', '--tta'], '--tta: the config has no tta_model or no tta_pipeline'),
     ],
@@ -88,15 +85,9 @@ def test_test_errors_are_one_line(config, checkpoint, capsys, arguments, error):
 
 
 def test_export_errors_are_one_line(config, capsys):
-    export = tool('model_converters/export_backbone')
-    for arguments, error in (
-        (['nothing.pth', 'out.pth'], "CHECKPOINT: there is no file 'nothing.pth'"),
-        (['--random', 'nothing.py', 'out.pth'], "CONFIG: there is no file 'nothing.py'"),
-        (['--random', config, 'out.pth'], 'no backbone'),
-    ):
-        assert export.main(arguments) == 2
-        err = capsys.readouterr().err
-        assert error in err and err.count('\n') == 1
+    assert tool('model_converters/export_backbone').main(['--random', config, 'out.pth']) == 2
+    err = capsys.readouterr().err
+    assert 'no backbone' in err and err.count('\n') == 1
 
 
 def test_a_full_disk_is_named_in_one_line(config, capsys, tmp_path, monkeypatch):
@@ -127,16 +118,6 @@ def test_train_flags_reach_the_config(config, checkpoint):
     assert (args.resume, args.local_rank) == ('auto', 2)
     cfg = train.merge_args(train.run_config.load_config(config), train.parse_args([config]))
     assert cfg.work_dir == './work_dirs/toy' and 'resume' not in cfg
-
-
-def test_test_runs_and_writes_metrics_and_predictions(config, checkpoint, tmp_path, capsys):
-    out, dump = tmp_path / 'new/metrics.json', tmp_path / 'new/predictions.pkl'
-    arguments = [config, checkpoint, '--work-dir', tmp_path / 'work', '--out', out, '--dump', dump]
-    code = tool('test').main([*map(str, arguments), '--cfg-options', 'log_level=ERROR'])
-    assert code == 0
-    assert json.loads(out.read_text())['toy/count'] == toy_world.SIZE
-    assert capsys.readouterr().out.splitlines()[-2].split() == ['toy/count', str(toy_world.SIZE)]
-    assert dump.exists()
 
 
 @pytest.mark.parametrize('scope, hook, folder', [('mmdet', dict(test_out_dir='out'), None), ('mmseg', {}, 'out')])

@@ -22,13 +22,7 @@ def parse_args(argv=None):
     parser.add_argument('config', metavar='CONFIG', help='config file')
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='training checkpoint, export, or bare state dict')
     parser.add_argument('--whole', action='store_true', help='load it into the whole model, as tools/test.py does')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=run_config.CfgOptions,
-        metavar='KEY=VALUE',
-        help='change settings of the config, e.g. model.backbone.init_cfg.prefix=backbone.',
-    )
+    run_config.add_arguments(parser, run=False)
     return parser.parse_args(argv)
 
 

@@ -28,13 +28,7 @@ def parse_args(argv=None):
         default=checkpoint.PREFIX,
         help="where the backbone is in the model; default 'backbone.', '' if it is all of it",
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=run_config.CfgOptions,
-        metavar='KEY=VALUE',
-        help='change settings of the config of --random',
-    )
+    run_config.add_arguments(parser, run=False)
     args = parser.parse_intermixed_args(argv)
     if (args.checkpoint is None) == (args.random is None):
         parser.error('give CHECKPOINT OUT, or --random CONFIG OUT')

@@ -24,7 +24,7 @@ class LoadAuditHook(Hook):
     """Compare the model with the checkpoints it was loaded from, and stop if a backbone is not wholly theirs.
 
     - ``init_cfg=dict(type='Pretrained', …)``: before the library's loader opens the file, the hook reads it without
-      running anything in it, and compares keys and shapes; after loading it compares values. A table goes to the log.
+      running anything in it, and compares keys and shapes; after loading it compares values.
       Anything short of every weight ends the run, but for norms of stages that pretraining did not use.
     - ``load_from`` in training: the same for the model's backbone; other parts may differ.
     - the checkpoint of a test: the same for the whole model; the classes that it was trained on have to be those of the
@@ -124,9 +124,9 @@ def _read(path: str, argument: str) -> Optional[Checkpoint]:
 
 
 def _report(runner, audit: LoadAudit) -> None:
-    """Log the table, and raise the problem."""
+    """Log the coverage, or the table of all weights with the problem that it raises."""
     if is_main_process():
-        runner.logger.info(f'Load audit\n{audit.table()}')
+        runner.logger.info(f'Load audit\n{audit.table()}' if audit.problem else audit.summary())
     if audit.problem:
         raise LoadAuditError(audit.problem)
 

@@ -13,10 +13,6 @@ from torch import Tensor
 
 from mmnfn.registry import HOOKS
 
-# A GradScaler halves its scale, 65536 at first, at every gradient that is not finite, and leaves the step out. Below
-# this the scale is not the reason any more, and no step would ever be made again.
-SMALLEST_SCALE = 1e-6
-
 
 @HOOKS.register_module()
 class NonFiniteLossHook(Hook):
@@ -27,8 +23,7 @@ class NonFiniteLossHook(Hook):
 
     Where gradients are clipped by their norm, MMEngine has read the norm already, and an accelerator is not waited for;
     elsewhere the losses are read in each iteration. Losses with finite gradients are read every ``interval``
-    iterations. Gradients that a GradScaler (``--amp-dtype float16``) leaves out are not looked at until its scale has
-    come to nothing.
+    iterations. Infinite gradients are left to a GradScaler (``--amp-dtype float16``), which finds its scale by them.
 
     Args:
         interval: Iterations between two looks at the losses where the norm of the gradient is known.
@@ -52,12 +47,9 @@ class NonFiniteLossHook(Hook):
         scaler, norms = getattr(wrapper, 'loss_scaler', None), None
         if getattr(wrapper, 'clip_grad_kwargs', None):  # there is no such history where they are clipped by value
             norms = runner.message_hub.log_scalars.get('train/grad_norm')
-        if scaler is not None and scaler.is_enabled():
-            bad = self.every_n_train_iters(runner, interval) and scaler.get_scale() < SMALLEST_SCALE
-        elif norms is not None:
-            bad = not math.isfinite(norms.current())
-        else:
-            interval = 1
+        if scaler is None or not scaler.is_enabled():
+            bad = norms is not None and not math.isfinite(norms.current())
+            interval = 1 if norms is None else interval
         if losses and (bad or self.every_n_train_iters(runner, interval)):
             found = ~torch.stack([torch.isfinite(value).all() for value in losses.values()]).all()
             flag = (found | bad).int()

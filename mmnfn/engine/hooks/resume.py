@@ -29,18 +29,16 @@ from ..checkpoint import literal_config, non_finite
 
 RESUME_KEY = 'mmnfn_resume'
 
-# Where the config of a checkpoint and that of the run that resumes it are compared.
-COMPARED = ('default_scope', 'data_preprocessor', 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
-COMPARED += ('param_scheduler', 'auto_scale_lr')
-# What may differ: what is of no consequence (or found by the number of batches of an epoch), or just takes effect ...
+# Settings that make a training, compared between the config of a checkpoint and that of the run that resumes it, ...
+COMPARED = ('data_preprocessor', 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler')
+# ... but for what has no consequence, is checked by the number of batches of an epoch, or just takes effect, ...
 FREE = re.compile(
-    r'.*\.(num_workers|persistent_workers|pin_memory|prefetch_factor|backend_args|with_cp)(\..*)?'
-    r'|train_dataloader\.batch_size|train_cfg\.(val_.*|dynamic_intervals.*)|model\.test_cfg.*'
+    r'.*(num_workers|persistent_workers|pin_memory|prefetch_factor|backend_args|with_cp|_root|_dir)(\..*)?'
+    r'|train_dataloader\.batch_size|train_cfg\.val_.*|model\.test_cfg.*'
     r'|optim_wrapper\.(type|loss_scale|dtype|clip_grad|accumulative_counts)(\..*)?'
 )
-# ... what the state of the optimizer or of the schedules replaces ...
-KEPT = re.compile(r'optim_wrapper\.optimizer\.(?!type$).*|param_scheduler\..*(?<!\.type)|auto_scale_lr.*')
-# ... and the length of the training, whose schedule is followed then.
+# ... and what is in the state of the optimizer or of the schedules.
+KEPT = re.compile(r'optim_wrapper\.optimizer\.(?!type$).*|param_scheduler\..*(?<!\.type)')
 LENGTH = re.compile(r'train_cfg\.max_(epochs|iters)')
 
 
@@ -171,7 +169,7 @@ class ResumableCheckpointHook(CheckpointHook):
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
 
 
-def compare_training(text: Optional[str], cfg: Config, path: str) -> Dict[str, List[str]]:
+def compare_training(text: Optional[str], cfg: Config, path: str) -> Tuple[List[str], List[str]]:
     """Compare the config of a checkpoint with that of the run that resumes it.
 
     Args:
@@ -180,61 +178,56 @@ def compare_training(text: Optional[str], cfg: Config, path: str) -> Dict[str, L
         path: The checkpoint, for the error.
 
     Returns:
-        Differences, each as 'key (value there, value here)': ``'length'``, another number of epochs or iterations, with
-        which the schedule of ``cfg`` is followed; ``'kept'``, where the checkpoint's value stays.
+        Differences, each as 'key (value there, value here)': in the number of epochs or iterations, with which the
+        schedule of ``cfg`` is followed; and in settings for which the checkpoint's value stays.
 
     Raises:
-        ResumeError: They differ in the data, the controls, the model, the loss or the optimizer's groups.
+        ResumeError: They differ in the data, the controls, the model, the loss or the kind of optimizer.
     """
-    found: Dict[str, List[str]] = dict(length=[], kept=[], refused=[])
-    there, here = literal_config(text or ''), literal_config(cfg.pretty_text)
-    for part in COMPARED if there else ():
-        for key, old, new in _differences(there.get(part), here.get(part), part):
-            if not FREE.fullmatch(key) and not _is_moved(key, old, new):
-                epochs = LENGTH.fullmatch(key) and None not in (old, new)  # not epochs there and iterations here
-                fate = 'length' if epochs else 'kept' if KEPT.fullmatch(key) else 'refused'
-                found[fate].append(f'{key} ({_short(old)} there, {_short(new)} here)')
-    if found['length']:
-        for fate in ('kept', 'refused'):
-            found[fate] = [entry for entry in found[fate] if not entry.startswith('param_scheduler')]
-    refused = found.pop('refused')
-    if refused:
-        more = f' and {len(refused) - 3} more' if len(refused) > 3 else ''
-        raise ResumeError(
-            f'--resume: {path} is of another training: {"; ".join(refused[:3])}{more}. Resume it with its own config, '
-            'or start a new run in another --work-dir (from its weights with --cfg-options load_from=CHECKPOINT).'
+    there, here = (
+        {key: settings.get(key) for key in COMPARED} for settings in map(literal_config, (text or '', cfg.pretty_text))
+    )
+    if not any(there.values()):
+        return [], []
+    old, new = dict(_leaves(there)), dict(_leaves(here))
+    length, kept, refused = [], [], []
+    for key in dict.fromkeys([*old, *new]):
+        one, other = old.get(key), new.get(key)
+        if _same_place(key, one) != _same_place(key, other) and not FREE.fullmatch(key):
+            epochs = LENGTH.fullmatch(key) and None not in (one, other)  # not epochs there and iterations here
+            fate = length if epochs else kept if KEPT.fullmatch(key) else refused
+            fate.append(f'{key} ({one!r:.80} there, {other!r:.80} here)')
+    if length:
+        kept, refused = (
+            [entry for entry in found if not entry.startswith('param_scheduler')] for found in (kept, refused)
         )
-    return found
+    if refused:
+        raise ResumeError(
+            f'--resume: {path} is of another training: {"; ".join(refused[:3])}. Resume it with its own config, or '
+            'start a new run in another --work-dir (from its weights with --cfg-options load_from=CHECKPOINT).'
+        )
+    return length, kept
 
 
-def _differences(old: Any, new: Any, key: str) -> Iterator[Tuple[str, Any, Any]]:
-    """Yield the dotted keys below a node, with both values, where they differ; what is missing is None."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in dict.fromkeys([*old, *new]):
-            yield from _differences(old.get(name), new.get(name), f'{key}.{name}')
-    elif isinstance(old, (list, tuple)) and isinstance(new, (list, tuple)):
-        if len(old) == len(new) and any(isinstance(child, (dict, list, tuple)) for child in old):
-            for number, pair in enumerate(zip(old, new)):
-                yield from _differences(*pair, f'{key}.{number}')
-        elif list(old) != list(new):
-            yield key, old, new
-    elif old != new:
-        yield key, old, new
+def _leaves(node: Any, key: str = '') -> Iterator[Tuple[str, Any]]:
+    """Yield the values in a config node with their dotted keys; a list of plain values is a value."""
+    if isinstance(node, dict):
+        children = node.items()
+    elif isinstance(node, (list, tuple)) and any(isinstance(child, (dict, list, tuple)) for child in node):
+        children = enumerate(node)
+    else:
+        yield key, node
+        return
+    for name, child in children:
+        yield from _leaves(child, f'{key}.{name}' if key else name)
 
 
-def _is_moved(key: str, old: Any, new: Any) -> bool:
-    """Check whether two values are paths that the same data or weights can have on two machines."""
-    if not (isinstance(old, str) and isinstance(new, str)):
-        return False
-    old_parts, new_parts = PurePath(old).parts, PurePath(new).parts
-    if key.endswith('.checkpoint'):  # pretrain_nsd/backbone_latest.pth, pretrain_nsd_shuffled/backbone_latest.pth
-        return old_parts[-2:] == new_parts[-2:]
-    return key.endswith(('_root', '_dir')) or old_parts[-1:] == new_parts[-1:]
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f'{text[:77]}...'
+def _same_place(key: str, value: Any) -> Any:
+    """Shorten a path to what it has in common with that of the same file on another machine."""
+    if not isinstance(value, str):
+        return value
+    # pretrain_nsd/backbone_latest.pth is not pretrain_nsd_shuffled/backbone_latest.pth
+    return PurePath(value).parts[-2 if key.endswith('.checkpoint') else -1 :]
 
 
 @HOOKS.register_module()
@@ -273,14 +266,14 @@ class ResumeEpochHook(Hook):
         if not runner._resume:
             return
         meta = checkpoint.get('meta', {})
-        found = compare_training(meta.get('cfg'), runner.cfg, runner._load_from)
-        self._follow_config = bool(found['length'])
-        for fate, meaning in (
-            ('length', 'the learning rate follows the param_scheduler of this config from here on'),
-            ('kept', "the checkpoint's value stays, for it is in the state of the optimizer or of the schedules"),
+        length, kept = compare_training(meta.get('cfg'), runner.cfg, runner._load_from)
+        self._follow_config = bool(length)
+        for found, meaning in (
+            (length, 'the learning rate follows the param_scheduler of this config from here on'),
+            (kept, "the checkpoint's value stays, for it is in the state of the optimizer or of the schedules"),
         ):
-            if found[fate]:
-                runner.logger.warning(f'Not as in the training that is resumed: {"; ".join(found[fate])}: {meaning}.')
+            if found:
+                runner.logger.warning(f'Not as in the training that is resumed: {"; ".join(found)}: {meaning}.')
         needed = ('message_hub', 'optimizer', *(('param_schedulers',) if runner.param_schedulers else ()))
         missing = [part for part in needed if part not in checkpoint]
         over = meta.get('iter', 0) >= runner.max_iters and missing != ['message_hub']
