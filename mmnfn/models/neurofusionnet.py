@@ -41,12 +41,15 @@ def _full_precision(features):
 
 @MODELS.register_module()
 class NeuroFusionNet(BaseSelfSupervisor):
-    """Pretrain an image backbone with fMRI guidance, equation 8: L = λ_con L_con + λ_bfg L_bfg (+ λ_fus L_fus).
+    """Pretrain an image backbone with fMRI guidance: L = λ_con L_con + λ_bfg L_bfg + λ_fus L_fus + λ_enc L_enc.
+
+    The first two are equation 8, the others are not in the paper; each part may be left out.
 
     The image tower (backbone and neck) and the fMRI tower each give a global feature and K ROI features. L_con
     (equation 6) aligns the global features over the batch, L_bfg (equation 7) the ROI features, and L_fus trains the
     fusion block by masked-ROI prediction. L_con and L_bfg act on the outputs of the towers, so neither modality leaks
-    into the other. Downstream tasks use the backbone alone.
+    into the other. L_enc needs neither: an encoding head predicts the responses from the backbone's maps through
+    receptive fields. Downstream tasks use the backbone alone.
 
     A batch holds the samples of one subject, or of several subjects one after another: the image tower sees all of them
     at once, the fMRI tower one subject at a time. In distributed training features of all ranks are gathered, and
@@ -54,21 +57,23 @@ class NeuroFusionNet(BaseSelfSupervisor):
     subject.
 
     Args:
-        backbone: Any MMPretrain backbone that returns feature maps; its last one is used.
+        backbone: Any MMPretrain backbone that returns feature maps; the towers use the last one.
         neck: Config of :class:`ROIImageHead`. Here and below ``type`` may be left out, and K and D default to those of
             the fMRI encoder.
-        fmri_encoder: Config of :class:`FMRIEncoder`.
+        fmri_encoder: Config of :class:`FMRIEncoder`; None, together with ``neck`` and ``contrastive``, for L_enc alone.
         contrastive: Config of :class:`~mmnfn.losses.ContrastiveLoss`, ``{}`` for its defaults.
         guidance: Config of :class:`~mmnfn.losses.FMRIGuidedLoss`, ``{}`` for its defaults; None trains without L_bfg.
-        fusion: Config of :class:`MaskedROIFusion`; None leaves exactly the paper's two losses.
-        loss_weight: λ of ``con``, ``bfg`` and ``fus``; 1 where left out.
+        fusion: Config of :class:`MaskedROIFusion`; None for none.
+        encoding: Config of :class:`EncodingHead`; None for none. Without it and fusion the losses are the paper's two.
+        loss_weight: λ of ``con``, ``bfg``, ``fus`` and ``enc``; 1 where left out.
         data_preprocessor: Config of :class:`NFNDataPreprocessor`; None for its defaults.
         pretrained: Checkpoint of a whole NeuroFusionNet to start from. Weights of the backbone alone belong into the
             backbone's ``init_cfg``.
         init_cfg: MMEngine's initialisation.
 
     Raises:
-        ValueError: If K or D differ between the parts, or ``loss_weight`` has an unknown name.
+        ValueError: If K or D differ between the parts, ``loss_weight`` has an unknown name, or there is neither an fMRI
+            encoder nor an encoding head.
     """
 
     def __init__(
@@ -151,6 +156,8 @@ class NeuroFusionNet(BaseSelfSupervisor):
             geometry: Geometry of the subject, or a list with one per subject.
             photo_id: (B,) int64, equal for crops of one photograph, which are not negatives of each other; None if
                 every image is its own photograph.
+            noise_ceiling: (N,) percent, or a list with one tensor per subject: weights of the voxels in L_enc; None
+                weighs all alike.
             mode: ``'tensor'``, ``'loss'`` or ``'predict'``.
             kwargs: Other entries of the batch, which are ignored.
 
@@ -187,7 +194,8 @@ class NeuroFusionNet(BaseSelfSupervisor):
         """Compute the losses of a batch; for the arguments see :meth:`forward`.
 
         Returns:
-            ``loss_con``, ``loss_bfg`` (with guidance) and ``loss_fus`` (with fusion), each times its λ, and the metrics
+            ``loss_con``, ``loss_bfg`` (with guidance), ``loss_fus`` (with fusion), ``loss_enc`` (with encoding), each
+            times its λ; ``enc_r``, the weighted mean correlation of the voxels drawn; and of the towers the metrics
             ``bfg_<ROI>`` (the ROI's part of L_bfg without λ, averaged over the samples that have the ROI),
             ``temperature`` (σ) and ``batch_top1`` (share of images in the gathered batch whose own fMRI feature is the
             most similar one). All but ``loss_fus`` are the same on every rank.
@@ -203,7 +211,7 @@ class NeuroFusionNet(BaseSelfSupervisor):
         return losses
 
     def _encoding_loss(self, feats, responses: Responses, geometry: Geometry, noise_ceiling) -> Dict[str, Tensor]:
-        """L_enc over the gathered batch."""
+        """Compute L_enc over the gathered batch."""
         rank, world_size = get_dist_info()
         predicted, measured, weight, subject = self.encoding(feats, responses, geometry, noise_ceiling)
         sizes = gather_sizes(len(predicted), rank, world_size, predicted.device)
@@ -268,7 +276,8 @@ class NeuroFusionNet(BaseSelfSupervisor):
             B elements with ``image_embedding`` and ``fmri_embedding`` (D,), ``image_roi_embeddings`` and
             ``fmri_roi_embeddings`` (K, D), all L2-normalised (zero for a ROI that the subject lacks), ``roi_present``
             (K,), ``image_id`` (int) and ``subject`` (str); with fusion also ``fused_embedding`` (E,), which has seen
-            both modalities and is not meant for retrieval, see :class:`~mmnfn.models.fusion.FusedFeatures`.
+            both modalities and is not meant for retrieval, see :class:`~mmnfn.models.fusion.FusedFeatures`; with
+            encoding ``predicted_responses`` (N,), whose scale means nothing.
         """
         feats, fields = self.backbone(inputs), {}
         if self.fmri_encoder is not None:

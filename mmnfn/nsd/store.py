@@ -158,8 +158,8 @@ class ROIStore:
         repeats: (images,) presentations that were averaged; 0 if unknown.
         coordinates: (V, 3) float32, mm.
         ncsnr: (V,) and noise_ceiling: (V,) percent of variance of the averaged test responses; NaN if unknown.
-        prf: (V, 3) measured receptive fields: angle (degrees anticlockwise from the right), eccentricity and size (both in
-            degrees of visual angle); NaN where none was found; None if the release had no maps of them.
+        prf: (V, 3) measured receptive fields: angle (degrees anticlockwise from the right), eccentricity and size (both
+            in degrees of visual angle); NaN where none was found; None if the release had no maps of them.
         location: Where the voxels are: ``voxel`` (V, 3) indices into the volume and ``affine``, or ``vertex`` (V,) and
             ``hemisphere`` (V,) of the surface.
         trial_row: (trials,) row of the image of each trial, and trial_session: (trials,) its session (1-based); None
