@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class SubjectGeometry(NamedTuple):
-    """Where one subject's voxels lie; one object per subject, shared by every sample of a batch.
+    """Hold where one subject's voxels lie; one object per subject, shared by every sample of a batch.
 
     The voxel axis of ``responses`` (B, N) and of ``coordinates`` is the concatenation of the ROIs in the order of
     ``roi_names``; a voxel that belongs to two ROIs stands in it twice, and N = sum(roi_sizes).

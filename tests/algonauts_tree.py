@@ -12,10 +12,10 @@ CHALLENGE = {'lh': 120, 'rh': 131}
 IMAGE_SIDE = 64
 
 
-def write_tree(root, images=(40, 33), subjects=('subj01', 'subj06')):
+def write_tree(root):
     """Write ``root/subj0N`` and ``root/fsaverage``; the rows of the responses are not in the order of the ids."""
     rng = np.random.default_rng(5)
-    for subject, count in zip(subjects, images):
+    for subject, count in dict(subj01=40, subj06=33).items():
         masks = root / subject / 'roi_masks'
         fmri = root / subject / 'training_split/training_fmri'
         folder = root / subject / 'training_split/training_images'

@@ -6,13 +6,12 @@ import random
 import socket
 
 
-def in_child(function, *arguments, seconds=300):
+def in_child(function, *arguments):
     """Call a function in a fork of this process.
 
     Args:
         function: Function to call.
         *arguments: Its arguments.
-        seconds: Time after which the process is killed.
 
     Returns:
         The result or the exception, and the signal that ended the process, or 0.
@@ -34,7 +33,7 @@ def in_child(function, *arguments, seconds=300):
     process.start()
     sender.close()
     try:
-        result = receiver.recv() if receiver.poll(seconds) else None
+        result = receiver.recv() if receiver.poll(300) else None
     except EOFError:  # it was killed
         result = None
     process.join(1)

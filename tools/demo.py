@@ -1,4 +1,4 @@
-"""The whole chain on a simulated world: simulate, prepare, then the study of studies/demo.yml.
+"""Run the whole chain on a simulated world: simulate, prepare, then the study of studies/demo.yml.
 
 Example:
     python tools/demo.py

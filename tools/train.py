@@ -60,6 +60,7 @@ def merge_args(cfg, args):
     if args.auto_scale_lr:
         run_config.enable_auto_scale_lr(cfg)
     run_config.use_accelerator(cfg)
+    run_config.refuse_activation_checkpointing(cfg)
     run_config.check_pretrained(cfg)
     run_config.check_data(cfg, LOADERS)
     run_config.check_controls(cfg, ('val_dataloader',))

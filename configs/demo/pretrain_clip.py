@@ -1,4 +1,4 @@
-# The caption baseline of pretrain.py: the same backbone, pictures, batches and schedule, and COCO's captions in place
+# The caption baseline of pretrain.py: the same backbone, images, batches and schedule, and COCO's captions in place
 # of brain responses.
 _base_ = 'pretrain.py'
 stim_info = 'data/sim/nsd/nsddata/experiments/nsd/nsd_stim_info_merged.csv'

@@ -26,7 +26,7 @@ classes = (
 )
 channels = 64
 norm_cfg = dict(type='BN', requires_grad=True)
-# Things cover little of a picture: their pixels count four times, or so short a training learns stuff only.
+# Things cover little of an image: their pixels count four times, or so short a training learns stuff only.
 loss_decode = dict(_delete_=True, type='mmnfn.ClassWeightedLoss', class_weight=[4.0] * 10 + [1.0] * 7)
 
 model = dict(

@@ -1,4 +1,4 @@
-# The caption baseline of pretrain_nsd.py: the same backbone, pictures, batches and schedule, and COCO's captions in
+# The caption baseline of pretrain_nsd.py: the same backbone, images, batches and schedule, and COCO's captions in
 # place of brain responses. Text tower and tokenizer are open_clip's.
 #   tools/dist_train.sh configs/nfn/pretrain_nsd_clip.py 2
 _base_ = 'pretrain_nsd.py'

@@ -73,7 +73,7 @@ def centre_square(image: np.ndarray, size: int) -> np.ndarray:
 
 
 class Ranking(NamedTuple):
-    """The best k of m entries for each of n queries.
+    """Hold the best k of m entries for each of n queries.
 
     Attributes:
         index: (n, k) int64, entries in descending order of similarity.
@@ -219,7 +219,7 @@ class BrainImageRetriever:
 
     @property
     def roi_names(self) -> Tuple[str, ...]:
-        """ROI classes that the model knows, in its order."""
+        """Name the ROI classes that the model knows, in its order."""
         return self.model.fmri_encoder.roi_names
 
     @torch.no_grad()

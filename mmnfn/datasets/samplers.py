@@ -42,7 +42,6 @@ class SubjectBatchSampler(Sampler):
             raise ValueError(f'batch_size is {batch_size}; it must be at least 1.')
         self.sampler = sampler
         self.batch_size = batch_size
-        self._skipped = 0
         # A dataset that is cut to a few samples (BaseDataset's indices) may have none of a subject.
         self._indices = {name: own for name, own in sampler.dataset.subject_indices().items() if len(own)}
         if not sampler.shuffle:
@@ -62,18 +61,7 @@ class SubjectBatchSampler(Sampler):
     def __len__(self) -> int:
         return self._length
 
-    def skip(self, batches: int) -> None:
-        """Skip the first batches of the next epoch, which were used before training was interrupted.
-
-        Raises:
-            ValueError: If the epoch has fewer batches.
-        """
-        if not 0 <= batches <= len(self):
-            raise ValueError(f'batches is {batches}; an epoch has {len(self)} on each rank.')
-        self._skipped = batches
-
     def __iter__(self) -> Iterator[List[int]]:
-        first, self._skipped = self._skipped, 0
         rank, world_size = self.sampler.rank, self.sampler.world_size
         if self.sampler.shuffle:
             share = slice(rank * self.batch_size, (rank + 1) * self.batch_size)
@@ -85,7 +73,7 @@ class SubjectBatchSampler(Sampler):
                 for part in np.array_split(own, math.ceil(len(own) / self.batch_size))
             ]
             batches = [batches[(position * world_size + rank) % len(batches)] for position in range(len(self))]
-        yield from batches[first:]
+        yield from batches
 
     def _steps(self) -> List[List[int]]:
         """Draw the samples of the steps of an epoch, for all ranks together."""

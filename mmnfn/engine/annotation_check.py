@@ -132,6 +132,8 @@ def _check_categories(name: str, classes: Sequence[str], path: str, content: dic
 def _check_images(key: str, node: dict, path: str, content: dict, classes: Sequence[str]) -> None:
     """Check that annotations are left, that masks are there where they are loaded, and that images have their sizes."""
     pipeline = node.get('pipeline') or []
+    if not content['images']:  # a test of nothing ends well, with an AP of -1
+        raise UserError(f'{key}: {path} lists no image. Correct the file.')
     if not node.get('test_mode'):
         ids = {category['id'] for category in content['categories'] if category['name'] in classes}
         # CocoDataset drops the others
@@ -220,11 +222,17 @@ def _check_segmentation(cfg: Config, loaders: Tuple[str, ...]) -> None:
             if loader in loaders and not node.get('backend_args'):
                 arguments = {key: value for key, value in node.items() if key != 'type'}
                 dataset = kind(**{**arguments, 'pipeline': [], 'lazy_init': True})
-                _check_label_maps(key, dataset, len(own or classes))
+                _check_label_maps(key, node, dataset, len(own or classes))
 
 
-def _check_label_maps(key: str, dataset: Any, num_classes: int) -> None:
+def _check_label_maps(key: str, node: dict, dataset: Any, num_classes: int) -> None:
     """Look for the files of a dataset, and read ten of its label maps."""
+    for place, step in walk(node.get('pipeline'), f'{key}.pipeline'):
+        if _type_name(step) == 'LoadLabelMap' and step['num_classes'] != num_classes:
+            raise UserError(
+                f'{place}.num_classes is {step["num_classes"]}, and the label maps of {key} have {num_classes} '
+                'classes. Set it to that.'
+            )
     samples = dataset.load_data_list()
     if not samples:
         raise UserError(

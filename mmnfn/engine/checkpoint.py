@@ -65,10 +65,10 @@ class ForeignName(pickle.UnpicklingError):
 
 
 class RestrictedPickle:
-    """A ``pickle_module`` for ``torch.load`` that makes what is in :data:`ALLOWED` and refuses the rest by name."""
+    """Make what is in :data:`ALLOWED` and refuse the rest by name; a ``pickle_module`` for ``torch.load``."""
 
     class Unpickler(pickle.Unpickler):
-        """Python's unpickler with restricted globals."""
+        """Unpickle like Python, with restricted globals."""
 
         def find_class(self, module: str, name: str) -> Any:
             """Return what a name stands for."""
@@ -99,7 +99,7 @@ def torch_load(file: Union[str, BinaryIO]) -> Any:
 
 
 class Checkpoint(NamedTuple):
-    """The weights of a checkpoint.
+    """Hold the weights of a checkpoint.
 
     Attributes:
         path: The file.
@@ -287,7 +287,7 @@ def atomic_save(content: Dict[str, Any], *paths: Union[str, Path]) -> None:
 
 @register_backend('mmnfn_whole_file')
 class WholeFileBackend(LocalBackend):
-    """MMEngine's backend for local files, with files that are replaced as a whole."""
+    """Write local files like MMEngine's backend, each replaced as a whole."""
 
     def put(self, obj: bytes, filepath: Union[str, Path]) -> None:
         """Write bytes to a file."""

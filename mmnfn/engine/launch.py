@@ -148,7 +148,7 @@ def arrange_channels(model: nn.Module) -> None:
 
 
 class Runner(MMEngineRunner):
-    """MMEngine's Runner, which makes the model ready before it wraps it for several processes."""
+    """Run like MMEngine, with a model that is made ready before it is wrapped for several processes."""
 
     def wrap_model(self, model_wrapper_cfg: Optional[Dict], model: nn.Module) -> nn.Module:
         """Wrap a model.

@@ -37,7 +37,7 @@ class LoadAuditError(UserError):
 
 
 class Row(NamedTuple):
-    """One tensor of a module.
+    """Describe what became of one tensor of a module.
 
     Attributes:
         key: Its key in the module.
@@ -56,7 +56,7 @@ class Row(NamedTuple):
 
 
 class LoadAudit(NamedTuple):
-    """What became of a module's weights.
+    """Describe what became of a module's weights.
 
     Attributes:
         name: What was loaded, e.g. ``'backbone'``.

@@ -39,7 +39,7 @@ PATHS = (*LOADERS, 'val_evaluator', 'test_evaluator', 'model', 'tta_model', 'tta
 
 
 class CfgOptions(DictAction):
-    """MMEngine's ``--cfg-options``, which keeps the blanks of a path."""
+    """Parse ``--cfg-options`` like MMEngine, and keep the blanks of a path."""
 
     @staticmethod
     def _parse_iterable(val: str) -> Any:
@@ -187,6 +187,18 @@ def use_accelerator(cfg: Config) -> None:
     optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
     if get_device() == 'cuda' and optimizer.get('type') in ('Adam', 'AdamW', 'SGD'):
         optimizer.setdefault('fused', True)
+
+
+def refuse_activation_checkpointing(cfg: Config) -> None:
+    """Raise a UserError for MMEngine's ``activation_checkpointing``, under which a backbone gets no gradients.
+
+    MMEngine uses reentrant checkpoints, and these give none to a module whose inputs, such as images, need none.
+    """
+    if cfg.get('activation_checkpointing'):
+        raise UserError(
+            f'activation_checkpointing={cfg.activation_checkpointing!r}: modules that take images or responses would '
+            'not be trained. Use model.backbone.with_cp=True and model.fmri_encoder.with_cp=True.'
+        )
 
 
 def enable_auto_scale_lr(cfg: Config) -> None:

@@ -17,7 +17,7 @@ from .gathered_metric import GatheredMetric, photo_ids, response_digests
 
 
 class DumpSubjectResults(GatheredMetric):
-    """``--dump`` for models that are tested on :class:`mmnfn.datasets.NSDDataset`.
+    """Write the predictions (``--dump``) of models that are tested on :class:`mmnfn.datasets.NSDDataset`.
 
     The pickle file holds a list with a dict for each sample, sorted by subject, then by image, each sample once
     whatever the number of processes. A dict has ``subject`` (str), ``image_id`` (int, 0-based 73k id), ``photo_id``

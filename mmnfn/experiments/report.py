@@ -93,7 +93,7 @@ def read_results(path: Union[str, Path]) -> Outcomes:
 
 
 class StudyResults:
-    """What the finished jobs of a study left, read once.
+    """Read what the finished jobs of a study left, once.
 
     Args:
         study: The study.
@@ -138,7 +138,7 @@ class StudyResults:
 
 
 class Table(NamedTuple):
-    """A table of a report.
+    """Hold a table of a report.
 
     Attributes:
         title: Its heading.
@@ -231,7 +231,7 @@ def _caption(study: Study, rows: Sequence[str]) -> str:
             sampler = json.loads(job.settings).get('train_dataloader', {}).get('batch_sampler', {})
             count = node.get('options', {}).get('train_dataloader.batch_sampler.subjects_per_step')
             subjects.setdefault(int(count or sampler.get('subjects_per_step', 1)), {})[row] = None
-    texts = [f'Mean ± standard deviation over {len(study.seeds)} seeds']
+    texts = [f'Mean ± std over {len(study.seeds)} seeds']
     for count, names in sorted(subjects.items()):
         which = f' ({", ".join(names)})' if len(subjects) > 1 else ''
         texts.append(f'{count} subject{"s" if count > 1 else ""} in a training step{which}')

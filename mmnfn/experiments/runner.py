@@ -352,7 +352,7 @@ def _refuse(jobs: Sequence[Job], queue: Mapping[str, Sequence[str]], reason: str
 
 
 class SlurmTask:
-    """:func:`run_job` whose failure is one of the Slurm job, so that what needs it does not start."""
+    """Call :func:`run_job`, and let the Slurm job fail with it, so that the jobs that need it do not start."""
 
     def __call__(self, job: Job) -> None:
         """Run a job."""

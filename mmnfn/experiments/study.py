@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, Dict, Iterator, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -43,7 +44,7 @@ _TYPES = {str: 'a text', int: 'a whole number', bool: 'true or false', list: 'a 
 
 
 class Job(NamedTuple):
-    """A step of a study.
+    """Describe a step of a study.
 
     Attributes:
         name: Unique in the study, e.g. ``'swin-micro/nfn/seed0/detect'``.
@@ -97,7 +98,7 @@ class Job(NamedTuple):
 
 
 class Study(NamedTuple):
-    """A study, expanded.
+    """Hold a study, expanded into jobs.
 
     Attributes:
         name: Title.
@@ -184,7 +185,9 @@ def read_json(path: Path) -> Any:
 
 def config_text(path: Path) -> str:
     """Write out all that a config says with what it inherits, in an order that does not depend on how it is written."""
-    content: Any = Config.fromfile(path, import_custom_modules=False).to_dict()
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # MMEngine's, at each config of a library
+        content: Any = Config.fromfile(path, import_custom_modules=False).to_dict()
     return json.dumps(content, sort_keys=True, default=str)
 
 

@@ -58,7 +58,7 @@ class RegionInteraction(nn.Module):
         self.linear = nn.Linear(dims, dims)
 
     def forward(self, rois: Tensor, present: Tensor) -> Tensor:
-        """Combine ROI features (B, K, D), of which ``present`` (B, K) are there, into the global feature (B, D)."""
+        """Combine the ROI features (B, K, D) that are ``present`` (B, K) into the global feature (B, D)."""
         if not self.layers:
             weights = present.to(rois.dtype)
             context = torch.einsum('bkd,bk->bd', rois, weights / weights.sum(dim=1, keepdim=True))

@@ -82,7 +82,7 @@ def find_images(root: PathLike, subject: str) -> Tuple[np.ndarray, List[Path]]:
 
 
 class Hemisphere:
-    """The V vertices of a hemisphere that have a label of some ROI class, in the order of the files.
+    """Read the V vertices of a hemisphere that have a label of some ROI class, in the order of the files.
 
     Args:
         root: The folder of the data.
@@ -202,7 +202,7 @@ class SplitRule(NamedTuple):
 
     @property
     def rule(self) -> str:
-        """The rule in words."""
+        """Put the rule into words."""
         if self.stim_info is not None:
             return 'test = shared1000 images'
         return f'test = images drawn with probability {self.fraction}, seed {self.seed}, the same for all subjects'

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Collection, Dict, Iterable, List, Optional, Sequence, Union
+from typing import Any, Collection, Dict, List, Optional, Sequence, Union
 
 import pandas as pd
 
@@ -26,10 +26,8 @@ INSTANCE_FIELDS = dict(
 )
 
 
-def captions_by_image(
-    stim_info_file: Union[str, Path], annotation_dir: Union[str, Path], image_ids: Optional[Iterable[int]] = None
-) -> Dict[int, List[str]]:
-    """Read the captions of NSD's stimuli; the file of a COCO split is read only if one of the images comes from it.
+def captions_by_image(stim_info_file: Union[str, Path], annotation_dir: Union[str, Path]) -> Dict[int, List[str]]:
+    """Read the captions of NSD's stimuli.
 
     A stimulus is a square cut from the COCO image, so a caption may speak of something outside it.
 
@@ -37,24 +35,16 @@ def captions_by_image(
         stim_info_file: ``nsd_stim_info_merged.csv``.
         annotation_dir: Folder with ``captions_train2017.json`` and ``captions_val2017.json``, or with ``annotations/``
             that holds them.
-        image_ids: 0-based 73k ids; all of the table if None.
 
     Returns:
-        0-based 73k id → captions in the order of the file, without white space at their ends. The ids are in the
-        order of ``image_ids``, or in the table's.
+        0-based 73k id → captions in the order of the file, without white space at their ends.
 
     Raises:
         FileNotFoundError: If the table or a caption file that is needed is missing.
-        ValueError: If a file is damaged, an id is not in the table, or an image has no caption.
+        ValueError: If a file is damaged, or an image has no caption.
     """
     table = read_stim_info(stim_info_file, ('nsdId', 'cocoId', 'cocoSplit')).set_index('nsdId')
-    wanted = table.index.tolist() if image_ids is None else list(dict.fromkeys(int(i) for i in image_ids))
-    unknown = sorted(set(wanted) - set(table.index))
-    if unknown:
-        raise ValueError(
-            f'image_ids: {_some(unknown)} not in {stim_info_file}, whose nsdId (0-based) go from 0 to {len(table) - 1}.'
-        )
-    table, captions = table.loc[wanted], {}
+    captions: Dict[int, List[str]] = {}
     for split, rows in table.groupby('cocoSplit'):
         path = _caption_file(Path(annotation_dir), split)
         found: Dict[int, List[str]] = {i: [] for i in rows.cocoId}
@@ -72,7 +62,7 @@ def captions_by_image(
                 f'{_some(missing.cocoId)}. Is it the whole file of {split}?'
             )
         captions.update((i, list(found[coco_id])) for i, coco_id in rows.cocoId.items())
-    return {i: captions[i] for i in wanted}
+    return captions
 
 
 def _caption_file(folder: Path, split: str) -> Path:

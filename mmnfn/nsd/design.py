@@ -16,7 +16,7 @@ COCO_SPLITS = ('train2017', 'val2017')
 
 
 class Design(NamedTuple):
-    """The experiment design, 0-based.
+    """Hold the experiment design, 0-based.
 
     Attributes:
         path: The file.
@@ -33,7 +33,7 @@ class Design(NamedTuple):
 
     @property
     def subjects(self) -> Tuple[str, ...]:
-        """The subjects of the experiment."""
+        """Name the subjects of the experiment."""
         return tuple(SUBJECT_SHAPES)[: len(self.own)]
 
     def trials(self, subject: str, sessions: int) -> Tuple[np.ndarray, np.ndarray]:
@@ -212,7 +212,7 @@ def photographs(path: Path, image_id: np.ndarray, shared: np.ndarray) -> np.ndar
 
 
 class Presentations(NamedTuple):
-    """The trials of a subject's sessions, and the images they show.
+    """Hold the trials of a subject's sessions, and the images they show.
 
     Attributes:
         sessions: Sessions (1-based).
@@ -235,7 +235,7 @@ class Presentations(NamedTuple):
 
     @property
     def repeats(self) -> np.ndarray:
-        """(images,) how often each image was shown."""
+        """Count how often each image was shown, (images,)."""
         return np.bincount(self.rows)
 
     def trials(self, position: int) -> slice:

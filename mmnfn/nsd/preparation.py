@@ -42,7 +42,7 @@ ceilings in percent are above 5 wherever a brain answers to images."""
 
 
 class Extraction:
-    """Raw betas of the wanted voxels, one file per session in a working folder.
+    """Keep the raw betas of the wanted voxels, one file per session in a working folder.
 
     The name of a session's file ends with a digest of what it was made from (place in the tree, size and time of the
     beta file, the voxels), and the file gets its name when it is whole; so a killed run can go on with what it left.

@@ -90,7 +90,7 @@ def read_volume(path: Path, what: str) -> Tuple[np.ndarray, np.ndarray]:
 
 
 class NSDLayout:
-    """Paths and small files of an NSD release tree.
+    """Find the files of an NSD release tree, and read the small ones.
 
     Args:
         root: The folder that holds ``nsddata``, ``nsddata_betas`` and ``nsddata_stimuli``.
@@ -127,7 +127,7 @@ class NSDLayout:
 
     @property
     def stimuli_file(self) -> Path:
-        """The images: dataset ``imgBrick`` (73000, 425, 425, 3) uint8."""
+        """Return the file of the images: dataset ``imgBrick`` (73000, 425, 425, 3) uint8."""
         return self.root / 'nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5'
 
     def anatomy_dir(self, subject: str) -> Path:
@@ -261,7 +261,7 @@ class NSDLayout:
 
 
 class Voxels(NamedTuple):
-    """The voxels of a store, in the raster order of the beta files (z slowest, x fastest).
+    """Hold the voxels of a store, in the raster order of the beta files (z slowest, x fastest).
 
     Attributes:
         index: (V, 3) x, y, z.
@@ -277,7 +277,7 @@ class Voxels(NamedTuple):
 
     @property
     def coordinates(self) -> np.ndarray:
-        """(V, 3) mm."""
+        """Compute where the voxels are, (V, 3) in mm."""
         return self.index @ self.affine[:3, :3].T + self.affine[:3, 3]
 
 

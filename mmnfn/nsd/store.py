@@ -22,7 +22,7 @@ NOISE_CEILING_UNIT = 'percent of variance of the averaged test responses'
 
 
 class StoreTables(NamedTuple):
-    """Everything in a store except the responses; the names are those of :class:`ROIStore`.
+    """Hold everything in a store except the responses; the names are those of :class:`ROIStore`.
 
     Attributes:
         is_test: (images,) bool, the split.
@@ -207,12 +207,12 @@ class ROIStore:
 
     @property
     def responses(self) -> np.ndarray:
-        """(images, V) memory map of the averaged, z-scored responses; 0 where a voxel has no data."""
+        """Map the averaged, z-scored responses (images, V) into memory; 0 where a voxel has no data."""
         return self._map('responses')
 
     @property
     def trial_responses(self) -> np.ndarray:
-        """(trials, V) memory map of the single-trial responses; NaN where a voxel has no data.
+        """Map the single-trial responses (trials, V) into memory; NaN where a voxel has no data.
 
         Raises:
             ValueError: If the store holds none.
@@ -223,7 +223,7 @@ class ROIStore:
 
     @property
     def roi_classes(self) -> Tuple[str, ...]:
-        """Names of the ROI classes in the file."""
+        """Name the ROI classes in the file."""
         return tuple(self._rois)
 
     def roi(self, name: str) -> np.ndarray:

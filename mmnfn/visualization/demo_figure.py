@@ -25,7 +25,7 @@ METRICS = dict(
 )
 """Metric → task, its name there, and the factor that makes it percent."""
 SEED_STD = dict(APbox=0.5, APsegm=0.4, mIoU=0.8)
-"""Standard deviation over three seeds, in percent, of the same recipes after an earlier pretraining."""
+"""Std over three seeds, in percent, of the same recipes after an earlier pretraining."""
 
 
 def summarize(study: Study, seconds: Mapping[str, float]) -> Dict[str, Any]:

@@ -149,19 +149,6 @@ def test_the_last_groups_are_filled_with_samples_of_the_same_subject(store):
     assert second[-14:] == first[:14]
 
 
-@pytest.mark.parametrize('world_size', [1, 3])
-def test_skipping_leaves_out_the_first_batches_once(store, world_size):
-    for rank in range(world_size):
-        sampler = SubjectBatchSampler(Ranked(make_dataset(store, split='test'), rank, world_size), 8)
-        whole = list(sampler)
-        for count in range(len(sampler) + 1):
-            sampler.skip(count)
-            assert list(sampler) == whole[count:]
-            assert list(sampler) == whole and len(sampler) == len(whole), 'only the next epoch is shorter'
-        with pytest.raises(ValueError, match=f'batches is -1; an epoch has {len(sampler)} on each rank'):
-            sampler.skip(-1)
-
-
 def test_more_groups_than_images_are_refused(store):
     with pytest.raises(ValueError, match=r'subjects_per_step is 9; .* the 8 images of a step \(2 process'):
         SubjectBatchSampler(Ranked(make_dataset(store), 0, 2), 4, subjects_per_step=9)

@@ -123,6 +123,11 @@ def test_data_without_a_usable_annotation_are_named(data, change):
     refused(config(folder, content), "train.json has no annotation of 'cat', 'dog' with an area above 0")
 
 
+def test_a_test_without_images_is_refused(data):
+    folder, content = data
+    refused(config(folder, content, others=dict(content, images=[], annotations=[])), 'val.json lists no image')
+
+
 def test_masks_are_where_they_are_loaded(data):
     folder, content = data
     without = dict(content, annotations=[dict(a, segmentation=None) for a in content['annotations']])

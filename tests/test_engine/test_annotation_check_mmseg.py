@@ -14,11 +14,11 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 LOADERS = ('train_dataloader', 'test_dataloader')
 
 
-def write_pair(root, split, name, labels, suffix='.png'):
+def write_pair(root, split, name, labels):
     for kind in ('images', 'annotations'):
         (root / kind / split).mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.zeros((*labels.shape[:2], 3), np.uint8)).save(root / f'images/{split}/{name}.jpg')
-    Image.fromarray(labels).save(root / f'annotations/{split}/{name}{suffix}')
+    Image.fromarray(labels).save(root / f'annotations/{split}/{name}.png')
 
 
 @pytest.fixture()
@@ -72,6 +72,12 @@ def test_another_order_of_classes_is_named(cfg):
 def test_heads_have_as_many_classes_as_the_data(cfg, head):
     cfg.model[head].num_classes = 18
     refused(cfg, rf'^model.{head}.num_classes is 18, and train_dataloader.dataset has 17 classes')
+
+
+def test_label_maps_are_loaded_with_as_many_classes_as_they_have(cfg):
+    (step,) = (step for step in cfg.train_dataloader.dataset.pipeline if step.type == 'mmnfn.LoadLabelMap')
+    step.num_classes = 150
+    refused(cfg, r'^train_dataloader.dataset.pipeline.\d.num_classes is 150, and the label maps .* have 17 classes')
 
 
 def test_folders_without_a_sample_are_named(cfg, root):

@@ -43,9 +43,9 @@ def write(path, data):
     return path
 
 
-def assert_weights(checkpoint, expected=WEIGHTS):
-    assert list(checkpoint.state_dict) == list(expected)
-    for key, value in expected.items():
+def assert_weights(checkpoint):
+    assert list(checkpoint.state_dict) == list(WEIGHTS)
+    for key, value in WEIGHTS.items():
         assert torch.equal(checkpoint.state_dict[key], value) and checkpoint.state_dict[key].dtype == value.dtype
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 
 from mmnfn.engine import run_config
 from mmnfn.utils import UserError
@@ -133,6 +134,16 @@ def test_amp_takes_bfloat16_where_the_card_has_it(monkeypatch, capability, asked
     run_config.enable_amp(cfg, asked)
     scale = dict(enabled=False) if chosen == 'bfloat16' else 'dynamic'
     assert cfg.optim_wrapper == dict(type='AmpOptimWrapper', dtype=chosen, loss_scale=scale)
+
+
+def test_activation_checkpointing_that_stops_gradients_is_refused():
+    """The reason: a module whose inputs need no gradient is not trained. Should MMEngine mend that, this fails."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    turn_on_activation_checkpointing(model, ['0'])
+    assert not model(torch.ones(1, 2)).requires_grad
+    run_config.refuse_activation_checkpointing(Config(dict(model=dict())))
+    with pytest.raises(UserError, match=r"activation_checkpointing=\['backbone'\].*with_cp=True"):
+        run_config.refuse_activation_checkpointing(Config(dict(activation_checkpointing=['backbone'])))
 
 
 def test_auto_scale_lr_needs_a_base_batch_size():

@@ -190,7 +190,7 @@ def test_intervals_equal_a_loop_over_resamplings(monkeypatch):
             assert [metrics[f'{key}_low'], metrics[f'{key}_high']] == pytest.approx(expected.tolist())
 
 
-def test_evaluations_are_independent(monkeypatch):
+def test_evaluations_are_independent():
     """After each epoch the same samples have other embeddings."""
     eye = np.eye(6, dtype=np.float32)
     metric = RetrievalMetric(bootstraps=0)

@@ -110,7 +110,7 @@ def test_table_by_hand(study, layout):
     text = markdown(table)
     assert '| micro | nfn | 31.0 ± 4.4 |  |' in text and 'Paired differences by seed' in text
     steps = '2 subjects in a training step (nfn-shuffled); 4 subjects in a training step (nfn).'
-    assert table.caption == f'Mean ± standard deviation over 3 seeds; {steps}'
+    assert table.caption == f'Mean ± std over 3 seeds; {steps}'
     values = table.values.set_index(['weights', 'seed']).value
     assert values.to_dict() == {(row, seed): v for row, by_seed in PCC.items() for seed, v in by_seed.items()}
     table = make_table(StudyResults(study, {}), dict(layout, references=['nfn']))

@@ -192,7 +192,7 @@ def test_slurm_jobs_wait_for_what_they_need(toy, slurm):
 
 
 @needs_submitit
-def test_a_slurm_job_fails_with_its_commands_and_goes_on_after_its_time(toy, slurm, monkeypatch, tmp_path):
+def test_a_slurm_job_fails_with_its_commands_and_goes_on_after_its_time(toy, slurm, tmp_path):
     """Before the time limit Slurm sends a signal, at which submitit asks the job what to put into the queue again."""
     from submitit.core import job_environment, utils
 

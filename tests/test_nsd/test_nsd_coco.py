@@ -52,16 +52,14 @@ def test_captions_equal_a_slow_loop(files):
         assert len(found) in (5, 6) and found == slow_captions(files, i)
 
 
-def test_captions_come_in_the_order_asked_for_from_the_files_needed(files):
-    captions = captions_by_image(str(files / 'info.csv'), str(files), np.asarray([7, 3, 21, 3, 8]))
-    assert list(captions) == [7, 3, 21, 8] and all(captions[i] == slow_captions(files, i) for i in captions)
-    assert captions_by_image(files / 'info.csv', files, []) == {}
+def test_captions_are_also_found_in_the_folder_annotations(files):
+    captions = captions_by_image(files / 'info.csv', files)
     (files / 'annotations').mkdir()
     shutil.move(files / 'captions_train2017.json', files / 'annotations')
+    assert captions_by_image(str(files / 'info.csv'), str(files)) == captions
     (files / 'captions_val2017.json').unlink()
-    assert list(captions_by_image(files / 'info.csv', files, [7, 8])) == [7, 8]
     with pytest.raises(FileNotFoundError, match='captions_val2017.json nor .*annotations/captions_val2017.json'):
-        captions_by_image(files / 'info.csv', files, [1, 3])
+        captions_by_image(files / 'info.csv', files)
 
 
 def edit(files, function):
@@ -97,11 +95,6 @@ def test_bad_tables_and_captions_are_named(files, named):
         captions_by_image(files / 'info.csv', files)
 
 
-def test_unknown_images_are_named(files):
-    with pytest.raises(ValueError, match=r'image_ids: -1, 30 not in .*info.csv.* 0 to 29'):
-        captions_by_image(files / 'info.csv', files, [3, 30, -1])
-
-
 def test_shared_images_are_those_of_the_design_beside_the_table(world, tmp_path):
     """Ids that are all there, and moved by one: only the design can tell."""
     experiment = world / 'nsd/nsddata/experiments/nsd'
@@ -111,7 +104,7 @@ def test_shared_images_are_those_of_the_design_beside_the_table(world, tmp_path)
     assert len(captions_by_image(path, world / 'coco_stimuli')) == 950
     shutil.copy(experiment / 'nsd_expdesign.mat', tmp_path)
     with pytest.raises(ValueError, match=r'shared1000 differs from sharedix of .*nsd_expdesign.mat for \d+ image'):
-        captions_by_image(path, world / 'coco_stimuli', [3])
+        captions_by_image(path, world / 'coco_stimuli')
 
 
 @pytest.fixture()

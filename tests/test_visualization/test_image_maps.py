@@ -56,7 +56,7 @@ def normalised(model, images):
 
 @pytest.mark.parametrize('name', ['swin', 'convnext'])
 @pytest.mark.parametrize('stage', [1, -1])
-def test_activations_become_the_backbones_own_maps(models, images, name, stage):
+def test_activations_become_the_backbones_own_maps(images, name, stage):
     """A wrong reshape would transpose or shuffle places; the backbone's own map of the stage shows the right one."""
     cfg = Config.fromfile(ROOT / CONFIGS[name])
     cfg.model.backbone.out_indices = (stage % 4,)

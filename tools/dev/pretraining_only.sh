@@ -23,7 +23,7 @@ if [ ! -f "$WORK/.complete" ]; then
     $install 'pip>=23' -r "$ROOT/requirements/official/torch.txt"
     $install --no-build-isolation --no-deps -r "$ROOT/requirements/official/mmcv-lite.txt"
     $install -r "$ROOT/requirements/official/torch.txt" -r "$ROOT/requirements/official/mmcv-lite.txt" \
-        -r "$ROOT/requirements/official/mmpretrain.txt" -r "$ROOT/requirements/runtime.txt" 'pytest>=8' 'hypothesis>=6'
+        -r "$ROOT/requirements/official/mmpretrain.txt" -r "$ROOT/requirements/runtime.txt" 'pytest>=8'
     touch "$WORK/.complete"
 fi
 "$WORK/venv/bin/python" -m pip --disable-pip-version-check install -q --no-deps --no-build-isolation --force-reinstall "$ROOT"

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def parse_args(argv=None):
-    """Command line arguments."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('study', nargs='+', metavar='STUDY.yml', help='the studies')
     parser.add_argument('--work-dir', help="folder of their jobs; default each study's own")

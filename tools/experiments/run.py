@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def parse_args(argv=None):
-    """Command line arguments."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('study', metavar='STUDY.yml', help='the study; the shipped ones are in studies/')
     parser.add_argument('--work-dir', help="folder of all jobs; default the study's own")

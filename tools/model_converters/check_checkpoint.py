@@ -1,4 +1,4 @@
-"""Does this checkpoint load into this config's model, wholly? Prints where every weight came from.
+"""Check whether a checkpoint loads wholly into a config's model, and print where every weight came from.
 
 Example:
     python tools/model_converters/check_checkpoint.py configs/mask_rcnn/mask-rcnn_nfn-swin-s_fpn_1x_coco.py \\
@@ -17,7 +17,7 @@ from mmnfn.engine.load_audit import check_load
 
 
 def parse_args(argv=None):
-    """Command line arguments."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', metavar='CONFIG', help='config file')
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='training checkpoint, export, or bare state dict')

@@ -15,7 +15,7 @@ from mmnfn.engine import checkpoint, run_config
 
 
 def parse_args(argv=None):
-    """Command line arguments."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoint', nargs='?', metavar='CHECKPOINT', help='training checkpoint or weights alone')
     parser.add_argument('out', metavar='OUT', help='file to write')

@@ -17,7 +17,7 @@ from mmnfn.engine import run_config
 
 
 def parse_args(argv=None):
-    """Command line arguments."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='checkpoint written by tools/train.py')
     parser.add_argument('out', metavar='OUT', help='folder to publish into; other models in it stay')

@@ -1,4 +1,4 @@
-# COCO 2017 as MMDetection has it; tested on all of val2017 and on val2017 without the pictures that NSD used. The
+# COCO 2017 as MMDetection has it; tested on all of val2017 and on val2017 without the images that NSD used. The
 # list of those comes from
 #   python tools/coco_nsd_overlap.py nsd_stim_info_merged.csv --ids data/coco/nsd_images.json
 _base_ = 'mmdet::_base_/datasets/coco_instance.py'

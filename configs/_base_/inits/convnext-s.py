@@ -6,7 +6,7 @@ init_imagenet = dict(
     'convnext-small_32xb128_in1k_20221207-4ab7052c.pth',
     prefix='backbone.',
 )
-# The pretrainings of configs/nfn, all on the same pictures: captions, brains, brains with shuffled pairs.
+# The pretrainings of configs/nfn, all on the same images: captions, brains, brains with shuffled pairs.
 init_clip = dict(
     type='Pretrained', checkpoint='work_dirs/pretrain_nsd_clip_convnext-s/backbone_latest.pth', prefix='backbone.'
 )

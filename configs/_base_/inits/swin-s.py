@@ -6,7 +6,7 @@ init_imagenet = dict(
     'swin_small_224_b16x64_300e_imagenet_20210615_110219-7f9d988b.pth',
     prefix='backbone.',
 )
-# The pretrainings of configs/nfn, all on the same pictures: captions, brains, brains with shuffled pairs.
+# The pretrainings of configs/nfn, all on the same images: captions, brains, brains with shuffled pairs.
 init_clip = dict(type='Pretrained', checkpoint='work_dirs/pretrain_nsd_clip/backbone_latest.pth', prefix='backbone.')
 init_nfn = dict(type='Pretrained', checkpoint='work_dirs/pretrain_nsd/backbone_latest.pth', prefix='backbone.')
 init_nfn_shuffled = dict(

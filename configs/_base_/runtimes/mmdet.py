@@ -2,7 +2,7 @@
 _base_ = 'mmdet::_base_/default_runtime.py'
 default_hooks = dict(checkpoint=dict(type='mmnfn.ResumableCheckpointHook'))
 custom_hooks = [
-    # Stops where a checkpoint did not load wholly, and logs which weight came from where.
+    # Stops if a checkpoint did not load wholly, and says how many of its weights arrived.
     dict(type='mmnfn.LoadAuditHook'),
     # --resume goes on with the batches and random numbers of the interrupted run.
     dict(type='mmnfn.ResumeEpochHook'),

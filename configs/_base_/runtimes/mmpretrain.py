@@ -19,7 +19,7 @@ load_from = None
 resume = False
 randomness = dict(seed=0, deterministic=False)
 custom_hooks = [
-    # Stops where a checkpoint did not load wholly, and logs which weight came from where.
+    # Stops if a checkpoint did not load wholly, and says how many of its weights arrived.
     dict(type='mmnfn.LoadAuditHook'),
     # Writes the backbone's weights beside every checkpoint: backbone_epoch_N.pth and backbone_latest.pth.
     dict(type='mmnfn.ExportBackboneHook'),

@@ -14,7 +14,7 @@ env_cfg = dict(
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
 custom_hooks = [
-    # Stops where a checkpoint did not load wholly, and logs which weight came from where.
+    # Stops if a checkpoint did not load wholly, and says how many of its weights arrived.
     dict(type='mmnfn.LoadAuditHook'),
     # --resume goes on with the batches and random numbers of the interrupted run.
     dict(type='mmnfn.ResumeEpochHook'),

@@ -12,10 +12,10 @@ from mmnfn.registry import HOOKS
 
 @HOOKS.register_module()
 class IntervalInfoHook(RuntimeInfoHook):
-    """RuntimeInfoHook that hands what the model logs to the message hub when LoggerHook is about to read it.
+    """Hand what the model logs to the message hub only when LoggerHook is about to read it.
 
-    MMEngine's reads every value in every iteration, and the processor waits for the accelerator as often. The history
-    in the message hub, and so what is logged, is the same.
+    MMEngine's RuntimeInfoHook reads every value in every iteration, and the processor waits for the accelerator as
+    often. The history in the message hub, and so what is logged, is the same.
     """
 
     def __init__(self) -> None:

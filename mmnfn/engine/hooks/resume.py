@@ -96,7 +96,7 @@ def _sampler(loader: DataLoader) -> Any:
 
 @HOOKS.register_module()
 class ResumableCheckpointHook(CheckpointHook):
-    """CheckpointHook whose files survive the death of the process at any time, and hold the random numbers' state.
+    """Write checkpoints that survive the death of the process at any time, and hold the random numbers' state.
 
     Three things differ from MMEngine's: a file appears under its name when it is complete, and ``last_checkpoint``
     after it; older checkpoints are removed after the new one was written, not before; and the checkpoint has an entry
@@ -232,7 +232,7 @@ def _same_place(key: str, value: Any) -> Any:
 
 @HOOKS.register_module()
 class ResumeEpochHook(Hook):
-    """After ``--resume``, go on with the batches and the random numbers that the interrupted run would have had.
+    """Go on after ``--resume`` with the batches and the random numbers that the interrupted run would have had.
 
     MMEngine alone starts the epoch of the checkpoint anew, so that its first batches are seen twice, and draws other
     random numbers. With this hook, checkpoints of :class:`ResumableCheckpointHook` and as many processes as before, the
@@ -270,7 +270,7 @@ class ResumeEpochHook(Hook):
         self._follow_config = bool(length)
         for found, meaning in (
             (length, 'the learning rate follows the param_scheduler of this config from here on'),
-            (kept, "the checkpoint's value stays, for it is in the state of the optimizer or of the schedules"),
+            (kept, "the checkpoint's value stays, because optimizer and schedules continue from their state"),
         ):
             if found:
                 runner.logger.warning(f'Not as in the training that is resumed: {"; ".join(found)}: {meaning}.')
