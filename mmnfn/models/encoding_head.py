@@ -113,6 +113,11 @@ class EncodingHead(BaseModule):
         vectors = self.fields(geometry)
         place, weight = vectors.split([3, vectors.shape[1] - 3], dim=1)
         if self.mode == 'prf':
+            if geometry.prf is None:
+                raise ValueError(
+                    f"mode='prf' needs measured receptive fields, and the store of {geometry.subject} has none; download "
+                    'prf_angle, prf_eccentricity and prf_size of func1pt8mm, and prepare the store again'
+                )
             centre, width = geometry.prf[:, :2], geometry.prf[:, 2]
         else:
             centre, width = torch.tanh(place[:, :2]), START_WIDTH * place[:, 2].exp()

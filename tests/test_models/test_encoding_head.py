@@ -72,6 +72,8 @@ def test_measured_fields_are_taken_as_they_are():
     measured = torch.rand(sum(SIZES), 3, dtype=torch.float64)
     centre, width, _ = head(mode='prf').receptive_fields(geometry()._replace(prf=measured))
     assert torch.equal(centre, measured[:, :2]) and torch.equal(width, measured[:, 2])
+    with pytest.raises(ValueError, match='the store of subj01 has none'):
+        head(mode='prf').receptive_fields(geometry())
 
 
 def test_drawn_voxels_change_with_the_step_and_are_spread_evenly():
