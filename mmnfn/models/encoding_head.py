@@ -115,8 +115,8 @@ class EncodingHead(BaseModule):
         if self.mode == 'prf':
             if geometry.prf is None:
                 raise ValueError(
-                    f"mode='prf' needs measured receptive fields, and the store of {geometry.subject} has none; download "
-                    'prf_angle, prf_eccentricity and prf_size of func1pt8mm, and prepare the store again'
+                    f"mode='prf' needs measured receptive fields, and the store of {geometry.subject} has none; "
+                    'download prf_angle, prf_eccentricity and prf_size of func1pt8mm, and prepare the store again'
                 )
             centre, width = geometry.prf[:, :2], geometry.prf[:, 2]
         else:
