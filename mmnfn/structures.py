@@ -20,6 +20,8 @@ class SubjectGeometry(NamedTuple):
         coordinates: (N, 3) float32, voxel centres in millimetres; a control may move them.
         voxels: (N,) int64, index of each voxel in the subject's ROI store, by which it is known; None where no store
             is behind it.
+        prf: (N, 3) float32, measured receptive field of each voxel: x to the right and y downwards from −1 to 1, and
+            standard deviation in sides of the image; None where none were measured.
     """
 
     subject: str
@@ -27,3 +29,4 @@ class SubjectGeometry(NamedTuple):
     roi_sizes: Tuple[int, ...]
     coordinates: Tensor
     voxels: Optional[Tensor] = None
+    prf: Optional[Tensor] = None

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from mmnfn.nsd import ROIStore
+from mmnfn.nsd.release import IMAGE_DEGREES
 from mmnfn.structures import SubjectGeometry
 
 ORDERS = ('stored', 'hilbert')
@@ -51,7 +52,23 @@ def subject_geometry(
         raise ValueError(f'{store.path} has no voxel in {", ".join(roi_names)}. Choose other ROIs.')
     coordinates = torch.from_numpy(store.coordinates[np.concatenate(positions)])
     sizes, voxels = tuple(len(p) for p in parts), torch.from_numpy(index.astype(np.int64))
-    return SubjectGeometry(store.subject, tuple(roi_names), sizes, coordinates, voxels), index
+    prf = None if store.prf is None else torch.from_numpy(image_fields(store.prf[np.concatenate(positions)]))
+    return SubjectGeometry(store.subject, tuple(roi_names), sizes, coordinates, voxels, prf), index
+
+
+def image_fields(prf: np.ndarray) -> np.ndarray:
+    """Convert receptive fields from visual angle to the image.
+
+    Args:
+        prf: (V, 3) angle in degrees anticlockwise from the right, eccentricity and size in degrees of visual angle.
+
+    Returns:
+        (V, 3) float32: x to the right and y downwards from −1 to 1, std in sides of the image; where nothing was
+        measured the centre and half a side.
+    """
+    angle, eccentricity, size = np.radians(prf[:, 0]), prf[:, 1] / (IMAGE_DEGREES / 2), prf[:, 2] / IMAGE_DEGREES
+    fields = np.stack([eccentricity * np.cos(angle), -eccentricity * np.sin(angle), size], 1)
+    return np.where(np.isfinite(fields).all(1, keepdims=True), fields, (0, 0, 0.5)).astype(np.float32)
 
 
 def _rng(store: ROIStore, seed: int, control: str) -> np.random.Generator:

@@ -2,7 +2,7 @@
 
 from .coco import CocoNSDMetric
 from .dump import DumpSubjectResults
-from .encoding import EncodingMetric, write_voxel_map
+from .encoding import EncodingMetric, ResponseMetric, write_voxel_map
 from .retrieval import RetrievalMetric, retrieval_metrics, retrieval_ranks
 from .ridge import bootstrap_r, draw_images, fit_encoding_model, pearson_r
 
@@ -10,6 +10,7 @@ __all__ = [
     'CocoNSDMetric',
     'DumpSubjectResults',
     'EncodingMetric',
+    'ResponseMetric',
     'RetrievalMetric',
     'bootstrap_r',
     'draw_images',

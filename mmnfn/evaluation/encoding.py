@@ -19,7 +19,7 @@ from mmnfn.registry import METRICS
 from mmnfn.utils import atomic_write
 
 from .gathered_metric import GatheredMetric, photo_ids, response_digests
-from .ridge import EncodingResult, draw_images, fit_encoding_model
+from .ridge import EncodingResult, bootstrap_r, draw_images, fit_encoding_model, pearson_r
 
 
 class SubjectVoxels(NamedTuple):
@@ -150,10 +150,13 @@ class EncodingMetric(GatheredMetric):
                     photo_id=photo,
                     response=digest,
                     split=split,
-                    features=sample['features'].float().cpu().numpy(),
+                    features=self._features(sample, self._voxels[subject]),
                     responses=responses.cpu().numpy()[self._voxels[subject].place],
                 )
             )
+
+    def _features(self, sample: dict, voxels: SubjectVoxels) -> np.ndarray:
+        return sample['features'].float().cpu().numpy()
 
     def evaluate(self, size: int) -> Dict[str, float]:
         """Compute the metrics of the whole dataset, the same on every rank."""
@@ -242,6 +245,27 @@ class EncodingMetric(GatheredMetric):
             print_log(text, 'current', logging.WARNING)
         flags = {f'{subject}_trained_on': int(subject in known) for subject in subjects}
         return dict(flags, test_images_trained_on=int(split != 'train'))
+
+
+@METRICS.register_module()
+class ResponseMetric(EncodingMetric):
+    """Score the responses that an :class:`mmnfn.models.EncodingHead` itself predicts, without a ridge.
+
+    The dataset gives the test images of subjects that the head has maps for. Metrics and arguments are those of
+    :class:`EncodingMetric`; nothing is fitted, so the arguments of the fit change nothing.
+    """
+
+    default_prefix = 'response'
+
+    def _features(self, sample: dict, voxels: SubjectVoxels) -> np.ndarray:
+        return sample['predicted_responses'].float().cpu().numpy()[voxels.place]
+
+    def _fit(self, results: List[dict], voxels: SubjectVoxels, draws: np.ndarray) -> EncodingResult:
+        predicted, measured = (np.stack([r.pop(key) for r in results]) for key in ('features', 'responses'))
+        return EncodingResult(predicted, pearson_r(predicted, measured), bootstrap_r(predicted, measured, draws))
+
+    def _trained_on(self, subjects: List[str]) -> Dict[str, int]:
+        return {}  # the head knows its own subjects only
 
 
 Score = Tuple[float, Optional[np.ndarray]]

@@ -2,6 +2,7 @@
 
 from .class_weighted import ClassWeightedLoss
 from .contrastive import ContrastiveLoss, Temperature, contrastive_logits, contrastive_loss
+from .correlation import correlation_loss
 from .gather import gather_features, gather_sizes
 from .guidance import FMRIGuidedLoss, fmri_guided_loss, reduce_rois
 
@@ -12,6 +13,7 @@ __all__ = [
     'Temperature',
     'contrastive_logits',
     'contrastive_loss',
+    'correlation_loss',
     'fmri_guided_loss',
     'gather_features',
     'gather_sizes',

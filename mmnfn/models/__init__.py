@@ -3,6 +3,7 @@
 from .backbone_features import BackboneFeatures
 from .caption_clip import CaptionCLIP, CLIPTextEncoder, ContextHead
 from .data_preprocessor import NFNDataPreprocessor
+from .encoding_head import EncodingHead
 from .fmri_encoder import FMRIEncoder, FMRIFeatures
 from .fusion import FusedFeatures, MaskedROIFusion
 from .image_head import ImageFeatures, ROIImageHead
@@ -15,6 +16,7 @@ __all__ = [
     'CLIPTextEncoder',
     'CaptionCLIP',
     'ContextHead',
+    'EncodingHead',
     'FMRIEncoder',
     'FMRIFeatures',
     'FusedFeatures',

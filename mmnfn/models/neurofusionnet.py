@@ -11,14 +11,14 @@ from mmengine.structures import BaseDataElement
 from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from torch import Tensor, nn
 
-from mmnfn.losses import gather_features, gather_sizes, reduce_rois
+from mmnfn.losses import correlation_loss, gather_features, gather_sizes, reduce_rois
 from mmnfn.registry import MODELS
 from mmnfn.structures import SubjectGeometry
 
 from .fmri_encoder import FMRIFeatures
 from .image_head import ImageFeatures
 
-LOSS_NAMES = ('con', 'bfg', 'fus')
+LOSS_NAMES = ('con', 'bfg', 'fus', 'enc')
 Responses = Union[Tensor, List[Tensor]]
 Geometry = Union[SubjectGeometry, List[SubjectGeometry]]
 
@@ -41,12 +41,15 @@ def _full_precision(features):
 
 @MODELS.register_module()
 class NeuroFusionNet(BaseSelfSupervisor):
-    """Pretrain an image backbone with fMRI guidance, equation 8: L = λ_con L_con + λ_bfg L_bfg (+ λ_fus L_fus).
+    """Pretrain an image backbone with fMRI guidance: L = λ_con L_con + λ_bfg L_bfg + λ_fus L_fus + λ_enc L_enc.
+
+    The first two are equation 8, the others are not in the paper; each part may be left out.
 
     The image tower (backbone and neck) and the fMRI tower each give a global feature and K ROI features. L_con
     (equation 6) aligns the global features over the batch, L_bfg (equation 7) the ROI features, and L_fus trains the
     fusion block by masked-ROI prediction. L_con and L_bfg act on the outputs of the towers, so neither modality leaks
-    into the other. Downstream tasks use the backbone alone.
+    into the other. L_enc needs neither: an encoding head predicts the responses from the backbone's maps through
+    receptive fields. Downstream tasks use the backbone alone.
 
     A batch holds the samples of one subject, or of several subjects one after another: the image tower sees all of them
     at once, the fMRI tower one subject at a time. In distributed training features of all ranks are gathered, and
@@ -54,31 +57,34 @@ class NeuroFusionNet(BaseSelfSupervisor):
     subject.
 
     Args:
-        backbone: Any MMPretrain backbone that returns feature maps; its last one is used.
+        backbone: Any MMPretrain backbone that returns feature maps; the towers use the last one.
         neck: Config of :class:`ROIImageHead`. Here and below ``type`` may be left out, and K and D default to those of
             the fMRI encoder.
-        fmri_encoder: Config of :class:`FMRIEncoder`.
+        fmri_encoder: Config of :class:`FMRIEncoder`; None, together with ``neck`` and ``contrastive``, for L_enc alone.
         contrastive: Config of :class:`~mmnfn.losses.ContrastiveLoss`, ``{}`` for its defaults.
         guidance: Config of :class:`~mmnfn.losses.FMRIGuidedLoss`, ``{}`` for its defaults; None trains without L_bfg.
-        fusion: Config of :class:`MaskedROIFusion`; None leaves exactly the paper's two losses.
-        loss_weight: λ of ``con``, ``bfg`` and ``fus``; 1 where left out.
+        fusion: Config of :class:`MaskedROIFusion`; None for none.
+        encoding: Config of :class:`EncodingHead`; None for none. Without it and fusion the losses are the paper's two.
+        loss_weight: λ of ``con``, ``bfg``, ``fus`` and ``enc``; 1 where left out.
         data_preprocessor: Config of :class:`NFNDataPreprocessor`; None for its defaults.
         pretrained: Checkpoint of a whole NeuroFusionNet to start from. Weights of the backbone alone belong into the
             backbone's ``init_cfg``.
         init_cfg: MMEngine's initialisation.
 
     Raises:
-        ValueError: If K or D differ between the parts, or ``loss_weight`` has an unknown name.
+        ValueError: If K or D differ between the parts, ``loss_weight`` has an unknown name, or there is neither an fMRI
+            encoder nor an encoding head.
     """
 
     def __init__(
         self,
         backbone: dict,
-        neck: dict,
-        fmri_encoder: dict,
-        contrastive: dict,
-        guidance: Optional[dict],
+        neck: Optional[dict] = None,
+        fmri_encoder: Optional[dict] = None,
+        contrastive: Optional[dict] = None,
+        guidance: Optional[dict] = None,
         fusion: Optional[dict] = None,
+        encoding: Optional[dict] = None,
         loss_weight: Optional[Dict[str, float]] = None,
         data_preprocessor: Optional[Union[dict, nn.Module]] = None,
         pretrained: Optional[str] = None,
@@ -88,6 +94,32 @@ class NeuroFusionNet(BaseSelfSupervisor):
         weights.update(loss_weight or {})
         if len(weights) > len(LOSS_NAMES):
             raise ValueError(f'loss_weight must have the names {LOSS_NAMES}, but got {tuple(loss_weight)}')
+        encoder = None
+        if fmri_encoder is None:
+            given = dict(neck=neck, contrastive=contrastive, guidance=guidance, fusion=fusion)
+            given = [name for name, part in given.items() if part is not None]
+            if given or encoding is None:
+                found = f'{", ".join(given)} without fmri_encoder' if given else 'neither fmri_encoder nor encoding'
+                raise ValueError(f'there is {found}; give both towers, or encoding alone')
+        else:
+            encoder, neck, fusion = self._build_towers(neck, fmri_encoder, fusion)
+        super().__init__(
+            backbone=backbone,
+            neck=neck,
+            pretrained=pretrained,
+            data_preprocessor=build_with_defaults(data_preprocessor or {}, type='mmnfn.NFNDataPreprocessor'),
+            init_cfg=init_cfg,
+        )
+        self.fmri_encoder = encoder
+        self.fusion = fusion
+        self.encoding = None if encoding is None else build_with_defaults(encoding, type='mmnfn.EncodingHead')
+        self.contrastive = None if encoder is None else build_with_defaults(contrastive, type='mmnfn.ContrastiveLoss')
+        self.guidance = None if guidance is None else build_with_defaults(guidance, type='mmnfn.FMRIGuidedLoss')
+        self.loss_weight = weights
+
+    @staticmethod
+    def _build_towers(neck: dict, fmri_encoder: dict, fusion: Optional[dict]):
+        """Build the fMRI encoder, and neck and fusion with its K and D."""
         encoder = build_with_defaults(fmri_encoder, type='mmnfn.FMRIEncoder')
         num_rois, dims = encoder.num_rois, encoder.out_dims
         neck = build_with_defaults(neck, type='mmnfn.ROIImageHead', num_rois=num_rois, out_dims=dims)
@@ -101,18 +133,7 @@ class NeuroFusionNet(BaseSelfSupervisor):
                     f'{part} is for {sizes[0]} ROIs of width {sizes[1]}, but the fMRI encoder has {num_rois} roi_names '
                     f'and out_dims={dims}; leave both out of the {part} to take them over'
                 )
-        super().__init__(
-            backbone=backbone,
-            neck=neck,
-            pretrained=pretrained,
-            data_preprocessor=build_with_defaults(data_preprocessor or {}, type='mmnfn.NFNDataPreprocessor'),
-            init_cfg=init_cfg,
-        )
-        self.fmri_encoder = encoder
-        self.fusion = fusion
-        self.contrastive = build_with_defaults(contrastive, type='mmnfn.ContrastiveLoss')
-        self.guidance = None if guidance is None else build_with_defaults(guidance, type='mmnfn.FMRIGuidedLoss')
-        self.loss_weight = weights
+        return encoder, neck, fusion
 
     def forward(
         self,
@@ -121,6 +142,7 @@ class NeuroFusionNet(BaseSelfSupervisor):
         image_id: Optional[Tensor] = None,
         geometry: Optional[Geometry] = None,
         photo_id: Optional[Tensor] = None,
+        noise_ceiling: Optional[Responses] = None,
         mode: str = 'tensor',
         **kwargs,
     ):
@@ -134,6 +156,8 @@ class NeuroFusionNet(BaseSelfSupervisor):
             geometry: Geometry of the subject, or a list with one per subject.
             photo_id: (B,) int64, equal for crops of one photograph, which are not negatives of each other; None if
                 every image is its own photograph.
+            noise_ceiling: (N,) percent, or a list with one tensor per subject: weights of the voxels in L_enc; None
+                weighs all alike.
             mode: ``'tensor'``, ``'loss'`` or ``'predict'``.
             kwargs: Other entries of the batch, which are ignored.
 
@@ -154,24 +178,50 @@ class NeuroFusionNet(BaseSelfSupervisor):
                 )
         if mode == 'loss' and photo_id is not None:
             image_id = photo_id
-        return getattr(self, mode)(inputs, responses, image_id, geometry)
+        return getattr(self, mode)(inputs, responses, image_id, geometry, noise_ceiling)
 
-    def _encode(self, inputs: Tensor, responses: Responses, geometry: Geometry) -> Tuple[ImageFeatures, FMRIFeatures]:
-        image = self.neck(self.extract_feat(inputs))
-        return _full_precision(image), _full_precision(self.fmri_encoder(responses, geometry))
+    def _encode(self, feats, responses: Responses, geometry: Geometry) -> Tuple[ImageFeatures, FMRIFeatures]:
+        return _full_precision(self.neck(feats)), _full_precision(self.fmri_encoder(responses, geometry))
 
-    def loss(self, inputs: Tensor, responses: Responses, image_id: Tensor, geometry: Geometry) -> Dict[str, Tensor]:
+    def loss(
+        self,
+        inputs: Tensor,
+        responses: Responses,
+        image_id: Tensor,
+        geometry: Geometry,
+        noise_ceiling: Optional[Responses] = None,
+    ) -> Dict[str, Tensor]:
         """Compute the losses of a batch; for the arguments see :meth:`forward`.
 
         Returns:
-            ``loss_con``, ``loss_bfg`` (with guidance) and ``loss_fus`` (with fusion), each times its λ, and the metrics
+            ``loss_con``, ``loss_bfg`` (with guidance), ``loss_fus`` (with fusion), ``loss_enc`` (with encoding), each
+            times its λ; ``enc_r``, the weighted mean correlation of the voxels drawn; and of the towers the metrics
             ``bfg_<ROI>`` (the ROI's part of L_bfg without λ, averaged over the samples that have the ROI),
             ``temperature`` (σ) and ``batch_top1`` (share of images in the gathered batch whose own fMRI feature is the
             most similar one). All but ``loss_fus`` are the same on every rank.
         """
-        image, fmri = self._encode(inputs, responses, geometry)
+        feats, losses = self.backbone(inputs), {}
+        if self.fmri_encoder is not None:
+            image, fmri = self._encode(feats, responses, geometry)
         with torch.autocast(inputs.device.type, enabled=False):
-            return self._losses(image, fmri, image_id, _subjects(responses, geometry))
+            if self.fmri_encoder is not None:
+                losses.update(self._losses(image, fmri, image_id, _subjects(responses, geometry)))
+            if self.encoding is not None:
+                losses.update(self._encoding_loss(feats, responses, geometry, noise_ceiling))
+        return losses
+
+    def _encoding_loss(self, feats, responses: Responses, geometry: Geometry, noise_ceiling) -> Dict[str, Tensor]:
+        """Compute L_enc over the gathered batch."""
+        rank, world_size = get_dist_info()
+        predicted, measured, weight, subject = self.encoding(feats, responses, geometry, noise_ceiling)
+        sizes = gather_sizes(len(predicted), rank, world_size, predicted.device)
+        predicted, measured, weight, subject = (
+            gather_features(values, rank, world_size, sizes=sizes) for values in (predicted, measured, weight, subject)
+        )
+        if self.training:
+            self.encoding.fields.trained_subjects.index_fill_(0, subject, 1)
+        loss = correlation_loss(predicted, measured, weight, subject, len(self.encoding.fields.subjects))
+        return dict(loss_enc=self.loss_weight['enc'] * loss, enc_r=1 - loss.detach())
 
     def _losses(
         self, image: ImageFeatures, fmri: FMRIFeatures, image_id: Tensor, subjects: List[str]
@@ -213,7 +263,12 @@ class NeuroFusionNet(BaseSelfSupervisor):
 
     @torch.no_grad()
     def predict(
-        self, inputs: Tensor, responses: Responses, image_id: Tensor, geometry: Geometry
+        self,
+        inputs: Tensor,
+        responses: Responses,
+        image_id: Tensor,
+        geometry: Geometry,
+        noise_ceiling: Optional[Responses] = None,
     ) -> List[BaseDataElement]:
         """Embed a batch; for the arguments see :meth:`forward`.
 
@@ -221,18 +276,30 @@ class NeuroFusionNet(BaseSelfSupervisor):
             B elements with ``image_embedding`` and ``fmri_embedding`` (D,), ``image_roi_embeddings`` and
             ``fmri_roi_embeddings`` (K, D), all L2-normalised (zero for a ROI that the subject lacks), ``roi_present``
             (K,), ``image_id`` (int) and ``subject`` (str); with fusion also ``fused_embedding`` (E,), which has seen
-            both modalities and is not meant for retrieval, see :class:`~mmnfn.models.fusion.FusedFeatures`.
+            both modalities and is not meant for retrieval, see :class:`~mmnfn.models.fusion.FusedFeatures`; with
+            encoding ``predicted_responses`` (N,), whose scale means nothing.
         """
-        image, fmri = self._encode(inputs, responses, geometry)
-        fields = dict(
-            image_embedding=F.normalize(image.context, dim=1),
-            fmri_embedding=F.normalize(fmri.context, dim=1),
-            image_roi_embeddings=F.normalize(image.rois, dim=2),
-            fmri_roi_embeddings=F.normalize(fmri.rois, dim=2),
-            roi_present=fmri.present,
-        )
-        if self.fusion is not None:
-            fields['fused_embedding'] = self.fusion(image, fmri).fused
+        feats, fields = self.backbone(inputs), {}
+        if self.fmri_encoder is not None:
+            image, fmri = self._encode(feats, responses, geometry)
+            fields.update(
+                image_embedding=F.normalize(image.context, dim=1),
+                fmri_embedding=F.normalize(fmri.context, dim=1),
+                image_roi_embeddings=F.normalize(image.rois, dim=2),
+                fmri_roi_embeddings=F.normalize(fmri.rois, dim=2),
+                roi_present=fmri.present,
+            )
+            if self.fusion is not None:
+                fields['fused_embedding'] = self.fusion(image, fmri).fused
+        if self.encoding is not None:
+            maps = self.encoding.maps(feats)
+            sizes = [len(own) for own in responses] if isinstance(responses, list) else [len(responses)]
+            geometries = geometry if isinstance(geometry, list) else [geometry]
+            fields['predicted_responses'] = [
+                row
+                for subject, *rows in zip(geometries, *(feat.split(sizes) for feat in maps))
+                for row in self.encoding.predict(rows, subject)
+            ]
         subjects = _subjects(responses, geometry)
         return [
             BaseDataElement(

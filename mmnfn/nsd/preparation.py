@@ -21,7 +21,16 @@ from .betas import check_session, normalize_session, read_betas
 from .design import NORMALIZATIONS, Presentations, read_presentations
 from .images import open_stimuli, write_image_store
 from .noise_ceiling import estimate_ncsnr, mixed_noise_ceiling
-from .release import ROI_CLASSES, TRIALS_PER_SESSION, NSDLayout, Voxels, parse_subjects, read_volume, select_voxels
+from .release import (
+    PRF_MAPS,
+    ROI_CLASSES,
+    TRIALS_PER_SESSION,
+    NSDLayout,
+    Voxels,
+    parse_subjects,
+    read_volume,
+    select_voxels,
+)
 from .store import ROIStore, StoreTables, atomic_h5, lock
 
 VOXELS_PER_BLOCK = 2048
@@ -149,6 +158,26 @@ def read_ncsnr(layout: NSDLayout, subject: str, voxels: Voxels, shown: Presentat
     return None
 
 
+def read_prf(layout: NSDLayout, subject: str, voxels: Voxels) -> Optional[np.ndarray]:
+    """Read the (V, 3) angle, eccentricity and size of the voxels' receptive fields; None if a map is absent.
+
+    Raises:
+        ValueError: If a map is damaged or of another shape.
+    """
+    paths = [layout.prf_file(subject, name) for name in PRF_MAPS]
+    if not all(path.exists() for path in paths):
+        return None
+    columns = []
+    for path in paths:
+        volume, _ = read_volume(path, 'pRF map')
+        if volume.shape != voxels.shape:
+            raise ValueError(
+                f'{path} has shape {volume.shape}, but the ROI files have {voxels.shape}. Download both again.'
+            )
+        columns.append(volume[tuple(voxels.index.T)])
+    return np.stack(columns, 1).astype(np.float32)
+
+
 def ncsnr_of_repeats(voxels: Voxels, shown: Presentations, extraction: Extraction) -> np.ndarray:
     """Estimate the (V,) float32 ncsnr from the images shown three times."""
     order = np.argsort(shown.rows, kind='stable')
@@ -215,10 +244,12 @@ def prepare_subject(
     voxels = select_voxels(layout, subject, roi_classes)
     shown = read_presentations(layout, subject, max_sessions, normalization)
     ncsnr, ncsnr_source = read_ncsnr(layout, subject, voxels, shown), 'ncsnr.nii.gz'
+    prf = read_prf(layout, subject, voxels)
 
     sources = [layout.design_file, *(layout.roi_file(subject, name) for name in roi_classes)]
     sources += [layout.session_file(subject, session) for session in shown.sessions]
     others = [layout.ncsnr_file(subject), layout.stim_info_file]  # which may be missing
+    others += [layout.prf_file(subject, name) for name in PRF_MAPS]
     way = layout.beta_version, list(roi_classes), normalization, dtype, trials
     recipe = _fingerprint(layout, [*sources, *others], *way)
     path, count, images = Path(store) / f'{subject}.h5', len(voxels.index), len(shown.image_id)
@@ -269,6 +300,7 @@ def prepare_subject(
                         sources=[f'{source.relative_to(layout.root)} {source.stat().st_size}' for source in sources],
                     ),
                     photo_id=shown.photo_id,
+                    prf=prf,
                 ).write(file)
             shutil.rmtree(folder)
         finally:

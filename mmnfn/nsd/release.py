@@ -50,6 +50,11 @@ ROI_LABELS: Dict[str, Tuple[str, ...]] = {
 
 ROI_CLASSES = tuple(ROI_LABELS)
 
+PRF_MAPS = ('angle', 'eccentricity', 'size')
+"""Degrees anticlockwise from the right; degrees of visual angle; standard deviation in degrees of visual angle."""
+IMAGE_DEGREES = 8.4
+"""Side of the images in degrees of visual angle."""
+
 
 def existing(path: Path, what: str, remedy: str) -> Path:
     """Return ``path``, or raise a FileNotFoundError that names it and says what to do."""
@@ -162,6 +167,10 @@ class NSDLayout:
     def ncsnr_file(self, subject: str) -> Path:
         """Return the map of the noise ceiling signal-to-noise ratio of the chosen betas."""
         return self.beta_dir(subject) / 'ncsnr.nii.gz'
+
+    def prf_file(self, subject: str, name: str) -> Path:
+        """The map of the population receptive fields' ``angle``, ``eccentricity`` or ``size``."""
+        return self.anatomy_dir(subject) / f'prf_{name}.nii.gz'
 
     def subjects(self) -> List[str]:
         """List the subjects with betas of the chosen version."""

@@ -28,6 +28,7 @@ class StoreTables(NamedTuple):
         is_test: (images,) bool, the split.
         rois: ROI class → ascending indices into the V voxels.
         photo_id: None if each image is its own photograph, as in NSD. Written only where several images are of one.
+        prf: None if no receptive fields were measured.
     """
 
     subject: str
@@ -42,6 +43,7 @@ class StoreTables(NamedTuple):
     location: Dict[str, np.ndarray]
     attributes: Dict
     photo_id: Optional[np.ndarray] = None
+    prf: Optional[np.ndarray] = None
 
     def write(self, file: h5py.File) -> None:
         """Write the datasets and attributes."""
@@ -58,6 +60,8 @@ class StoreTables(NamedTuple):
             file[name] = values
         if self.photo_id is not None and (self.photo_id != self.image_id).any():
             file['photo_id'] = np.asarray(self.photo_id, np.int64)
+        if self.prf is not None:
+            file['prf'] = np.asarray(self.prf, np.float32)
         file.attrs.update(self.attributes, subject=self.subject, noise_ceiling_unit=NOISE_CEILING_UNIT)
 
 
@@ -154,6 +158,8 @@ class ROIStore:
         repeats: (images,) presentations that were averaged; 0 if unknown.
         coordinates: (V, 3) float32, mm.
         ncsnr: (V,) and noise_ceiling: (V,) percent of variance of the averaged test responses; NaN if unknown.
+        prf: (V, 3) measured receptive fields: angle (degrees anticlockwise from the right), eccentricity and size (both
+            in degrees of visual angle); NaN where none was found; None if the release had no maps of them.
         location: Where the voxels are: ``voxel`` (V, 3) indices into the volume and ``affine``, or ``vertex`` (V,) and
             ``hemisphere`` (V,) of the surface.
         trial_row: (trials,) row of the image of each trial, and trial_session: (trials,) its session (1-based); None
@@ -182,6 +188,7 @@ class ROIStore:
         self.split, self.seen_by_all = file['split'][()].astype(str), file['seen_by_all'][()]
         self.coordinates = file['coordinates'][()]
         self.ncsnr, self.noise_ceiling = file['ncsnr'][()], file['noise_ceiling'][()]
+        self.prf = file['prf'][()] if 'prf' in file else None
         self.location = {name: file[name][()] for name in ('voxel', 'affine', 'vertex', 'hemisphere') if name in file}
         self._rois = {name: index[()] for name, index in file['roi'].items()}
         self._places = {'responses': memory_place(file['responses'])}

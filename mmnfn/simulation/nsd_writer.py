@@ -9,7 +9,15 @@ import nibabel as nib
 import numpy as np
 
 from mmnfn.nsd.noise_ceiling import estimate_ncsnr
-from mmnfn.nsd.release import BETA_SCALE, ROI_CLASSES, ROI_LABELS, TRIALS_PER_SESSION, NSDLayout
+from mmnfn.nsd.release import (
+    BETA_SCALE,
+    IMAGE_DEGREES,
+    PRF_MAPS,
+    ROI_CLASSES,
+    ROI_LABELS,
+    TRIALS_PER_SESSION,
+    NSDLayout,
+)
 from mmnfn.utils import atomic_write, progress_bar
 
 from .cortex import Anatomy
@@ -101,6 +109,16 @@ def to_int16(percent: np.ndarray) -> np.ndarray:
     """Convert percent signal change to int16 × 300, rounded and saturated."""
     limits = np.iinfo(np.int16)
     return np.clip(np.rint(percent * BETA_SCALE), limits.min, limits.max).astype(np.int16)
+
+
+def write_prf(layout: NSDLayout, subject: str, anatomy: Anatomy, tuning: Tuning) -> None:
+    """Write the maps of the receptive fields, NaN outside visual cortex."""
+    x, y, size = tuning.field.T  # in halves of the image's side
+    maps = (np.degrees(np.arctan2(y, x)) % 360, np.hypot(x, y) * IMAGE_DEGREES / 2, size * IMAGE_DEGREES / 2)
+    for name, values in zip(PRF_MAPS, maps):
+        volume = np.full(anatomy.brain.shape, np.nan, np.float32)
+        volume[anatomy.visual] = values
+        save_volume(layout.prf_file(subject, name), volume, anatomy.affine)
 
 
 def write_betas(

@@ -21,7 +21,7 @@ from mmnfn.utils import atomic_write, listed, name_full_disk, progress_bar
 from .cortex import make_anatomy
 from .design import Design, behaviour_table, make_design, stimulus_table
 from .downstream import CocoWriter, write_ade_split, write_coco_split
-from .nsd_writer import TABLES_BYTES, write_anatomy, write_betas
+from .nsd_writer import TABLES_BYTES, write_anatomy, write_betas, write_prf
 from .photographs import Photographs
 from .scenes import Scene, render_scene
 from .tuning import image_features, make_tuning, scale_features
@@ -200,6 +200,7 @@ def _write_subject(
     tuning = make_tuning(anatomy, config.seed, rng)
     tuning = tuning._replace(ncsnr=tuning.ncsnr * config.snr)
     write_anatomy(layout, subject, anatomy)
+    write_prf(layout, subject, anatomy, tuning)
     trials = design.trial_ids(index)[: sessions * TRIALS_PER_SESSION]
     images, rows = np.unique(trials, return_inverse=True)
     signal = tuning.responses(features[images])

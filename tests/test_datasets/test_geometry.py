@@ -1,10 +1,11 @@
 """Order and weights of the voxels."""
 
+import h5py
 import numpy as np
 import pytest
 
-from mmnfn.datasets import NSDDataset, PackNSDInputs, WeightByReliability
-from mmnfn.datasets.geometry import hilbert_index, order_voxels
+from mmnfn.datasets import NSDDataset, PackNSDInputs, WeightByReliability, subject_geometry
+from mmnfn.datasets.geometry import hilbert_index, image_fields, order_voxels
 from mmnfn.nsd import ROIStore
 
 
@@ -65,3 +66,19 @@ def test_reliability_weights(store):
     one = dict(sample, noise_ceiling=sample['noise_ceiling'].clone())
     one['noise_ceiling'][5] = float('nan')
     assert WeightByReliability(power=0).transform(one)['responses'][5] == 0
+
+
+def test_measured_fields_are_those_of_the_simulated_voxels(store, world):
+    """From polar angle and eccentricity in degrees back to the image, whose y goes downwards."""
+    own = ROIStore(store / 'subj01.h5')
+    geometry, index = subject_geometry(own, ('prf-visualrois', 'streams'), 'hilbert')
+    with h5py.File(world / 'truth.h5') as truth:
+        truth = truth['subj01']
+        fields = dict(zip(map(tuple, truth['voxel'][()].tolist()), truth['field'][()]))
+    x, y, size = np.stack([fields[tuple(voxel)] for voxel in own.location['voxel'][index].tolist()]).T
+    np.testing.assert_allclose(geometry.prf.numpy(), np.stack([x, -y, size / 2], 1), atol=1e-5)
+
+
+def test_voxels_without_a_measured_field_see_the_middle():
+    fields = image_fields(np.array([[90, 2.1, 0.84], [np.nan, 1, 1]]))
+    np.testing.assert_allclose(fields, [[0, -0.5, 0.1], [0, 0, 0.5]], atol=1e-7)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmnfn.datasets import NSDDataset, PackNSDInputs, collate_subject_batch
-from mmnfn.evaluation import EncodingMetric, encoding, fit_encoding_model, gathered_metric
+from mmnfn.evaluation import EncodingMetric, ResponseMetric, encoding, fit_encoding_model, gathered_metric
 from mmnfn.nsd import NSDLayout, ROIStore
 from mmnfn.structures import SubjectGeometry
 
@@ -296,3 +296,23 @@ def test_wrong_arguments_are_named(tmp_path):
         EncodingMetric(bootstraps=1)
     with pytest.raises(ValueError, match='map_dir is given without data_root'):
         EncodingMetric(map_dir=str(tmp_path))
+
+
+def test_response_metric_scores_predictions_as_they_are(store):
+    """Predictions that are the responses plus noise: r voxel by voxel, each voxel once, by ROI and subject."""
+    dataset = NSDDataset(str(store), [1, 2], 'images_32.h5', 'test', pipeline=[PackNSDInputs()])
+    metric, expected, rng = ResponseMetric(bootstraps=10), {}, np.random.default_rng(0)
+    for subject, own in dataset.subject_indices().items():
+        batch = collate_subject_batch([dataset[i] for i in own])
+        predicted = batch['responses'] + torch.from_numpy(rng.normal(size=batch['responses'].shape))
+        samples = [dict(image_id=i, predicted_responses=p) for i, p in zip(batch['image_id'], predicted)]
+        metric.process(batch, samples)
+        _, first = np.unique(batch['geometry'].voxels.numpy(), return_index=True)
+        pairs = zip(predicted.numpy()[:, first].T, batch['responses'].numpy()[:, first].T)
+        expected[subject] = np.nanmean([np.corrcoef(*pair)[0, 1] for pair in pairs])
+    found = metric.evaluate(len(dataset))
+    for subject, r in expected.items():
+        assert found[f'response/{subject}_pcc'] == pytest.approx(r, abs=1e-6)
+    assert found['response/pcc'] == pytest.approx(np.mean(list(expected.values())), abs=1e-6)
+    assert found['response/pcc_low'] < found['response/pcc'] < found['response/pcc_high']
+    assert 'response/pcc_roi_streams' in found and 'response/subj01_trained_on' not in found

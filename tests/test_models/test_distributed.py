@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mmnfn.engine.launch import close_device
-from mmnfn.losses import contrastive_loss, fmri_guided_loss, gather_features
+from mmnfn.losses import contrastive_loss, correlation_loss, fmri_guided_loss, gather_features
 from mmnfn.models import NeuroFusionNet
 from mmnfn.structures import SubjectGeometry
 
@@ -23,6 +23,7 @@ BATCHES = (  # of each rank: voxels of the ROIs, image ids
     ((0, 25, 9), (7,)),
 )
 WORLD_SIZES = (1, 2, 3, 4)
+LOSSES = ('loss_con', 'loss_bfg', 'loss_fus', 'loss_enc')
 
 
 def build_model():
@@ -35,7 +36,8 @@ def build_model():
         contrastive=dict(temperature=0.3),
         guidance=dict(temperature=0.5, learnable_temperature=True, negatives='roi+batch'),
         fusion=dict(embed_dims=8),
-        loss_weight=dict(con=1.0, bfg=0.7, fus=0.4),
+        encoding=dict(in_channels=(6,), dims=3, num_features=4, num_voxels=11),
+        loss_weight=dict(con=1.0, bfg=0.7, fus=0.4, enc=0.6),
     ).double()
 
 
@@ -51,6 +53,7 @@ def rank_batch(rank):
         responses=normal(len(ids), sum(sizes)),
         image_id=torch.tensor(ids),
         geometry=SubjectGeometry(f'subj0{rank + 1}', ROI_NAMES, sizes, 30 * normal(sum(sizes), 3)),
+        noise_ceiling=torch.linspace(-5, 60, sum(sizes)),
     )
 
 
@@ -61,6 +64,7 @@ def joined(batches):
         responses=[data['responses'] for data in batches],
         image_id=torch.cat([data['image_id'] for data in batches]),
         geometry=[data['geometry'] for data in batches],
+        noise_ceiling=[data['noise_ceiling'] for data in batches],
     )
 
 
@@ -82,7 +86,7 @@ def work(rank, folder):
         model = DistributedDataParallel(build_model().train(), find_unused_parameters=False)
         torch.manual_seed(100)  # the fusion's mask
         losses = model(**data, mode='loss')
-        (losses['loss_con'] + losses['loss_bfg'] + losses['loss_fus']).backward()
+        sum(losses[name] for name in LOSSES).backward()
         own = data['responses'][:, :5].clone().requires_grad_()
         gathered = gather_features(own, rank, world_size)
         weighted_sum(gathered).backward()
@@ -117,15 +121,18 @@ def results(folder, world_size):
 def single_process(world_size):
     """Compute losses and gradients of the global batch from concatenated features."""
     model = build_model().train()
-    encoded, fusion_losses, ids, present = [], [], [], []
+    encoded, fusion_losses, ids, present, responses = [], [], [], [], []
     for rank in range(world_size):
         data = rank_batch(rank)
-        image = model.neck(model.backbone(data['inputs']))
+        feat = model.backbone(data['inputs'])
+        image = model.neck(feat)
         fmri = model.fmri_encoder(data['responses'], data['geometry'])
         torch.manual_seed(100)
         sizes = [len(ids) for _, ids in BATCHES[:world_size]]
         fusion_losses.append(model.fusion.loss(image, fmri, sizes, rank) * len(data['image_id']))
         encoded.append((image.context, fmri.context, image.rois, fmri.rois))
+        model.encoding.calls = 0  # every rank draws the voxels of the first step
+        responses.append(model.encoding(feat, data['responses'], data['geometry'], data['noise_ceiling']))
         ids.append(data['image_id'])
         present.append(fmri.present)
     image_context, fmri_context, image_rois, fmri_rois = (torch.cat(parts) for parts in zip(*encoded))
@@ -134,6 +141,7 @@ def single_process(world_size):
         loss_con=contrastive_loss(image_context, fmri_context, model.contrastive.temperature(), ids),
         loss_bfg=0.7 * fmri_guided_loss(image_rois, fmri_rois, model.guidance.temperature(), present, 'roi+batch', ids),
         loss_fus=0.4 * sum(fusion_losses) / len(ids),
+        loss_enc=0.6 * correlation_loss(*map(torch.cat, zip(*responses)), num_subjects=8),
     )
     sum(losses.values()).backward()
     return losses, {name: parameter.grad for name, parameter in model.named_parameters()}
@@ -144,7 +152,7 @@ def test_losses_and_gradients_are_those_of_one_process(folder, world_size):
     losses, gradients = single_process(world_size)
     ranks = results(folder, world_size)
     for result in ranks:
-        for name in ('loss_con', 'loss_bfg'):
+        for name in ('loss_con', 'loss_bfg', 'loss_enc'):
             torch.testing.assert_close(result['losses'][name], losses[name].detach(), rtol=1e-9, atol=0)
     mean = sum(result['losses']['loss_fus'] for result in ranks) / world_size
     torch.testing.assert_close(mean, losses['loss_fus'].detach(), rtol=1e-9, atol=0)
@@ -160,7 +168,7 @@ def test_one_process_with_all_groups_in_its_batch_takes_the_same_step(folder, wo
     model = build_model().train()
     torch.manual_seed(100)
     losses = model(**joined([rank_batch(rank) for rank in range(world_size)]), mode='loss')
-    (losses['loss_con'] + losses['loss_bfg'] + losses['loss_fus']).backward()
+    sum(losses[name] for name in LOSSES).backward()
     ranks = results(folder, world_size)
     fusion = sum(result['losses'].pop('loss_fus') for result in ranks) / world_size
     torch.testing.assert_close(losses.pop('loss_fus').detach(), fusion, rtol=1e-9, atol=0)
