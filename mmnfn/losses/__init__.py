@@ -2,9 +2,8 @@
 
 from .class_weighted import ClassWeightedLoss
 from .contrastive import ContrastiveLoss, Temperature, contrastive_logits, contrastive_loss
-from .correlation import correlation_loss
 from .gather import gather_features, gather_sizes
-from .guidance import FMRIGuidedLoss, fmri_guided_loss, reduce_rois
+from .guidance import FMRIGuidedLoss, correlation_loss, fmri_guided_loss, reduce_rois
 
 __all__ = [
     'ClassWeightedLoss',

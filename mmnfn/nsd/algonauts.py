@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import List, NamedTuple, Optional, Sequence, Tuple, Union
 
+import nibabel as nib
 import numpy as np
 
 from mmnfn.utils import progress_bar
@@ -19,13 +20,17 @@ from .images import write_image_store
 from .preparation import earlier_store
 from .release import ROI_CLASSES, ROI_LABELS, SUBJECT_SHAPES, existing
 from .store import StoreTables, atomic_h5
-from .surface import REMEDY, read_white_surface
 
 HEMISPHERES = ('lh', 'rh')
 IMAGE_NAME = re.compile(r'train-(\d+)_nsd-(\d+)\.png')
 DOWNLOAD_AGAIN = 'Download the Algonauts 2023 data of the subject again.'
 ROWS_PER_BLOCK = 256
 """Responses are stored image by image, so blocks of images are read in one piece."""
+SURFACES = (
+    'Give a folder with lh.white and rh.white (nsddata/freesurfer/fsaverage/surf of the NSD release, or of any '
+    'FreeSurfer installation), or with white_left.gii.gz and white_right.gii.gz (nilearn: '
+    "datasets.fetch_surf_fsaverage('fsaverage7'))."
+)
 PathLike = Union[str, Path]
 
 
@@ -81,6 +86,37 @@ def find_images(root: PathLike, subject: str) -> Tuple[np.ndarray, List[Path]]:
     return np.asarray([image_id for _, image_id, _ in found], np.int64), [path for *_, path in found]
 
 
+def read_white_surface(folder: Optional[Union[str, Path]], hemisphere: str) -> Tuple[Path, np.ndarray]:
+    """Read the white surface of a hemisphere, as FreeSurfer or as nilearn stores it.
+
+    Args:
+        folder: Folder of the surfaces; FreeSurfer's may also be in its ``surf/``.
+        hemisphere: ``'lh'`` or ``'rh'``.
+
+    Returns:
+        The file, and the (vertices, 3) float32 coordinates in mm.
+
+    Raises:
+        FileNotFoundError: If there is no such file; the message says where to get one.
+        ValueError: If it is no surface.
+    """
+    if folder is None:
+        raise FileNotFoundError(f'fsaverage surfaces are missing: --fsaverage is not given. {SURFACES}')
+    stem = {'lh': 'white_left', 'rh': 'white_right'}[hemisphere]
+    names = [f'{hemisphere}.white', f'surf/{hemisphere}.white', f'{stem}.gii', f'{stem}.gii.gz']
+    path = next((Path(folder) / name for name in names if (Path(folder) / name).is_file()), None)
+    if path is None:
+        raise FileNotFoundError(f'fsaverage surface is missing: {folder} has none of {", ".join(names)}. {SURFACES}')
+    try:
+        if path.suffix == '.white':
+            coordinates = nib.freesurfer.read_geometry(path)[0]
+        else:
+            coordinates = nib.load(path).agg_data('pointset')
+        return path, coordinates.reshape(-1, 3).astype(np.float32)
+    except Exception as error:  # nibabel raises many kinds for a damaged file
+        raise ValueError(f'{path} cannot be read as a surface: {error}. {SURFACES}') from error
+
+
 class Hemisphere:
     """Read the V vertices of a hemisphere that have a label of some ROI class, in the order of the files.
 
@@ -88,7 +124,7 @@ class Hemisphere:
         root: The folder of the data.
         subject: ``'subj0N'``.
         name: ``'lh'`` or ``'rh'``.
-        fsaverage: Folder of the white surfaces, see :func:`.surface.read_white_surface`.
+        fsaverage: Folder of the white surfaces, see :func:`read_white_surface`.
         test_data: Folder of the challenge's test data, for the published noise ceilings.
 
     Attributes:
@@ -121,7 +157,7 @@ class Hemisphere:
         surface_file, coordinates = read_white_surface(fsaverage, name)
         if len(coordinates) != len(mask):
             raise ValueError(
-                f'{surface_file} has {len(coordinates)} vertices, but {mask_file} is for {len(mask)}. {REMEDY}'
+                f'{surface_file} has {len(coordinates)} vertices, but {mask_file} is for {len(mask)}. {SURFACES}'
             )
         self.sources += [mask_file, surface_file]
         rois = {}
@@ -248,7 +284,7 @@ def prepare(
         root: The folder that holds ``subj01`` … ``subj08``.
         store: Folder of the stores.
         subjects: E.g. ``['subj01', 'subj06']``; all that are there if None.
-        fsaverage: Folder of the white surfaces of fsaverage, see :func:`.surface.read_white_surface`.
+        fsaverage: Folder of the white surfaces of fsaverage, see :func:`read_white_surface`.
         split: The images that become the test split; by default a tenth, drawn at random.
         image_size: Side in pixels of the images in ``images_<size>.h5``; None for no images.
         test_data: Folder of the challenge's test data, whose noise ceilings are taken; None leaves them unknown.

@@ -25,9 +25,8 @@ from PIL import Image
 from same import as_written
 
 from mmnfn.nsd import ROIStore, StimulusImages
-from mmnfn.nsd.algonauts import HEMISPHERES, SplitRule, prepare
+from mmnfn.nsd.algonauts import HEMISPHERES, SplitRule, prepare, read_white_surface
 from mmnfn.nsd.release import ROI_CLASSES
-from mmnfn.nsd.surface import read_white_surface
 
 
 @pytest.fixture(scope='module')
