@@ -178,7 +178,9 @@ class NeuroFusionNet(BaseSelfSupervisor):
                 )
         if mode == 'loss' and photo_id is not None:
             image_id = photo_id
-        return getattr(self, mode)(inputs, responses, image_id, geometry, noise_ceiling)
+        if mode == 'predict':
+            return self.predict(inputs, responses, image_id, geometry)
+        return self.loss(inputs, responses, image_id, geometry, noise_ceiling)
 
     def _encode(self, feats, responses: Responses, geometry: Geometry) -> Tuple[ImageFeatures, FMRIFeatures]:
         return _full_precision(self.neck(feats)), _full_precision(self.fmri_encoder(responses, geometry))
@@ -263,12 +265,7 @@ class NeuroFusionNet(BaseSelfSupervisor):
 
     @torch.no_grad()
     def predict(
-        self,
-        inputs: Tensor,
-        responses: Responses,
-        image_id: Tensor,
-        geometry: Geometry,
-        noise_ceiling: Optional[Responses] = None,
+        self, inputs: Tensor, responses: Responses, image_id: Tensor, geometry: Geometry
     ) -> List[BaseDataElement]:
         """Embed a batch; for the arguments see :meth:`forward`.
 
