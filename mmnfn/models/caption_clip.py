@@ -16,7 +16,7 @@ from mmnfn.losses import gather_features, gather_sizes
 from mmnfn.registry import MODELS
 from mmnfn.structures import SubjectGeometry
 
-from .image_head import context_mlp, last_feature_map
+from .image_head import context_mlp, last_feature_maps
 from .neurofusionnet import build_with_defaults
 
 
@@ -50,7 +50,8 @@ class ContextHead(BaseModule):
         Raises:
             ValueError: If the last output is not a map of ``in_channels`` channels.
         """
-        return self.context(last_feature_map(feats, self.in_channels).mean(dim=(2, 3)))
+        (feat,) = last_feature_maps(feats, (self.in_channels,))
+        return self.context(feat.mean(dim=(2, 3)))
 
 
 @MODELS.register_module()

@@ -6,6 +6,7 @@ from typing import List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from mmnfn.registry import MODELS
 from mmnfn.structures import SubjectGeometry
 
-from .image_head import feature_maps
+from .image_head import last_feature_maps
 from .subject_adapter import NSD_SUBJECTS, SubjectAdapter
 
 MODES = {'smooth': 'fourier', 'free': 'table', 'prf': 'fourier'}
@@ -58,8 +59,7 @@ class EncodingHead(BaseModule):
     and the subject alone, and so is the same on every rank.
 
     Args:
-        in_channels: Channels of the maps that are read, in the order of ``stages``.
-        stages: Which of the backbone's outputs are read; None for all.
+        in_channels: Channels of the maps that are read, the last ones of the backbone's outputs.
         dims: Channels that each map is reduced to.
         mode: ``'smooth'``; ``'free'``, with a field and weights for each voxel by itself; ``'prf'``, with the fields
             that were measured (``geometry.prf``) and smooth weights.
@@ -68,13 +68,12 @@ class EncodingHead(BaseModule):
         init_cfg: Initialisation of mmengine.
 
     Raises:
-        ValueError: If ``mode`` is unknown, or ``in_channels`` and ``stages`` do not fit each other.
+        ValueError: If ``mode`` is unknown.
     """
 
     def __init__(
         self,
         in_channels: Sequence[int],
-        stages: Optional[Sequence[int]] = None,
         dims: int = 64,
         mode: str = 'smooth',
         num_voxels: int = 2048,
@@ -87,9 +86,7 @@ class EncodingHead(BaseModule):
         super().__init__(init_cfg)
         if mode not in MODES:
             raise ValueError(f'mode of the encoding head must be one of {tuple(MODES)}, but got {mode!r}')
-        if stages is not None and len(stages) != len(in_channels):
-            raise ValueError(f'in_channels has {len(in_channels)} numbers for {len(stages)} stages; give one for each')
-        self.in_channels, self.stages, self.dims = tuple(in_channels), stages, dims
+        self.in_channels, self.dims = tuple(in_channels), dims
         self.mode, self.num_voxels = mode, num_voxels
         # without a bias, which a correlation does not see
         self.reduce = nn.ModuleList(nn.Conv2d(channels, dims, 1, bias=False) for channels in in_channels)
@@ -125,14 +122,7 @@ class EncodingHead(BaseModule):
 
     def maps(self, feats: Union[Tensor, Sequence[Tensor]]) -> List[Tensor]:
         """Reduce the backbone's maps to (B, dims, h, w) each."""
-        maps = feature_maps(feats)
-        maps = maps if self.stages is None else [maps[stage] for stage in self.stages]
-        found = tuple(feat.shape[1] for feat in maps)
-        if found != self.in_channels:
-            raise ValueError(
-                f'in_channels of the encoding head is {self.in_channels}, but the maps of the backbone have {found} '
-                "channels; set them, and the backbone's out_indices to the stages that are to be read"
-            )
+        maps = last_feature_maps(feats, self.in_channels, 'encoding')
         return [reduce(feat.to(reduce.weight.dtype)) for reduce, feat in zip(self.reduce, maps)]
 
     def predict(
@@ -155,6 +145,34 @@ class EncodingHead(BaseModule):
             read = feat.flatten(2) @ fields.t()  # (B, dims, V)
             predicted = predicted + (read * weight[:, stage].t()).sum(dim=1)
         return predicted
+
+    def roi_maps(self, maps: Sequence[Tensor], geometry: SubjectGeometry) -> Tensor:
+        """Show where in the images the predicted responses of each ROI come from.
+
+        The prediction of a voxel is a sum over the cells of the maps; here the part of each cell is averaged over the
+        voxels of the ROI. What exceeds the image's average is kept.
+
+        Args:
+            maps: Of :meth:`maps`.
+            geometry: Of the subject.
+
+        Returns:
+            (B, K, h, w) of the finest map's cells, not negative, sums over h and w 1; 0 for a ROI that the subject
+            lacks.
+        """
+        parts = zip(*(values.split(geometry.roi_sizes) for values in self.receptive_fields(geometry)))
+        rois = []
+        for centre, width, weight in parts:
+            total = 0
+            for stage, feat in enumerate(maps):
+                fields = gaussian_fields(feat.shape[2:], centre, width)
+                mixed = fields.t() @ weight[:, stage] / max(len(width), 1)  # (h·w, dims)
+                part = (feat.flatten(2) * mixed.t()).sum(dim=1).unflatten(1, feat.shape[2:])
+                part = F.interpolate(part[:, None], size=maps[0].shape[2:]) * feat[0, 0].numel()
+                total = total + part[:, 0]
+            rois.append((total - total.mean(dim=(1, 2), keepdim=True)).clamp(min=0))
+        rois = torch.stack(rois, dim=1)
+        return rois / rois.sum(dim=(2, 3), keepdim=True).clamp(min=1e-12)
 
     def forward(
         self,

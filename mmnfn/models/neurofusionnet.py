@@ -285,18 +285,17 @@ class NeuroFusionNet(BaseSelfSupervisor):
                 image_roi_embeddings=F.normalize(image.rois, dim=2),
                 fmri_roi_embeddings=F.normalize(fmri.rois, dim=2),
                 roi_present=fmri.present,
+                roi_maps=image.maps,
             )
             if self.fusion is not None:
                 fields['fused_embedding'] = self.fusion(image, fmri).fused
         if self.encoding is not None:
-            maps = self.encoding.maps(feats)
             sizes = [len(own) for own in responses] if isinstance(responses, list) else [len(responses)]
             geometries = geometry if isinstance(geometry, list) else [geometry]
-            fields['predicted_responses'] = [
-                row
-                for subject, *rows in zip(geometries, *(feat.split(sizes) for feat in maps))
-                for row in self.encoding.predict(rows, subject)
-            ]
+            groups = zip(*(feat.split(sizes) for feat in self.encoding.maps(feats)))
+            groups = list(zip(groups, geometries))
+            fields['predicted_responses'] = [row for maps, own in groups for row in self.encoding.predict(maps, own)]
+            fields['roi_maps'] = torch.cat([self.encoding.roi_maps(maps, own) for maps, own in groups])
         subjects = _subjects(responses, geometry)
         return [
             BaseDataElement(

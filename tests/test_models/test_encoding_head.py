@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+from mmnfn.evaluation import pearson_r
+from mmnfn.losses import correlation_loss
 from mmnfn.models import EncodingHead, NeuroFusionNet
 from mmnfn.models.encoding_head import gaussian_fields
 from mmnfn.structures import SubjectGeometry
@@ -106,15 +108,76 @@ def test_encoding_guides_a_backbone_without_the_fmri_tower():
     assert predicted.shape == responses.shape and r > 0.8
 
 
-@pytest.mark.parametrize(
-    'settings, message',
-    [(dict(mode='x'), 'mode of the encoding head'), (dict(stages=(0,)), 'in_channels has 2 numbers for 1 stages')],
-)
-def test_wrong_settings_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
-        head(**settings)
+def test_wrong_modes_are_refused():
+    with pytest.raises(ValueError, match='mode of the encoding head'):
+        head(mode='x')
 
 
 def test_maps_of_other_stages_are_refused():
-    with pytest.raises(ValueError, match=r'is \(4, 6\), but the maps of the backbone have \(6, 4\)'):
+    with pytest.raises(ValueError, match=r'is \(4, 6\), but the last feature maps of the backbone have \(6, 4\)'):
         head().maps(maps()[::-1])
+
+
+def test_roi_maps_are_what_each_cell_adds_to_the_predictions_of_the_roi():
+    own, feats = head(), [feat[:, :, :6, :8] for feat in maps()]
+    reduced = own.maps(feats)
+    heat = own.roi_maps(reduced, geometry())
+    assert heat.shape == (5, 2, 6, 8)
+    centre, width, weight = own.receptive_fields(geometry())
+    for k, voxels in enumerate((range(7), range(7, 12))):
+        parts = np.zeros((5, 6, 8))
+        for voxel in voxels:
+            for stage, feat in enumerate(reduced):
+                field = gaussian_fields(feat.shape[2:], centre[voxel : voxel + 1], width[voxel : voxel + 1])[0]
+                field = field.reshape(feat.shape[2:])
+                side = 6 // feat.shape[2]  # a cell of a coarse map is shared by side x side fine ones
+                for row in range(6):
+                    for column in range(8):
+                        value = feat[:, :, row // side, column // side] @ weight[voxel, stage]
+                        parts[:, row, column] += (field[row // side, column // side] * value / side**2).detach().numpy()
+        predicted = own.predict(reduced, geometry())[:, list(voxels)].sum(1).detach()
+        np.testing.assert_allclose(parts.sum((1, 2)), predicted, atol=1e-12)
+        expected = np.maximum(parts - parts.mean((1, 2), keepdims=True), 0)
+        expected /= expected.sum((1, 2), keepdims=True)
+        np.testing.assert_allclose(heat[:, k].detach(), expected, atol=1e-12)
+
+
+@pytest.fixture(scope='module')
+def retinotopic():
+    """Maps of 400 images, and noisy responses of 300 voxels whose fields change smoothly over the cortex."""
+    rng = np.random.default_rng(0)
+    coordinates = rng.uniform(-20, 20, (300, 3))
+    x = 0.8 * np.sin(coordinates[:, 0] / 8)
+    y = 0.8 * np.sin(coordinates[:, 1] / 10 + coordinates[:, 2] / 12)
+    weight = np.stack([np.cos(coordinates @ direction / 12) for direction in rng.normal(size=(6, 3))], 1)
+    feats = torch.from_numpy(rng.normal(size=(400, 6, 8, 8)))
+    fields = gaussian_fields((8, 8), torch.from_numpy(np.stack([x, y], 1)), torch.full((300,), 0.1).double())
+    signal = ((feats.flatten(2) @ fields.t()).numpy() * weight.T).sum(1)
+    responses = signal / signal.std(0) + rng.normal(size=signal.shape)
+    return feats.float(), torch.from_numpy(responses).float(), torch.from_numpy(coordinates).float(), np.stack([x, y])
+
+
+def trained_on(feats, responses, coordinates):
+    """Train a head on the first 300 images; the geometry, the head, and its mean r on the others."""
+    torch.manual_seed(0)
+    subject = SubjectGeometry('subj01', ('V1',), (300,), coordinates)
+    own = EncodingHead(in_channels=(6,), dims=6, num_voxels=150, num_features=64, wavelengths=(20, 120))
+    optimizer = torch.optim.Adam(own.parameters(), 0.01)
+    for step in range(250):
+        rows = torch.randint(0, 300, (64,))
+        predicted, measured, weight, number = own([feats[rows]], responses[rows], subject)
+        optimizer.zero_grad()
+        correlation_loss(predicted, measured, weight, number, 8).backward()
+        optimizer.step()
+    with torch.no_grad():
+        predicted = own.predict(own.maps([feats[300:]]), subject).numpy()
+    return subject, own, pearson_r(predicted, responses[300:].numpy()).mean()
+
+
+def test_centres_recover_receptive_fields_and_right_positions_beat_permuted_ones(retinotopic):
+    feats, responses, coordinates, truth = retinotopic
+    subject, own, r = trained_on(feats, responses, coordinates)
+    centre = own.receptive_fields(subject)[0].detach().numpy().T
+    assert all(np.corrcoef(centre[axis], truth[axis])[0, 1] > 0.8 for axis in (0, 1))
+    permuted = trained_on(feats, responses, coordinates[torch.randperm(300)])[2]
+    assert r > 1.3 * permuted

@@ -30,12 +30,29 @@ def test_pooling_equals_loop():
             )
 
 
+def test_rois_of_a_pyramid_are_pooled_from_its_finest_map():
+    torch.manual_seed(0)
+    head = ROIImageHead(in_channels=(3, 5), out_dims=4, num_rois=2, pyramid_dims=6).double()
+    fine, coarse = torch.randn(2, 3, 4, 6, dtype=torch.float64), torch.randn(2, 5, 2, 3, dtype=torch.float64)
+    features = head((torch.zeros(1), fine, coarse))
+    assert features.maps.shape == (2, 2, 4, 6)
+    torch.testing.assert_close(features.context, head.context(coarse.mean((2, 3))))
+    local = head.lateral[0](fine) + head.lateral[1](coarse).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    local = head.smooth(local)
+    for b in range(2):
+        for k in range(2):
+            pooled = (features.maps[b, k] * local[b]).sum((1, 2))
+            torch.testing.assert_close(
+                features.rois[b, k], head.roi_linear.weight[k] @ pooled + head.roi_linear.bias[k], rtol=0, atol=1e-12
+            )
+
+
 @pytest.mark.parametrize(
     'backbone, advice',
     [
         (lambda: VisionTransformer(VIT, img_size=32, patch_size=16), "out_type='featmap'"),
         (lambda: ConvNeXt(dict(depths=[1, 1, 1, 1], channels=[4, 4, 4, 16])), 'gap_before_final_norm=False'),
-        (lambda: torch.nn.Conv2d(3, 5, 3), 'neck.in_channels=5'),
+        (lambda: torch.nn.Conv2d(3, 5, 3), r'maps of the backbone have \(5,\) channels; set neck.in_channels'),
     ],
 )
 def test_unsuitable_outputs_are_refused_with_advice(backbone, advice):

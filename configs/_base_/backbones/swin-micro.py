@@ -1,5 +1,5 @@
-# A Swin small enough for two CPU cores, the same in pretraining, detection and segmentation at 64 pixels:
-# window 4 divides the 16, 8 and 4 tokens of a side there, and pad_small_map pads the last stage.
+# A Swin small enough for two CPU cores, the same in pretraining, detection and segmentation at 64 pixels. The last
+# stage keeps stride 16, or its map would have 2 x 2 cells there; window 4 divides the 16, 8, 4 and 4 tokens of a side.
 # Its linear layers keep PyTorch's random weights: those of Swin-S are for layers three times as wide.
 # Use as backbone=dict(_base_.backbone_micro, …).
 custom_imports = dict(imports=['mmnfn', 'mmpretrain.models'], allow_failed_imports=False)
@@ -9,5 +9,5 @@ backbone_micro = dict(
     img_size=64,
     window_size=4,
     drop_path_rate=0.0,
-    pad_small_map=True,
+    stage_cfgs=[dict(), dict(), dict(downsample_cfg=dict(stride=1)), dict()],
 )
