@@ -93,7 +93,9 @@ class LocalizationMetric(GatheredMetric):
 
     default_prefix = 'localization'
 
-    def __init__(self, categories: Mapping[str, Union[str, Sequence[str]]], stim_info: str, annotation_dir: str, **kwargs):
+    def __init__(
+        self, categories: Mapping[str, Union[str, Sequence[str]]], stim_info: str, annotation_dir: str, **kwargs
+    ):
         super().__init__(**kwargs)
         self.categories = {roi: tuple(listed(names)) for roi, names in categories.items()}
         self.masks = CategoryMasks(stim_info, annotation_dir)

@@ -66,8 +66,8 @@ def last_feature_maps(
     found = tuple(feat.shape[1] for feat in maps)
     if found != tuple(in_channels):
         raise ValueError(
-            f'in_channels of the {part} is {tuple(in_channels)}, but the last feature maps of the backbone have {found} '
-            f"channels; set {part}.in_channels to them, or the backbone's out_indices to the stages that are wanted"
+            f'in_channels of the {part} is {tuple(in_channels)}, but the last feature maps of the backbone have '
+            f"{found} channels; set {part}.in_channels to them, or the backbone's out_indices to the stages that are wanted"
         )
     for feat in maps:
         if feat.requires_grad and feat.device.type == 'cpu':

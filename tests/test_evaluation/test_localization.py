@@ -16,7 +16,7 @@ CATEGORIES = {'faces': 'face', 'bodies': ['body', 'animal']}
 
 @pytest.fixture(scope='module')
 def annotated(tmp_path_factory):
-    """Two stimuli: 0 is a whole image with a face, 1 a square cut from one with a body, an animal and a crowd of faces."""
+    """Annotate two stimuli: an image with a face; a square cut from one with a body, an animal and a crowd of faces."""
     folder = tmp_path_factory.mktemp('annotated')
     table = dict(nsdId=[0, 1], cocoId=[70, 90], cocoSplit=['train2017', 'val2017'], cropBox=['(0, 0, 0, 0)'] * 2)
     table['cropBox'][1] = '(0, 0, 0.25, 0.25)'
@@ -59,7 +59,8 @@ def test_cells_that_categories_cover_in_the_stimulus(annotated):
     'heat, faces, bodies',
     [
         (np.full((4, 4), 1 / 16), 1.0, 1.0),
-        (np.eye(4) / 4, (0.25 + 0.5) / (0.25 + 0.25), 1.0),  # the diagonal: one cell in four of the face, two of the crowd
+        # the diagonal: one cell in four of the face, two of the crowd
+        (np.eye(4) / 4, (0.25 + 0.5) / (0.25 + 0.25), 1.0),
         (np.eye(4)[::-1] * [1, 0, 0, 0], 0.0, 1 / 0.5),  # the lower left corner
     ],
 )

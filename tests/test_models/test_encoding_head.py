@@ -163,7 +163,7 @@ def trained_on(feats, responses, coordinates):
     subject = SubjectGeometry('subj01', ('V1',), (300,), coordinates)
     own = EncodingHead(in_channels=(6,), dims=6, num_voxels=150, num_features=64, wavelengths=(20, 120))
     optimizer = torch.optim.Adam(own.parameters(), 0.01)
-    for step in range(250):
+    for _ in range(250):
         rows = torch.randint(0, 300, (64,))
         predicted, measured, weight, number = own([feats[rows]], responses[rows], subject)
         optimizer.zero_grad()
