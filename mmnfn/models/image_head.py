@@ -67,7 +67,7 @@ def last_feature_maps(
     if found != tuple(in_channels):
         raise ValueError(
             f'in_channels of the {part} is {tuple(in_channels)}, but the last feature maps of the backbone have '
-            f"{found} channels; set {part}.in_channels to them, or the backbone's out_indices to the stages that are wanted"
+            f'{found} channels; set {part}.in_channels to them, or out_indices of the backbone to the stages wanted'
         )
     for feat in maps:
         if feat.requires_grad and feat.device.type == 'cpu':
