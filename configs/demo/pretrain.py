@@ -10,9 +10,10 @@ _base_ = [
 max_epochs = 6
 data_root = 'data/sim/store'
 model = dict(
-    backbone=dict(_base_.backbone_micro, out_indices=(3,)),
-    neck=dict(in_channels=256),
+    backbone=dict(_base_.backbone_micro, out_indices=(1, 2, 3)),
+    neck=dict(in_channels=(64, 128, 256), pyramid_dims=64),
     fmri_encoder=dict(embed_dims=64, out_dims=128, num_heads=2),
+    encoding=dict(in_channels=(64, 128, 256), num_voxels=512),
 )
 
 dataset = dict(data_root=data_root, images='images_64.h5', subjects=[1, 2, 3])

@@ -6,7 +6,7 @@ annotation_dir = 'data/sim/coco_stimuli'
 model = dict(
     _delete_=True,
     type='mmnfn.CaptionCLIP',
-    backbone=_base_.model.backbone,
+    backbone=dict(_base_.model.backbone, out_indices=(3,)),
     neck=dict(in_channels=256),
     text_encoder=dict(type='mmnfn.CLIPTextEncoder', out_dims=128, width=64, heads=2, layers=2),
     contrastive=dict(type='mmnfn.ContrastiveLoss'),

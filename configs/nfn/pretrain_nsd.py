@@ -9,6 +9,7 @@ _base_ = [
     '../_base_/runtimes/mmpretrain.py',
 ]
 model = dict(
-    backbone=dict(_base_.backbone_swin_s, out_indices=(3,), drop_path_rate=0.2, init_cfg=_base_.init_random),
-    neck=dict(in_channels=768),
+    backbone=dict(_base_.backbone_swin_s, out_indices=(1, 2, 3), drop_path_rate=0.2, init_cfg=_base_.init_random),
+    neck=dict(in_channels=(192, 384, 768)),
+    encoding=dict(in_channels=(192, 384, 768)),
 )

@@ -7,7 +7,7 @@ annotation_dir = 'data/coco'
 model = dict(
     _delete_=True,
     type='mmnfn.CaptionCLIP',
-    backbone=_base_.model.backbone,
+    backbone=dict(_base_.model.backbone, out_indices=(3,)),
     neck=dict(in_channels=768),
     text_encoder=dict(type='mmnfn.CLIPTextEncoder'),
     contrastive=dict(type='mmnfn.ContrastiveLoss'),

@@ -10,10 +10,11 @@ _base_ = [
 model = dict(
     backbone=dict(
         _base_.backbone_convnext_s,
-        out_indices=(3,),
+        out_indices=(1, 2, 3),
         drop_path_rate=0.2,
         layer_scale_init_value=1.0,
         gap_before_final_norm=False,
     ),
-    neck=dict(in_channels=768),
+    neck=dict(in_channels=(192, 384, 768)),
+    encoding=dict(in_channels=(192, 384, 768)),
 )

@@ -3,13 +3,11 @@
 # the predicted responses to the test images.
 _base_ = 'pretrain_nsd.py'
 model = dict(
-    backbone=dict(out_indices=(1, 2, 3)),
     neck=None,
     fmri_encoder=None,
     contrastive=None,
     guidance=None,
     fusion=None,
-    encoding=dict(in_channels=(192, 384, 768)),
 )
 val_dataloader = val_evaluator = val_cfg = None
 test_evaluator = dict(_delete_=True, type='mmnfn.ResponseMetric')

@@ -78,7 +78,7 @@ class EncodingHead(BaseModule):
         mode: str = 'smooth',
         num_voxels: int = 2048,
         subjects: Union[int, str, Sequence[Union[int, str]]] = NSD_SUBJECTS,
-        num_features: int = 128,
+        num_features: int = 512,
         wavelengths: Sequence[float] = (8.0, 120.0),
         max_voxels: Optional[int] = None,
         init_cfg: Optional[dict] = None,
@@ -100,14 +100,16 @@ class EncodingHead(BaseModule):
         rng = np.random.default_rng([step, self.fields.subjects[geometry.subject]])
         return torch.from_numpy(rng.integers(0, len(geometry.coordinates), self.num_voxels))
 
-    def receptive_fields(self, geometry: SubjectGeometry) -> Tuple[Tensor, Tensor, Tensor]:
-        """Compute the fields of voxels.
+    def receptive_fields(
+        self, geometry: SubjectGeometry, voxels: Union[Tensor, slice] = slice(None)
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        """Compute the fields of voxels, all or those with the indices ``voxels``.
 
         Returns:
             Centres (V, 2), x to the right and y downwards from −1 to 1; widths (V,), standard deviations in sides of
             the image; channel weights (V, stages, dims).
         """
-        vectors = self.fields(geometry)
+        vectors = self.fields(geometry, voxels)
         place, weight = vectors.split([3, vectors.shape[1] - 3], dim=1)
         if self.mode == 'prf':
             if geometry.prf is None:
@@ -115,7 +117,7 @@ class EncodingHead(BaseModule):
                     f"mode='prf' needs measured receptive fields, and the store of {geometry.subject} has none; "
                     'download prf_angle, prf_eccentricity and prf_size of func1pt8mm, and prepare the store again'
                 )
-            centre, width = geometry.prf[:, :2], geometry.prf[:, 2]
+            centre, width = geometry.prf[voxels, :2], geometry.prf[voxels, 2]
         else:
             centre, width = torch.tanh(place[:, :2]), START_WIDTH * place[:, 2].exp()
         return centre, width, weight.unflatten(1, (len(self.in_channels), self.dims))
@@ -138,7 +140,7 @@ class EncodingHead(BaseModule):
         Returns:
             (B, V).
         """
-        centre, width, weight = (values[voxels] for values in self.receptive_fields(geometry))
+        centre, width, weight = self.receptive_fields(geometry, voxels)
         predicted = 0
         for stage, feat in enumerate(maps):
             fields = gaussian_fields(feat.shape[2:], centre, width)

@@ -89,8 +89,8 @@ class SubjectAdapter(nn.Module):
             logging.WARNING,
         )
 
-    def forward(self, geometry: SubjectGeometry) -> Tensor:
-        """Compute the vectors (N, D) of the voxels of a subject.
+    def forward(self, geometry: SubjectGeometry, voxels: Union[Tensor, slice] = slice(None)) -> Tensor:
+        """Compute the vectors (N, D) of the voxels of a subject, all or those with the indices ``voxels``.
 
         A warning in the log says if the subject's map was not trained, because the vectors are then noise.
 
@@ -113,7 +113,7 @@ class SubjectAdapter(nn.Module):
                     f'{geometry.subject} has {len(coordinates)} voxels, but max_voxels of the subject adapter is '
                     f'{len(own)}'
                 )
-            return own[: len(coordinates)]
+            return own[: len(coordinates)][voxels]
         with torch.autocast(own.device.type, enabled=False):  # half precision has too few digits for the angle
-            angle = coordinates @ self.frequencies.to(own.dtype).t()
+            angle = coordinates[voxels] @ self.frequencies.to(own.dtype).t()
         return torch.cat([angle.sin(), angle.cos()], dim=1) @ own

@@ -9,7 +9,11 @@ optim_wrapper = dict(
         norm_decay_mult=0.0,
         bias_decay_mult=0.0,
         flat_decay_mult=0.0,
-        custom_keys={'relative_position_bias_table': dict(decay_mult=0.0), 'log_scale': dict(decay_mult=0.0)},
+        custom_keys={
+            'relative_position_bias_table': dict(decay_mult=0.0),
+            'log_scale': dict(decay_mult=0.0),
+            'encoding.': dict(lr_mult=3.0),  # all fields start in the middle and have a way to go
+        },
     ),
     clip_grad=dict(max_norm=20.0),
 )
