@@ -10,6 +10,7 @@ checkpoint = 'work_dirs/pretrain/backbone_latest.pth'
 
 classes = ('face', 'body', 'word', 'animal', 'car', 'chair', 'cup', 'ball', 'tree', 'house')
 channels = 64
+strides = [4, 8, 16, 16]
 norm_cfg = dict(type='BN', requires_grad=True)
 
 model = dict(
@@ -20,15 +21,24 @@ model = dict(
         init_cfg=dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.'),
     ),
     neck=dict(in_channels=[32, 64, 128, 256], out_channels=channels, num_outs=4, norm_cfg=norm_cfg),
-    # Anchors of 8, 16, 32 and 64 pixels.
+    # Anchors of 8, 16, 32 and 64 pixels; the last stage of the backbone keeps the stride of the one before.
     rpn_head=dict(
-        in_channels=channels, feat_channels=channels, anchor_generator=dict(scales=[2], strides=[4, 8, 16, 32])
+        in_channels=channels,
+        feat_channels=channels,
+        anchor_generator=dict(scales=[2], strides=strides, base_sizes=[4, 8, 16, 32]),
     ),
     # Masks of 14 x 14 from RoIs of 7 x 7, one sample per RoI bin: most things are 12 to 25 pixels wide.
     roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=channels, finest_scale=8, roi_layer=dict(sampling_ratio=1)),
+        bbox_roi_extractor=dict(
+            out_channels=channels, finest_scale=8, featmap_strides=strides, roi_layer=dict(sampling_ratio=1)
+        ),
         bbox_head=dict(in_channels=channels, fc_out_channels=256, num_classes=len(classes)),
-        mask_roi_extractor=dict(out_channels=channels, finest_scale=8, roi_layer=dict(output_size=7, sampling_ratio=1)),
+        mask_roi_extractor=dict(
+            out_channels=channels,
+            finest_scale=8,
+            featmap_strides=strides,
+            roi_layer=dict(output_size=7, sampling_ratio=1),
+        ),
         mask_head=dict(
             num_convs=2,
             in_channels=channels,

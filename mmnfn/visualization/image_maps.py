@@ -14,31 +14,46 @@ from torch import nn
 
 from mmnfn.apis import get_model
 from mmnfn.apis.retriever import centre_square, config_image_size, read_image
-from mmnfn.nsd import StimulusImages
-from mmnfn.utils import atomic_write
+from mmnfn.datasets import subject_geometry
+from mmnfn.nsd import ROI_CLASSES, ROIStore, StimulusImages
+from mmnfn.utils import atomic_write, listed
 
 
 @torch.no_grad()
-def roi_maps(model: nn.Module, images: Sequence[np.ndarray]) -> Tuple[np.ndarray, Tuple[str, ...]]:
-    """Compute the spatial weights that pool each ROI feature of an image (:class:`mmnfn.models.ROIImageHead`).
+def roi_maps(
+    model: nn.Module, images: Sequence[np.ndarray], store: Optional[ROIStore] = None
+) -> Tuple[np.ndarray, Tuple[str, ...]]:
+    """Compute where in images each ROI looks.
 
     Args:
         model: A :class:`mmnfn.models.NeuroFusionNet` in evaluation mode.
         images: n images (S, S, 3) uint8 RGB of the size that the model was trained with.
+        store: The ROI store of a subject: where the responses of its ROIs come from, by the encoding head
+            (:meth:`mmnfn.models.EncodingHead.roi_maps`). None: the spatial weights that pool the ROI features of the
+            image tower (:class:`mmnfn.models.ROIImageHead`).
 
     Returns:
         (n, K, h, w) maps that sum to 1 over h and w, and the K ROI names.
 
     Raises:
-        ValueError: The model has no ROI features.
+        ValueError: The model has no such maps.
     """
-    if not hasattr(model, 'fmri_encoder'):
-        raise ValueError(f'{type(model).__name__} has no ROI features; ROI maps need a NeuroFusionNet (configs/nfn).')
+    part, remedy = ('fmri_encoder', 'give --subject') if store is None else ('encoding', 'leave out --subject')
+    if getattr(model, part, None) is None:
+        kind = 'image tower' if store is None else 'encoding head'
+        raise ValueError(
+            f'the model ({type(model).__name__}) has no {kind} with ROI maps; {remedy}, or use configs/nfn.'
+        )
     device = next(model.parameters()).device
     inputs = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device)
-    data = model.data_preprocessor(dict(inputs=inputs), False)
-    maps = model.neck(model.extract_feat(data['inputs'])).maps
-    return maps.float().cpu().numpy(), tuple(model.fmri_encoder.roi_names)
+    feats = model.backbone(model.data_preprocessor(dict(inputs=inputs), False)['inputs'])
+    if store is None:
+        return model.neck(feats).maps.float().cpu().numpy(), tuple(model.fmri_encoder.roi_names)
+    names = tuple(listed(model.cfg.test_dataloader.dataset.get('roi_names', ROI_CLASSES)))
+    geometry, _ = subject_geometry(store, names)
+    geometry = geometry._replace(coordinates=geometry.coordinates.to(device))
+    maps = model.encoding.roi_maps(model.encoding.maps(feats), geometry)
+    return maps.float().cpu().numpy(), names
 
 
 def draw_overlay(axes: Axes, image: np.ndarray, heat: Optional[np.ndarray] = None) -> None:

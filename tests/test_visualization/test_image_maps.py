@@ -15,6 +15,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from mmnfn.apis import get_model
+from mmnfn.datasets import subject_geometry
+from mmnfn.nsd import ROI_CLASSES, ROIStore
 from mmnfn.visualization.grad_cam import ImageEmbedding, as_map, grad_cam, target_layer
 from mmnfn.visualization.image_maps import draw_grid, roi_maps
 
@@ -143,14 +145,24 @@ def test_grad_cam_needs_no_trainable_weights_and_leaves_the_model_as_it_was(mode
 
 def test_roi_maps_are_the_weights_of_the_pooling(models, images):
     maps, names = roi_maps(models['swin'], images)
-    assert maps.shape == (3, 6, 2, 2) and names[0] == 'prf-visualrois' and np.allclose(maps.sum((2, 3)), 1)
+    assert maps.shape == (3, 6, 8, 8) and names[0] == 'prf-visualrois' and np.allclose(maps.sum((2, 3)), 1)
     model = models['swin']
     with torch.no_grad():
-        feat = model.extract_feat(normalised(model, images))[-1]
+        feat = model.neck.local_features(model.backbone(normalised(model, images)))
         scores = torch.einsum('kc,bchw->bkhw', model.neck.map_conv.weight[:, :, 0, 0], feat)
-    assert np.allclose(maps, scores.flatten(2).softmax(2).unflatten(2, (2, 2)).numpy(), atol=1e-6)
-    with pytest.raises(ValueError, match='BackboneFeatures has no ROI features'):
+    assert np.allclose(maps, scores.flatten(2).softmax(2).unflatten(2, (8, 8)).numpy(), atol=1e-6)
+    with pytest.raises(ValueError, match='BackboneFeatures. has no image tower with ROI maps'):
         roi_maps(models['features'], images)
+
+
+def test_roi_maps_of_a_subject_are_those_of_the_encoding_head(models, images, store):
+    own, model = ROIStore(store / 'subj01.h5'), models['swin']
+    maps, names = roi_maps(model, images, own)
+    assert names == ROI_CLASSES
+    geometry, _ = subject_geometry(own, names, 'hilbert')  # the order of the voxels does not matter
+    with torch.no_grad():
+        feats = model.encoding.maps(model.backbone(normalised(model, images)))
+        assert np.allclose(maps, model.encoding.roi_maps(feats, geometry).numpy(), atol=1e-6)
 
 
 def test_a_map_is_drawn_at_its_place(tmp_path):
