@@ -1,6 +1,6 @@
 """ROIs by label and hemisphere, HCP_MMP1 and masks of one's own, against the NIfTI files read voxel by voxel."""
 
-import shutil
+import os
 
 import h5py
 import nibabel as nib
@@ -173,15 +173,15 @@ def test_wrong_masks_are_named_and_nothing_is_left(tree, tmp_path, mask, damage)
     assert '\n' not in str(caught.value) and not (tmp_path / 'store').exists()
 
 
-def test_another_mask_of_the_name_makes_the_store_anew(tree, tmp_path, mask, monkeypatch):
-    made = make(tree, tmp_path, ['streams', mask])
-    first = made.stat().st_ino
+def test_another_mask_of_the_name_makes_the_store_anew(tree, tmp_path, monkeypatch):
+    first, second = tmp_path / 'first/mask.nii', tmp_path / 'second/mask.nii'
+    for number, file in enumerate((first, second)):  # of the same size and time
+        save_volume(file, (np.arange(120).reshape(SHAPES[SUBJECT]) % 3 == number).astype(np.uint8))
+        os.utime(file, (1e9, 1e9))
+    path = make(tree, tmp_path, ['streams', first])
+    written, voxels = path.stat().st_ino, ROIStore(path).roi('mask').tolist()
     monkeypatch.chdir(tmp_path)
-    assert make(tree, tmp_path, ['streams', 'own/{subject}/mask.nii.gz']).stat().st_ino == first
-    other = tmp_path / 'mask.nii.gz'
-    shutil.copy(str(mask).format(subject=SUBJECT), other)
-    volume(other, lambda values: values[::-1])
-    before = ROIStore(made).roi('mask').tolist()
-    assert ROIStore(make(tree, tmp_path, ['streams', other])).roi('mask').tolist() != before
+    assert make(tree, tmp_path, ['streams', 'first/mask.nii']).stat().st_ino == written
+    assert ROIStore(make(tree, tmp_path, ['streams', second])).roi('mask').tolist() != voxels
     with pytest.raises(ValueError, match='name at least one ROI class, and each once'):
-        make(tree, tmp_path, [mask, other])
+        make(tree, tmp_path, [first, second])
