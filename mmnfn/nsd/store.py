@@ -253,8 +253,8 @@ class ROIStore:
             (n,) ascending indices; empty if the subject lacks the ROI.
 
         Raises:
-            ValueError: If there is no such class or label, if labels of several classes have the name, or if the store
-                does not know hemispheres.
+            ValueError: If there is no such class or label, if labels of several classes have the name, or if the
+                hemisphere of a voxel is not known.
         """
         full = name if label is None else f'{name}/{label}'
         if hemisphere is None and full.startswith(('lh.', 'rh.')) and full not in self._rois:
@@ -263,10 +263,11 @@ class ROIStore:
         if hemisphere is not None:
             if hemisphere not in HEMISPHERES:
                 raise ValueError(f'hemisphere is {hemisphere!r}; it must be lh or rh.')
-            if not np.isin(self.hemisphere, HEMISPHERES).any():
+            unknown = (self.hemisphere[chosen] == '').sum()
+            if unknown:
                 raise ValueError(
-                    f'{self.path} does not know hemispheres, because lh. and rh. files of its ROIs were missing. '
-                    'Download them, and make it again.'
+                    f'{self.path} does not know the hemisphere of {unknown} voxel(s) of {full!r}: no lh. or rh. file of '
+                    'its ROI classes had them. Take both hemispheres, or download these files and make it again.'
                 )
             chosen = chosen & (self.hemisphere == hemisphere)
         return np.flatnonzero(chosen)

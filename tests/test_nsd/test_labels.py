@@ -105,7 +105,9 @@ def test_without_files_of_the_hemispheres_they_are_unknown(tree, tmp_path, path)
         file.unlink()
     store = ROIStore(make(tree, tmp_path, [*CLASSES, 'HCP_MMP1']))
     assert store.roi('V1').tolist() == ROIStore(path).roi('V1').tolist()
-    with pytest.raises(ValueError, match='subj01.h5 does not know hemispheres, because lh. and rh. files .* missing'):
+    with pytest.raises(
+        ValueError, match=f'subj01.h5 does not know the hemisphere of {len(store.roi("V1"))} voxel.* download'
+    ):
         store.roi('lh.V1')
 
 
@@ -130,7 +132,15 @@ def test_masks_of_ones_own_are_classes(tree, tmp_path, mask, subject):
     assert (
         store.roi('700').tolist() == store.roi('mask', '700').tolist() == [v for v, x in enumerate(found) if x == 700]
     )
-    assert set(store.hemisphere) == {'lh', 'rh', ''}  # beyond cortex nothing tells
+    beyond = (store.hemisphere[store.roi('mask')] == '').sum()  # cortex, of which nothing tells the hemisphere
+    assert 0 < beyond < len(store.roi('mask')) and len(store.roi('lh.streams'))
+    with pytest.raises(ValueError, match=f"does not know the hemisphere of {beyond} voxel.s. of 'mask'"):
+        store.roi('lh.mask')
+
+
+def test_a_mask_may_be_empty(tree, tmp_path):
+    save_volume(tmp_path / 'none.nii.gz', np.zeros(SHAPES[SUBJECT], np.uint8))
+    assert len(ROIStore(make(tree, tmp_path, ['streams', tmp_path / 'none.nii.gz'])).roi('none')) == 0
 
 
 def test_a_mask_alone_lies_in_the_space_of_the_brain_mask(tree, tmp_path, mask):
