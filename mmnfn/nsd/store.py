@@ -266,8 +266,8 @@ class ROIStore:
             unknown = (self.hemisphere[chosen] == '').sum()
             if unknown:
                 raise ValueError(
-                    f'{self.path} does not know the hemisphere of {unknown} voxel(s) of {full!r}: no lh. or rh. file of '
-                    'its ROI classes had them. Take both hemispheres, or download these files and make it again.'
+                    f'{self.path} does not know the hemisphere of {unknown} voxel(s) of {full!r}: no lh. or rh. file '
+                    'of its ROI classes had them. Take both hemispheres, or download these files and make it again.'
                 )
             chosen = chosen & (self.hemisphere == hemisphere)
         return np.flatnonzero(chosen)
