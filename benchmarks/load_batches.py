@@ -20,7 +20,7 @@ from mmengine.dataset import DefaultSampler
 from torch.utils.data import DataLoader
 
 from mmnfn.datasets import NSDDataset, SubjectBatchSampler, collate_subject_batch, subject_geometry
-from mmnfn.nsd.release import ROI_CLASSES
+from mmnfn.nsd.release import ROI_CLASSES, ROILabels
 from mmnfn.nsd.store import ROIStore, StoreTables, atomic_h5
 
 IMAGES, VOXELS, SIZE, BATCH = 10000, 45000, 224, 64
@@ -41,7 +41,11 @@ def write_store(folder: Path) -> None:
             is_test=np.arange(IMAGES) % 10 == 0,
             seen_by_all=np.zeros(IMAGES, bool),
             coordinates=rng.uniform(0, 180, (VOXELS, 3)),
-            rois={name: np.sort(rng.choice(VOXELS, size, replace=False)) for name, size in zip(ROI_CLASSES, ROI_SIZES)},
+            rois={
+                name: ROILabels(rng.permutation(np.arange(VOXELS) < size), {1: 'all'})
+                for name, size in zip(ROI_CLASSES, ROI_SIZES)
+            },
+            hemisphere=np.full(VOXELS, 'lh'),
             ncsnr=np.ones(VOXELS),
             noise_ceiling=np.ones(VOXELS),
             location=dict(voxel=np.zeros((VOXELS, 3), np.int16), affine=np.eye(4)),

@@ -20,6 +20,8 @@ from documented import COMMANDS, ROOT
 from mmengine.config import Config
 from small_configs import make_small_pretraining, make_small_transfer
 
+from mmnfn.nsd import NSDLayout
+
 NOT_RUN = {
     r'^(make|pip|mim|source|pre-commit) ': 'builds an environment, or is this suite',
     r'tools/demo\.py': 'is the demo, with tests of its own',
@@ -159,6 +161,9 @@ def write_data(home, world):
     (coco / 'annotations').mkdir(parents=True)
     (data / 'ade').mkdir()
     (data / 'nsd').symlink_to(world / 'nsd')
+    for subject in ('subj01', 'subj02'):
+        (home / 'masks' / subject).mkdir(parents=True)
+        shutil.copy(NSDLayout(world / 'nsd').roi_file(subject, 'nsdgeneral'), home / f'masks/{subject}/lesion.nii.gz')
     (data / 'ade/ADEChallengeData2016').symlink_to(world / 'ADEChallengeData2016')
     for split in ('train2017', 'val2017'):
         (coco / split).symlink_to(world / 'coco' / split)

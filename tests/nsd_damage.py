@@ -28,6 +28,10 @@ class Files(NSDLayout):
         return self.roi_file('subj02', 'floc-words')
 
     @property
+    def left(self):
+        return self.roi_file('subj02', 'lh.floc-words')
+
+    @property
     def table(self):
         return self.label_file('subj02', 'streams')
 
@@ -112,8 +116,8 @@ def moved(path, transform):
 def oblique(tree):
     """Turn the volume about two axes, so that the affine is neither diagonal nor symmetric."""
     turn = [[0.8, -0.6, 0, 0], [0.48, 0.64, -0.6, 0], [0.36, 0.48, 0.8, 0], [0, 0, 0, 1]]
-    for name in CLASSES:
-        moved(tree.roi_file('subj02', name), turn)
+    for path in (tree.anatomy_dir('subj02') / 'roi').iterdir():
+        moved(path, turn)
 
 
 def empty_rois(tree):

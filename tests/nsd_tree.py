@@ -12,7 +12,8 @@ from mmnfn.nsd.release import ROI_LABELS
 SHAPES = {'subj01': (5, 4, 6), 'subj02': (6, 4, 5)}
 """Volume (X, Y, Z)."""
 CLASSES = ('prf-visualrois', 'floc-words', 'streams')
-ROI_VOXELS = {'prf-visualrois': 10, 'floc-words': 5, 'streams': 12, 'nsdgeneral': 20}
+TABLES = {**ROI_LABELS, 'HCP_MMP1': ('V1', 'MST', 'V6', 'V2', 'V3', 'V3A')}
+ROI_VOXELS = {'prf-visualrois': 10, 'floc-words': 5, 'streams': 12, 'nsdgeneral': 20, 'HCP_MMP1': 15}
 AFFINE = np.asarray([[-1.8, 0, 0, 72], [0, 1.8, 0, -70.5], [0, 0, 1.8, -60], [0, 0, 0, 1]])
 STIMULI, SHARED, OWN, PLANNED = 1500, 75, 750, 3
 
@@ -50,7 +51,8 @@ def to_nifti(layout, subject):
 def write_tree(root, sessions=(3, 1)):
     """Write ``subj01`` and ``subj02``, their design and images.
 
-    No subject has a VWFA-1. Among the voxels of a subject one has no data in session 1, one none at all, one saturates,
+    No subject has a VWFA-1. The right hemisphere begins in the middle of the x axis, with a layer that the left one has
+    as cortex without label. Among the voxels of a subject one has no data in session 1, one none at all, one saturates,
     and one never varies.
     """
     rng = np.random.default_rng(4)
@@ -66,11 +68,15 @@ def write_tree(root, sessions=(3, 1)):
         labels = {name: np.where(cortex, 0.0, -1.0) for name in ROI_VOXELS}
         for name, size in ROI_VOXELS.items():
             chosen = tuple(rng.choice(np.argwhere(cortex), size, replace=False).T)
-            table = ROI_LABELS.get(name, ('all',))
+            table = TABLES.get(name, ('all',))
             numbers = [k + 1 for k in range(len(table)) if table[k] != 'VWFA-1']
             labels[name][chosen] = rng.choice(numbers, size)
             save_volume(layout.roi_file(subject, name), labels[name])
-            if name in ROI_LABELS:
+            x, middle = np.indices(shape)[0], shape[0] // 2
+            left = np.where(x < middle, labels[name], np.where(x == middle, np.minimum(labels[name], 0), -1))
+            save_volume(layout.roi_file(subject, f'lh.{name}'), left)
+            save_volume(layout.roi_file(subject, f'rh.{name}'), np.where(x < middle, -1, labels[name]))
+            if name in TABLES:
                 layout.label_file(subject, name).parent.mkdir(parents=True, exist_ok=True)
                 lines = ['0 Unknown'] + [f'{k} {label}\t' for k, label in enumerate(table, 1)]
                 layout.label_file(subject, name).write_text('\n'.join(lines) + '\n')
@@ -150,8 +156,9 @@ def slow_store(root, subject, classes=CLASSES, sessions=None, normalization='tra
     shown = [int(own[number, k - 1]) for k in order[: 750 * counts[number]]]
 
     images = {name: nib.load(anatomy / f'roi/{name}.nii.gz') for name in classes}
-    masks = {name: np.rint(np.asarray(image.dataobj)) > 0 for name, image in images.items()}
-    union = np.logical_or.reduce(list(masks.values()))
+    labels = {name: np.rint(np.asarray(image.dataobj)) for name, image in images.items()}
+    union = np.logical_or.reduce([values > 0 for values in labels.values()])
+    left = [np.asarray(nib.load(anatomy / f'roi/lh.{name}.nii.gz').dataobj) for name in classes]
     places = sorted(map(tuple, np.argwhere(union).tolist()), key=lambda place: place[::-1])
     affine = next(iter(images.values())).affine
     single = np.full((len(shown), len(places)), np.nan)
@@ -188,9 +195,10 @@ def slow_store(root, subject, classes=CLASSES, sessions=None, normalization='tra
         'seen_by_all': np.isin(list(rows), thrice),
         'coordinates': nib.affines.apply_affine(affine, places),
         **{
-            f'roi/{name}': np.asarray([v for v, place in enumerate(places) if mask[place]], int)
-            for name, mask in masks.items()
+            f'roi/{name}': np.asarray([max(0, int(values[place])) for place in places])
+            for name, values in labels.items()
         },
+        'hemisphere': np.asarray([b'lh' if any(values[place] > 0 for values in left) else b'rh' for place in places]),
         'ncsnr': ncsnr,
         'noise_ceiling': 100 * ncsnr**2 / (ncsnr**2 + (1 / repeats[is_test]).mean()),
         'voxel': np.asarray(places),

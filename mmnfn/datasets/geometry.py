@@ -26,7 +26,7 @@ def subject_geometry(
 
     Args:
         store: The subject's ROI store.
-        roi_names: ROI classes.
+        roi_names: ROIs, see :meth:`mmnfn.nsd.ROIStore.roi`.
         voxel_order: Order of the voxels within each ROI, see :func:`order_voxels`.
         permute_rois: Seed of a control in which each voxel takes the ROIs of another voxel chosen at random. The
             positions of the voxels and the sizes and overlaps of the ROIs stay.

@@ -36,7 +36,8 @@ class NSDDataset(BaseDataset):
             ``nsd_stimuli.hdf5``.
         split: ``'train'`` (images of one subject only), ``'test'`` (shared images), ``'special515'`` (shared images
             that every subject of the experiment saw three times; 515 in NSD) or ``'all'``.
-        roi_names: ROI classes in the order of the model's ROIs, or a single one.
+        roi_names: ROIs as :meth:`mmnfn.nsd.ROIStore.roi` names them (classes, or areas such as ``'V1'``), in the order
+            of the model's ROIs, or a single one.
         voxel_order: Order of the voxels within each ROI, ``'stored'`` or ``'hilbert'``, see
             :func:`.geometry.order_voxels`.
         average: Average the repeats of an image; False makes each trial a sample. Single trials need a store made with

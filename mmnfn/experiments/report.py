@@ -306,7 +306,7 @@ def _draw_rois(axes: Axes, looks: Looks, metrics: Mapping[str, Sequence[dict]]) 
         if number == 0:
             ceilings = [metrics[row][0].get(f'encoding/ceiling_roi_{roi}', np.nan) for roi in rois]
             axes.hlines(ceilings, place - 0.45, place + 0.45, color='k', linestyle=':', label='noise ceiling')
-            axes.set_xticks(place, [roi.replace('-', '-\n', 1) for roi in rois], fontsize=8)
+            axes.set_xticks(place, rois, fontsize=8, rotation=45, ha='right', rotation_mode='anchor')
     axes.set(title='Encoding by ROI: raw Pearson r on test images', ylabel='Pearson r')
 
 

@@ -80,7 +80,7 @@ class FMRIEncoder(BaseModule):
     whichever ROIs the subject has.
 
     Args:
-        roi_names: The K ROI classes in the order of the dataset; a string for a single one.
+        roi_names: The K ROIs in the order of the dataset; a string for a single one.
         embed_dims: Width of the tokens.
         out_dims: D, width of the ROI features and the global feature.
         num_heads: Attention heads of timeformer and region interaction.

@@ -18,10 +18,9 @@ from mmnfn.utils import progress_bar
 from .design import read_stim_info
 from .images import write_image_store
 from .preparation import earlier_store
-from .release import ROI_CLASSES, ROI_LABELS, SUBJECT_SHAPES, existing
+from .release import HEMISPHERES, ROI_CLASSES, ROI_LABELS, SUBJECT_SHAPES, ROILabels, existing
 from .store import StoreTables, atomic_h5
 
-HEMISPHERES = ('lh', 'rh')
 IMAGE_NAME = re.compile(r'train-(\d+)_nsd-(\d+)\.png')
 DOWNLOAD_AGAIN = 'Download the Algonauts 2023 data of the subject again.'
 ROWS_PER_BLOCK = 256
@@ -131,7 +130,7 @@ class Hemisphere:
         sources: The files; the first has the responses to the images.
         vertex: (V,) index in fsaverage.
         coordinates: (V, 3) mm.
-        rois: ROI class → (V,) bool.
+        rois: ROI class → (V,) label, 0 for none.
         noise_ceiling: (V,) percent of the variance of the averaged responses to the challenge's test images; NaN if
             not known.
 
@@ -170,7 +169,7 @@ class Hemisphere:
                     f'{path} holds the label {unknown[0]}, but {roi_class} has 1 to {len(names)} ({", ".join(names)}). '
                     f'Is it the file of another class? {DOWNLOAD_AGAIN}'
                 )
-            rois[roi_class] = labels > 0
+            rois[roi_class] = np.maximum(labels, 0)
             self.sources.append(path)
         noise_ceiling = np.full(len(vertex), np.nan)
         if test_data is not None:
@@ -344,12 +343,14 @@ def _write_store(
         is_test=is_test,
         seen_by_all=np.zeros(len(rows), bool),
         coordinates=np.concatenate([half.coordinates for half in halves]),
-        rois={name: np.flatnonzero(np.concatenate([half.rois[name] for half in halves])) for name in ROI_CLASSES},
+        rois={
+            name: ROILabels(np.concatenate([half.rois[name] for half in halves]), dict(enumerate(labels, 1)))
+            for name, labels in ROI_LABELS.items()
+        },
+        hemisphere=np.repeat(HEMISPHERES, [len(half.vertex) for half in halves]),
         ncsnr=np.full(len(vertex), np.nan),
         noise_ceiling=np.concatenate([half.noise_ceiling for half in halves]),
-        location=dict(
-            vertex=vertex, hemisphere=np.repeat(np.asarray(HEMISPHERES, 'S2'), [len(half.vertex) for half in halves])
-        ),
+        location=dict(vertex=vertex),
         attributes=dict(
             beta_version='algonauts2023',
             normalization='as released (z-scored within session, averaged)',

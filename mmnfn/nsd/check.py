@@ -22,6 +22,7 @@ from .release import (
     BETA_SCALE,
     BETA_VERSIONS,
     FULL_SESSIONS,
+    HEMISPHERES,
     ROI_CLASSES,
     SUBJECT_SHAPES,
     TRIALS_PER_SESSION,
@@ -192,17 +193,19 @@ def _voxels(report: Report, layout: NSDLayout, subject: str) -> List[Found]:
     for name in ROI_CLASSES:
         files = [layout.roi_file(subject, name), layout.label_file(subject, name)]
         part = report.read(files, layout.roi, subject, name)
-        cell = part.reason
+        report.put(name, subject, part.reason or f'{(part.value[0] > 0).sum()} voxels')
         if not part.reason:
             labels, part = part.value[0], Found(part.value[0].shape)
-            absent = [label for k, label in layout.labels(subject, name).items() if not (labels == k).any()]
-            cell = f'{(labels > 0).sum()} voxels' + (f', no {", ".join(absent)}' if absent else '')
-        report.put(name, subject, cell)
+            for k, label in layout.labels(subject, name).items():
+                report.put(f'{name}/{label}', subject, (labels == k).sum())
         parts.append(part)
     if any(part.reason for part in parts):
         return [*parts, Found(None)]
     voxels = report.read([], select_voxels, layout, subject, ROI_CLASSES)
     report.put('voxels in any of them', subject, voxels.reason or len(voxels.value.index))
+    if not voxels.reason:
+        sides = [(voxels.value.hemisphere == side).sum() for side in HEMISPHERES]
+        report.put('left and right', subject, '{}, {}'.format(*sides) if any(sides) else 'lh. and rh. files missing')
     return [*parts, voxels]
 
 

@@ -37,7 +37,10 @@ def run_prepare(parser: ArgumentParser, argv: Optional[Sequence[str]]) -> int:
     parser.add_argument('nsd_root', type=Path, help='folder with nsddata/, nsddata_betas/ and nsddata_stimuli/')
     parser.add_argument('store', type=Path, help='folder to write into')
     parser.add_argument('--subjects', nargs='+', help='e.g. 1 2 5 (default: all that have betas)')
-    rois = f'default: {" ".join(ROI_CLASSES)}; any other file of roi/ too, e.g. nsdgeneral'
+    rois = (
+        f'default: {" ".join(ROI_CLASSES)}; also any other file of roi/, e.g. HCP_MMP1, and paths of your own masks '
+        '(.nii.gz), in which {subject} stands for subj01, subj02, …'
+    )
     parser.add_argument('--rois', nargs='+', default=ROI_CLASSES, metavar='ROI', help=rois)
     parser.add_argument('--beta-version', default='b3', choices=sorted(BETA_VERSIONS))
     parser.add_argument('--max-sessions', type=int, help='use only the first sessions')

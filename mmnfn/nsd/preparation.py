@@ -6,6 +6,7 @@ The module is not called ``prepare`` because the function of that name would hid
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -22,6 +23,7 @@ from .design import NORMALIZATIONS, Presentations, read_presentations
 from .images import open_stimuli, write_image_store
 from .noise_ceiling import estimate_ncsnr, mixed_noise_ceiling
 from .release import (
+    HEMISPHERES,
     PRF_MAPS,
     ROI_CLASSES,
     TRIALS_PER_SESSION,
@@ -29,6 +31,7 @@ from .release import (
     Voxels,
     parse_subjects,
     read_volume,
+    roi_class_name,
     select_voxels,
 )
 from .store import ROIStore, StoreTables, atomic_h5, lock
@@ -90,7 +93,7 @@ class Extraction:
 
 def _fingerprint(layout: NSDLayout, sources: Sequence[Path], *way: object) -> str:
     """Hash the source files, by place, size and time, and of how they are used."""
-    found = [(path.relative_to(layout.root).as_posix(), path.stat()) for path in sources if path.exists()]
+    found = [(os.path.relpath(path, layout.root), path.stat()) for path in sources if path.exists()]
     made_of = [(name, status.st_size, status.st_mtime_ns) for name, status in found]
     return hashlib.sha256(repr((made_of, *way)).encode()).hexdigest()
 
@@ -218,7 +221,7 @@ def prepare_subject(
         layout: The release tree.
         store: Folder of the stores.
         subject: ``'subj0N'``.
-        roi_classes: ROI classes to keep.
+        roi_classes: ROI classes to keep, and paths of masks, see :func:`.release.select_voxels`.
         max_sessions: Use only the first sessions.
         normalization: Trials that give mean and std: ``'train'``, ``'all'``, or ``'none'`` for percent signal change.
         dtype: ``'float32'`` or ``'float16'``.
@@ -237,7 +240,8 @@ def prepare_subject(
         raise ValueError(f'normalization is {normalization!r}; it must be one of {", ".join(NORMALIZATIONS)}.')
     if dtype not in ('float16', 'float32'):
         raise ValueError(f'dtype is {dtype!r}; it must be float16 or float32.')
-    if not roi_classes or len(set(roi_classes)) < len(roi_classes):
+    names = [roi_class_name(given) for given in roi_classes]
+    if not names or len(set(names)) < len(names):
         raise ValueError(f'roi_classes is {list(roi_classes)}; name at least one ROI class, and each once.')
     if max_sessions is not None and max_sessions < 1:
         raise ValueError(f'max_sessions is {max_sessions}; it must be at least 1.')
@@ -250,7 +254,9 @@ def prepare_subject(
     sources += [layout.session_file(subject, session) for session in shown.sessions]
     others = [layout.ncsnr_file(subject), layout.stim_info_file]  # which may be missing
     others += [layout.prf_file(subject, name) for name in PRF_MAPS]
-    way = layout.beta_version, list(roi_classes), normalization, dtype, trials
+    others += [layout.label_file(subject, name) for name in names]
+    others += [file for side in HEMISPHERES for file in layout.hemisphere_files(subject, roi_classes, side)]
+    way = layout.beta_version, names, normalization, dtype, trials
     recipe = _fingerprint(layout, [*sources, *others], *way)
     path, count, images = Path(store) / f'{subject}.h5', len(voxels.index), len(shown.image_id)
     folder = path.with_suffix('.partial')
@@ -285,6 +291,7 @@ def prepare_subject(
                     seen_by_all=shown.seen_by_all,
                     coordinates=voxels.coordinates,
                     rois=voxels.rois,
+                    hemisphere=voxels.hemisphere,
                     ncsnr=ncsnr,
                     noise_ceiling=mixed_noise_ceiling(ncsnr, shown.repeats[shown.is_test]),
                     location=dict(voxel=voxels.index.astype(np.int16), affine=voxels.affine),
@@ -297,7 +304,7 @@ def prepare_subject(
                         ncsnr_source=ncsnr_source,
                         split_rule='test = shared images',
                         recipe=recipe,
-                        sources=[f'{source.relative_to(layout.root)} {source.stat().st_size}' for source in sources],
+                        sources=[f'{os.path.relpath(file, layout.root)} {file.stat().st_size}' for file in sources],
                     ),
                     photo_id=shown.photo_id,
                     prf=prf,

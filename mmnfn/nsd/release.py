@@ -49,11 +49,17 @@ ROI_LABELS: Dict[str, Tuple[str, ...]] = {
 """The six ROI classes of the paper with NSD's labels 1…N; not every subject has every label."""
 
 ROI_CLASSES = tuple(ROI_LABELS)
+HEMISPHERES = ('lh', 'rh')
+
+MAX_LABELS = 1000
+"""Of an ROI class; a volume with more is no mask and no parcellation."""
 
 PRF_MAPS = ('angle', 'eccentricity', 'size')
 """Degrees anticlockwise from the right; degrees of visual angle; standard deviation in degrees of visual angle."""
 IMAGE_DEGREES = 8.4
 """Side of the images in degrees of visual angle."""
+
+DOWNLOAD = 'Download it from the NSD release (func1pt8mm).'
 
 
 def existing(path: Path, what: str, remedy: str) -> Path:
@@ -63,12 +69,13 @@ def existing(path: Path, what: str, remedy: str) -> Path:
     return path
 
 
-def read_volume(path: Path, what: str) -> Tuple[np.ndarray, np.ndarray]:
+def read_volume(path: Path, what: str, remedy: str = DOWNLOAD) -> Tuple[np.ndarray, np.ndarray]:
     """Read a NIfTI volume.
 
     Args:
         path: A ``.nii.gz`` or ``.nii`` file.
         what: Its content in words, for the errors.
+        remedy: What to do about a file that is missing or damaged, for the errors.
 
     Returns:
         (X, Y, Z) array in the type of the file, scaled if the header asks for it; (4, 4) affine to mm.
@@ -77,13 +84,13 @@ def read_volume(path: Path, what: str) -> Tuple[np.ndarray, np.ndarray]:
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged or not three-dimensional.
     """
-    existing(path, what, 'Download it from the NSD release (func1pt8mm).')
+    existing(path, what, remedy)
     try:
         content = path.read_bytes()  # unpacked to its end, so that gzip compares its checksum
         image = nib.Nifti1Image.from_bytes(gzip.decompress(content) if path.suffix == '.gz' else content)
         values = np.asarray(image.dataobj)
     except Exception as error:  # nibabel and gzip raise many kinds for a damaged file
-        raise ValueError(f'{path} ({what}) cannot be read as NIfTI: {error}. Download it again.') from error
+        raise ValueError(f'{path} ({what}) cannot be read as NIfTI: {error}. {remedy}') from error
     if values.ndim != 3 or values.dtype.kind not in 'iuf':
         raise ValueError(f'{path} ({what}) holds {values.dtype} values of shape {values.shape}, expected (X, Y, Z).')
     return values, image.affine
@@ -134,9 +141,24 @@ class NSDLayout:
         """Return the folder of brain mask, valid maps and ROIs."""
         return self.root / 'nsddata/ppdata' / self.check_subject(subject) / 'func1pt8mm'
 
+    def brain_mask_file(self, subject: str) -> Path:
+        return self.anatomy_dir(subject) / 'brainmask.nii.gz'
+
     def roi_file(self, subject: str, stem: str) -> Path:
-        """Return the file of an ROI class's labels; ``stem`` may start with ``lh.`` or ``rh.``."""
+        """Return the file of an ROI class's labels.
+
+        Args:
+            subject: ``'subj0N'``, which also replaces ``'{subject}'`` in the path of a mask.
+            stem: An ROI class, possibly with ``'lh.'`` or ``'rh.'`` in front, or the path of a mask of one's own.
+        """
+        if is_mask(stem):
+            return Path(stem.replace('{subject}', subject))
         return self.anatomy_dir(subject) / 'roi' / f'{stem}.nii.gz'
+
+    def hemisphere_files(self, subject: str, roi_classes: Sequence[str], hemisphere: str) -> List[Path]:
+        """List the files of ROI classes in one hemisphere (labels; 0 other cortex of it; −1 elsewhere), if there."""
+        files = [self.roi_file(subject, f'{hemisphere}.{name}') for name in roi_classes if not is_mask(name)]
+        return [path for path in files if path.exists()]
 
     def label_file(self, subject: str, roi_class: str) -> Path:
         """Return the file of an ROI class's label table."""
@@ -219,7 +241,8 @@ class NSDLayout:
 
         Args:
             subject: ``'subj0N'``.
-            roi_class: One of the six classes, or the stem of any other file in ``roi/``, e.g. ``'nsdgeneral'``.
+            roi_class: One of the six classes, the stem of any other file in ``roi/``, e.g. ``'HCP_MMP1'``, or the path
+                of a mask of one's own.
 
         Returns:
             (X, Y, Z) int: −1 not cortex, 0 no label, k label; and (4, 4) voxel → mm.
@@ -228,26 +251,32 @@ class NSDLayout:
             FileNotFoundError, ValueError: If the class is unknown, or a file is missing or not what it should be.
         """
         known = sorted({*ROI_CLASSES, *self.roi_classes(subject)})
-        if roi_class not in known:
-            raise ValueError(f'ROI class is {roi_class!r}; known for {subject} are {", ".join(known)}.')
-        path = self.roi_file(subject, roi_class)
-        values, affine = read_volume(path, f'ROI {roi_class} of {subject}')
+        if not is_mask(roi_class) and roi_class not in known:
+            raise ValueError(
+                f'ROI class is {roi_class!r}; known for {subject} are {", ".join(known)}, and paths of .nii.gz files.'
+            )
+        path, remedy = self.roi_file(subject, roi_class), DOWNLOAD
+        if is_mask(roi_class):
+            remedy = f'Give a volume in func1pt8mm of {subject} with 1 in the ROI and 0 elsewhere, or with labels.'
+        values, affine = read_volume(path, f'ROI {roi_class} of {subject}', remedy)
         labels = np.rint(np.nan_to_num(values, nan=-9)).astype(int)  # stored as float64
         if labels.min() < -1 or not np.allclose(values, labels, atol=1e-3):
-            raise ValueError(f'{path} holds values other than the labels -1, 0, 1, 2, …. Download it again.')
-        if roi_class in ROI_LABELS or self.label_file(subject, roi_class).exists():
-            table = self.labels(subject, roi_class)
-            unknown = sorted(set(np.unique(labels).tolist()) - {-1, 0} - set(table))
-            if unknown:
-                raise ValueError(
-                    f'{path} holds label(s) {unknown[:5]}, but {self.label_file(subject, roi_class)} names '
-                    f'{sorted(table)}. Is one of them another file? Download both again.'
-                )
+            raise ValueError(f'{path} holds values other than the labels -1, 0, 1, 2, …. {remedy}')
+        found, table = set(np.unique(labels[labels > 0]).tolist()), self.labels(subject, roi_class)
+        if table and found - set(table):
+            raise ValueError(
+                f'{path} holds label(s) {sorted(found - set(table))[:5]}, but {self.label_file(subject, roi_class)} '
+                f'names {sorted(table)}. Is one of them another file? Download both again.'
+            )
+        if len(found) > MAX_LABELS or labels.max() > np.iinfo(np.int16).max:
+            raise ValueError(f'{path} holds {len(found)} values up to {labels.max()}: these are no labels. {remedy}')
         return labels, affine
 
     def labels(self, subject: str, roi_class: str) -> Dict[int, str]:
-        """Read the label table of an ROI class, index → name, without 0."""
+        """Read the label table of an ROI class, number → name, without 0; {} if it is none of the six and has none."""
         path = self.label_file(subject, roi_class)
+        if roi_class not in ROI_LABELS and (is_mask(roi_class) or not path.exists()):
+            return {}
         existing(path, f'label table of {roi_class}', 'Download nsddata/freesurfer/subj0N/label/*.ctab.')
         try:
             rows = (line.split(None, 1) for line in path.read_text('utf-8').splitlines() if line.strip())
@@ -260,18 +289,42 @@ class NSDLayout:
         return table
 
 
+def is_mask(roi_class: str) -> bool:
+    """Tell the path of a mask from the name of an ROI class of NSD."""
+    return roi_class.endswith(('.nii', '.nii.gz'))
+
+
+def roi_class_name(roi_class: str) -> str:
+    """Name an ROI class; a mask by its file: ``'my/{subject}/mask.nii.gz'`` → ``'mask'``."""
+    return re.sub(r'\.nii(\.gz)?$', '', Path(roi_class).name) if is_mask(roi_class) else roi_class
+
+
+class ROILabels(NamedTuple):
+    """Hold the labels of an ROI class.
+
+    Attributes:
+        values: (V,) int16 label of each voxel, 0 for none.
+        names: Label → name, also of labels that no voxel has.
+    """
+
+    values: np.ndarray
+    names: Dict[int, str]
+
+
 class Voxels(NamedTuple):
     """Hold the voxels of a store, in the raster order of the beta files (z slowest, x fastest).
 
     Attributes:
         index: (V, 3) x, y, z.
-        rois: ROI class → indices into the V voxels.
+        rois: ROI class → labels of the V voxels.
+        hemisphere: (V,) ``'lh'``, ``'rh'``, or ``''`` where no ``lh.`` or ``rh.`` file of the ROI classes tells.
         shape: Volume (X, Y, Z).
         affine: (4, 4) voxel index → mm.
     """
 
     index: np.ndarray
-    rois: Dict[str, np.ndarray]
+    rois: Dict[str, ROILabels]
+    hemisphere: np.ndarray
     shape: Tuple[int, int, int]
     affine: np.ndarray
 
@@ -284,27 +337,55 @@ class Voxels(NamedTuple):
 def select_voxels(layout: NSDLayout, subject: str, roi_classes: Sequence[str]) -> Voxels:
     """Select the voxels that have a label in any of the ROI classes; a class without labels is fine.
 
+    Args:
+        layout: The release tree.
+        subject: ``'subj0N'``.
+        roi_classes: ROI classes of NSD, and paths of masks, which must lie in the space of the former (or of the brain
+            mask).
+
     Raises:
         FileNotFoundError, ValueError: If a file is missing or holds no labels, the volumes lie in different spaces, or
             there is no voxel at all.
     """
-    masks, first = {}, None
-    for name in roi_classes:
-        labels, affine = layout.roi(subject, name)
-        first = first or (name, labels.shape, affine)
-        if labels.shape != first[1] or not np.allclose(affine, first[2], atol=1e-3):
+    classes = sorted(roi_classes, key=is_mask)
+    volumes, tables, first = {}, {}, None
+
+    def checked(path: Path, volume: np.ndarray, affine: np.ndarray) -> np.ndarray:
+        nonlocal first
+        first = first or (path, volume.shape, affine)
+        if volume.shape != first[1] or not np.allclose(affine, first[2], atol=1e-3):
             raise ValueError(
-                f'{layout.roi_file(subject, name)} has shape {labels.shape} and affine {affine[:3].tolist()}, but '
-                f'{layout.roi_file(subject, first[0])} has {first[1]} and {first[2][:3].tolist()}: they belong to '
-                'different subjects or spaces. Download the func1pt8mm files again.'
+                f'{path} has shape {volume.shape} and affine {affine[:3].tolist()}, but {first[0]} has {first[1]} and '
+                f'{first[2][:3].tolist()}: they belong to different subjects or spaces. Get both in func1pt8mm of '
+                f'{subject}.'
             )
-        masks[name] = labels > 0
-    union = np.any(list(masks.values()), axis=0)
+        return volume
+
+    if is_mask(classes[0]):
+        brain = layout.brain_mask_file(subject)
+        checked(brain, *read_volume(brain, 'brain mask, whose space masks must have,'))
+    for name in classes:
+        volume = checked(layout.roi_file(subject, name), *layout.roi(subject, name))
+        table = layout.labels(subject, name) or {k: str(k) for k in np.unique(volume[volume > 0]).tolist()}
+        volumes[roi_class_name(name)], tables[roi_class_name(name)] = volume, table
+    halves = [
+        [
+            checked(path, *read_volume(path, f'ROI of {side}'))
+            for path in layout.hemisphere_files(subject, classes, side)
+        ]
+        for side in HEMISPHERES
+    ]
+    union = np.any([volume > 0 for volume in volumes.values()], axis=0)
     if not union.any():
         raise ValueError(f'{subject} has no voxel in {", ".join(roi_classes)}. Choose other ROI classes.')
     z, y, x = np.nonzero(union.transpose(2, 1, 0))
-    rois = {name: np.flatnonzero(mask[x, y, z]) for name, mask in masks.items()}
-    return Voxels(np.stack([x, y, z], -1), rois, union.shape, first[2])
+    rois = {
+        name: ROILabels(np.maximum(volume[x, y, z], 0).astype(np.int16), tables[name])
+        for name, volume in volumes.items()
+    }
+    left, right = (np.max([np.full(len(x), -1), *(volume[x, y, z] for volume in half)], axis=0) for half in halves)
+    hemisphere = np.select([left > 0, right > 0, left == 0, right == 0], ['lh', 'rh', 'lh', 'rh'], '')
+    return Voxels(np.stack([x, y, z], -1), rois, hemisphere, union.shape, first[2])
 
 
 def subject_names(subjects: Union[int, str, Sequence[Union[int, str]]]) -> List[str]:

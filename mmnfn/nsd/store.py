@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, NamedTuple, Optional, Tuple, Union
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 import h5py
 import numpy as np
 
 from mmnfn.utils import atomic_write
 
-FORMAT_VERSION = 5
+from .release import HEMISPHERES, ROI_CLASSES, ROILabels
+
+FORMAT_VERSION = 6
 """Also raised when the preparation computes something else, so that older stores are made again."""
 TABLES_BYTES = 4 << 20
 """More than a store needs beside its responses."""
@@ -26,7 +29,7 @@ class StoreTables(NamedTuple):
 
     Attributes:
         is_test: (images,) bool, the split.
-        rois: ROI class → ascending indices into the V voxels.
+        rois: ROI class → labels of the V voxels.
         photo_id: None if each image is its own photograph, as in NSD. Written only where several images are of one.
         prf: None if no receptive fields were measured.
     """
@@ -37,7 +40,8 @@ class StoreTables(NamedTuple):
     is_test: np.ndarray
     seen_by_all: np.ndarray
     coordinates: np.ndarray
-    rois: Dict[str, np.ndarray]
+    rois: Dict[str, ROILabels]
+    hemisphere: np.ndarray
     ncsnr: np.ndarray
     noise_ceiling: np.ndarray
     location: Dict[str, np.ndarray]
@@ -52,8 +56,10 @@ class StoreTables(NamedTuple):
         file['split'] = np.where(self.is_test, 'test', 'train').astype('S5')
         file['seen_by_all'] = np.asarray(self.seen_by_all, bool)
         file['coordinates'] = np.asarray(self.coordinates, np.float32)
-        for name, index in self.rois.items():
-            file[f'roi/{name}'] = np.asarray(index, np.int32)
+        for name, roi in self.rois.items():
+            file[f'roi/{name}'] = np.asarray(roi.values, np.int16)
+            file[f'roi/{name}'].attrs.update(labels=list(roi.names.values()), numbers=list(roi.names))
+        file['hemisphere'] = np.asarray(self.hemisphere, 'S2')
         file['ncsnr'] = np.asarray(self.ncsnr, np.float32)
         file['noise_ceiling'] = np.asarray(self.noise_ceiling, np.float32)
         for name, values in self.location.items():
@@ -139,6 +145,7 @@ class ROIStore:
     Example:
         >>> store = ROIStore('data/nsd_store/subj01.h5')
         >>> voxels = store.roi('floc-faces')                              # (n,) columns
+        >>> store.roi('FFA-1', hemisphere='lh'), store.roi('V1')          # labels; V1 = V1v and V1d
         >>> train = store.responses[store.split == 'train'][:, voxels]    # (images, n) float32
         >>> store.image_id[store.split == 'train']                        # (images,) 0-based 73k ids
         >>> store.noise_ceiling[voxels], store.coordinates[voxels]        # percent of variance; mm
@@ -153,6 +160,7 @@ class ROIStore:
         space: ``'func1pt8mm'`` or ``'fsaverage'``.
         image_id: (images,) 0-based 73k ids, ascending.
         photo_id: (images,) photograph that each was cut from; ``image_id`` where each is the only one of its.
+        hemisphere: (V,) ``'lh'``, ``'rh'``, or ``''`` if unknown.
         split: (images,) ``'train'`` or ``'test'``.
         seen_by_all: (images,) bool, seen three times by every subject of the experiment.
         repeats: (images,) presentations that were averaged; 0 if unknown.
@@ -160,8 +168,8 @@ class ROIStore:
         ncsnr: (V,) and noise_ceiling: (V,) percent of variance of the averaged test responses; NaN if unknown.
         prf: (V, 3) measured receptive fields: angle (degrees anticlockwise from the right), eccentricity and size (both
             in degrees of visual angle); NaN where none was found; None if the release had no maps of them.
-        location: Where the voxels are: ``voxel`` (V, 3) indices into the volume and ``affine``, or ``vertex`` (V,) and
-            ``hemisphere`` (V,) of the surface.
+        location: Where the voxels are: ``voxel`` (V, 3) indices into the volume and ``affine``, or ``vertex`` (V,) of
+            the surface of the hemisphere.
         trial_row: (trials,) row of the image of each trial, and trial_session: (trials,) its session (1-based); None
             if the store holds no single trials.
         attributes: How the file was made.
@@ -189,8 +197,12 @@ class ROIStore:
         self.coordinates = file['coordinates'][()]
         self.ncsnr, self.noise_ceiling = file['ncsnr'][()], file['noise_ceiling'][()]
         self.prf = file['prf'][()] if 'prf' in file else None
-        self.location = {name: file[name][()] for name in ('voxel', 'affine', 'vertex', 'hemisphere') if name in file}
-        self._rois = {name: index[()] for name, index in file['roi'].items()}
+        self.location = {name: file[name][()] for name in ('voxel', 'affine', 'vertex') if name in file}
+        self.hemisphere = file['hemisphere'][()].astype(str)
+        self._rois = {}
+        for name, roi in file['roi'].items():
+            numbers, labels = roi.attrs['numbers'].tolist(), roi.attrs['labels'].tolist()
+            self._rois[name] = ROILabels(roi[()], dict(zip(numbers, labels)))
         self._places = {'responses': memory_place(file['responses'])}
         self.trial_row = self.trial_session = None
         if 'trials' in file:
@@ -226,14 +238,71 @@ class ROIStore:
         """Name the ROI classes in the file."""
         return tuple(self._rois)
 
-    def roi(self, name: str) -> np.ndarray:
-        """Return the voxel indices of an ROI class, empty where the subject lacks it; ValueError for an unknown one."""
-        if name not in self._rois:
+    def roi(self, name: str, label: Optional[str] = None, hemisphere: Optional[str] = None) -> np.ndarray:
+        """Find the voxels of an ROI.
+
+        Args:
+            name: An ROI class (``'floc-faces'``), a label of one (``'FFA-1'``), or what the names of labels have in
+                common: ``'FFA'`` is FFA-1 and FFA-2, ``'V1'`` is V1v and V1d. ``'HCP_MMP1/V1'`` says the class too;
+                without it, labels of the six classes of the paper go before others. ``'lh.FFA'`` and ``'rh.FFA'`` are
+                of one hemisphere.
+            label: Only the voxels of the class ``name`` with this label.
+            hemisphere: Only the voxels of ``'lh'`` or ``'rh'``.
+
+        Returns:
+            (n,) ascending indices; empty if the subject lacks the ROI.
+
+        Raises:
+            ValueError: If there is no such class or label, if labels of several classes have the name, or if the
+                hemisphere of a voxel is not known.
+        """
+        full = name if label is None else f'{name}/{label}'
+        if hemisphere is None and full.startswith(('lh.', 'rh.')) and full not in self._rois:
+            hemisphere, full = full[:2], full[3:]
+        chosen = self._chosen(full)
+        if hemisphere is not None:
+            if hemisphere not in HEMISPHERES:
+                raise ValueError(f'hemisphere is {hemisphere!r}; it must be lh or rh.')
+            unknown = (self.hemisphere[chosen] == '').sum()
+            if unknown:
+                raise ValueError(
+                    f'{self.path} does not know the hemisphere of {unknown} voxel(s) of {full!r}: no lh. or rh. file '
+                    'of its ROI classes had them. Take both hemispheres, or download these files and make it again.'
+                )
+            chosen = chosen & (self.hemisphere == hemisphere)
+        return np.flatnonzero(chosen)
+
+    def _chosen(self, name: str) -> np.ndarray:
+        """Mark the voxels of a class or label (V,) bool, whichever their hemisphere."""
+        if name in self._rois:
+            return self._rois[name].values > 0
+        roi_class, _, label = name.rpartition('/')
+        rois = {key: roi for key, roi in self._rois.items() if roi_class in ('', key)}
+        numbers = {key: _label_numbers(roi.names, label) for key, roi in rois.items()}
+        owners = [key for key in rois if numbers[key]]
+        owners = [key for key in owners if key in ROI_CLASSES] or owners
+        if not owners:
+            there = '; '.join(f'{key} ({_enumerate(roi.names)})' for key, roi in (rois or self._rois).items())
             raise ValueError(
-                f'ROI {name!r} is not in {self.path}, which has {", ".join(self._rois)}. Prepare the store '
-                'with it, or leave it out of roi_names.'
+                f'ROI {name!r} is not in {self.path}, which has {there}. Prepare the store with it, or choose another.'
             )
-        return self._rois[name]
+        if len(owners) > 1:
+            ways = ' or '.join(f'{key}/{label}' for key in owners)
+            raise ValueError(f'ROI {name!r} is in several classes of {self.path}. Write {ways}.')
+        return np.isin(rois[owners[0]].values, numbers[owners[0]])
+
+
+def _label_numbers(names: Dict[int, str], wanted: str) -> List[int]:
+    """Find the labels of a name, or of its parts: ventral and dorsal (V1v, V1d), numbered (FFA-1, FFA-2)."""
+    parts = re.compile(re.escape(wanted) + r'([vd]|-\d+)')
+    exact = [k for k, name in names.items() if name == wanted]
+    return exact or [k for k, name in names.items() if parts.fullmatch(name)]
+
+
+def _enumerate(names: Dict[int, str]) -> str:
+    """Put the names of a class into words, the first few if there are many."""
+    found = list(names.values())
+    return ', '.join(found) if len(found) <= 20 else f'{", ".join(found[:5])}, … {len(found)} labels'
 
 
 def memory_place(dataset: h5py.Dataset) -> Dict:

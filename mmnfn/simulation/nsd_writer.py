@@ -13,7 +13,6 @@ from mmnfn.nsd.release import (
     BETA_SCALE,
     IMAGE_DEGREES,
     PRF_MAPS,
-    ROI_CLASSES,
     ROI_LABELS,
     TRIALS_PER_SESSION,
     NSDLayout,
@@ -23,6 +22,8 @@ from mmnfn.utils import atomic_write, progress_bar
 from .cortex import Anatomy
 from .tuning import Tuning
 
+HCP_LABELS = ('V1', 'MST', 'V6', 'V2', 'V3', 'V4')
+"""The first of HCP_MMP1's 180. The simulated parcellation has V1 to V4, where prf-visualrois has them."""
 INVALID_SHARE = 0.01
 """Share of visual voxels without data in one session."""
 VESSEL_SHARE = 0.002
@@ -47,15 +48,17 @@ def write_anatomy(layout: NSDLayout, subject: str, anatomy: Anatomy) -> None:
     save_volume(folder / 'brainmask.nii.gz', anatomy.brain.astype(np.int16), anatomy.affine)
     rois = dict(anatomy.rois)
     rois['nsdgeneral'] = np.where(anatomy.hemisphere >= 0, anatomy.visual.astype(int), -1)
+    early = rois['prf-visualrois']
+    rois['HCP_MMP1'] = np.where(early > 0, np.asarray((0, 1, 1, 4, 4, 5, 5, 6))[early], early)
     for name, labels in rois.items():
         save_volume(layout.roi_file(subject, name), labels.astype(np.float64), anatomy.affine)
         for side, prefix in enumerate(('lh', 'rh')):
             half = np.where(anatomy.hemisphere == side, labels, -1)
             save_volume(layout.roi_file(subject, f'{prefix}.{name}'), half.astype(np.float64), anatomy.affine)
-    for name in ROI_CLASSES:
+    for name, labels in {**ROI_LABELS, 'HCP_MMP1': HCP_LABELS}.items():
         path = layout.label_file(subject, name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = ['0 Unknown'] + [f'{k} {label}\t' for k, label in enumerate(ROI_LABELS[name], 1)]
+        lines = ['0 Unknown'] + [f'{k} {label}\t' for k, label in enumerate(labels, 1)]
         path.write_text('\n'.join(lines) + '\n', encoding='utf-8')
 
 

@@ -12,7 +12,7 @@ from mmnfn.apis import get_model
 from mmnfn.engine.checkpoint import last_checkpoint
 from mmnfn.evaluation.dump import read_predictions
 from mmnfn.experiments.study import EMBEDDINGS, Study, read_json
-from mmnfn.nsd import StimulusImages
+from mmnfn.nsd import ROI_CLASSES, StimulusImages
 from mmnfn.utils import atomic_write
 
 from .image_maps import draw_overlay, roi_maps
@@ -131,7 +131,7 @@ def draw_demo_figure(out: Path, summary: Mapping[str, Any], pretrained: Path, im
     by_roi = summary['pcc_by_roi']
     error = [summary['pcc_standard_error'][row] for row in ROWS]
     _draw_bars(panels[0], 'PCC, held-out subject\n(raw Pearson r)', {'all voxels': summary['pcc']}, error)
-    _draw_bars(panels[1], 'PCC by ROI', {roi: {row: by_roi[row][roi] for row in ROWS} for roi in by_roi['nfn']})
+    _draw_bars(panels[1], 'PCC by ROI', {roi: {row: by_roi[row][roi] for row in ROWS} for roi in ROI_CLASSES})
     panels[1].legend(fontsize=8.5, frameon=False, ncols=3)
     _draw_bars(panels[2], 'Mask R-CNN and UPerNet, %', {name: summary[name] for name in METRICS})
     bottom.supxlabel('Simulated world, micro Swin, one training run per bar; no result of real brains.', fontsize=8.5)

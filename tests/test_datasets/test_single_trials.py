@@ -51,7 +51,7 @@ def test_more_sessions_than_the_store_has_are_refused(folder):
 def loop(slow, average, sessions, split):
     """List image id, split and response of each sample of a subject trial by trial, and compute the noise ceiling."""
     trials, rows = slow['trials']
-    voxels = np.concatenate([slow[f'roi/{name}'] for name in CLASSES])
+    voxels = np.concatenate([np.flatnonzero(slow[f'roi/{name}']) for name in CLASSES])
     seen, test_repeats = {}, {}
     for trial in range(750 * sessions):
         image, kind = slow['image_id'][rows[trial]], slow['split'][rows[trial]].decode()

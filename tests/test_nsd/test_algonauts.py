@@ -25,8 +25,8 @@ from PIL import Image
 from same import as_written
 
 from mmnfn.nsd import ROIStore, StimulusImages
-from mmnfn.nsd.algonauts import HEMISPHERES, SplitRule, prepare, read_white_surface
-from mmnfn.nsd.release import ROI_CLASSES
+from mmnfn.nsd.algonauts import SplitRule, prepare, read_white_surface
+from mmnfn.nsd.release import HEMISPHERES, ROI_CLASSES, ROI_LABELS
 
 
 @pytest.fixture(scope='module')
@@ -55,7 +55,7 @@ def copy(tree, tmp_path):
 
 
 def slow_store(root, subject):
-    """Ids, responses, coordinates, vertices, hemispheres and classes of the vertices, vertex by vertex."""
+    """Ids, responses, coordinates, vertices, hemispheres, classes and labels of the vertices, vertex by vertex."""
     rows = {}
     for name in os.listdir(image_dir(root, subject)):
         if name.startswith('train-'):
@@ -69,7 +69,7 @@ def slow_store(root, subject):
         for vertex in range(len(every)):
             if every[vertex]:
                 k += 1
-                mine = [c for c in ROI_CLASSES if labels[c][k] > 0]
+                mine = {c: ROI_LABELS[c][int(labels[c][k]) - 1] for c in ROI_CLASSES if labels[c][k] > 0}
                 if mine:
                     columns.append([values[rows[i], k] for i in sorted(rows)])
                     places.append((hemisphere, vertex, *positions(hemisphere)[vertex]))
@@ -84,11 +84,15 @@ def test_store_equals_a_slow_loop(tree, tmp_path, monkeypatch, subject, images):
     store = ROIStore(make(tree, tmp_path, subject))
     assert store.subject == subject and len(ids) == images and store.image_id.tolist() == ids
     assert store.responses.dtype == np.float32 and (store.responses == values).all()
-    assert store.location['hemisphere'].astype(str).tolist() == [place[0] for place in places]
+    assert store.hemisphere.tolist() == [place[0] for place in places]
     assert store.location['vertex'].tolist() == [place[1] for place in places]
     assert np.allclose(store.coordinates, [place[2:] for place in places], atol=1e-4)
     for name in ROI_CLASSES:
         assert store.roi(name).tolist() == [k for k, mine in enumerate(classes) if name in mine]
+        for label in ROI_LABELS[name]:
+            own = [k for k, mine in enumerate(classes) if mine.get(name) == label]
+            assert store.roi(label).tolist() == store.roi(name, label).tolist() == own
+            assert store.roi(f'rh.{label}').tolist() == [k for k in own if places[k][0] == 'rh']
     assert (store.repeats == 0).all() and not store.seen_by_all.any()
     assert np.isnan(store.ncsnr).all() and np.isnan(store.noise_ceiling).all()
     assert store.attributes['beta_version'] == 'algonauts2023' and store.attributes['space'] == 'fsaverage'

@@ -51,14 +51,19 @@ def check_verdict(layout, report, folder, subject='subj01'):
 
 @pytest.mark.parametrize('position, subject', enumerate(['subj01', 'subj02']))
 def test_counts_equal_a_slow_loop(world, report, position, subject):
-    layout, union = NSDLayout(world / 'nsd'), set()
+    layout, union, sides = NSDLayout(world / 'nsd'), set(), dict(lh=set(), rh=set())
     found = {name: row[subject] for name, row in report.table.items()}
     for roi in ROI_CLASSES:
         labels = np.asarray(nib.load(layout.roi_file(subject, roi)).dataobj)
-        absent = [name for k, name in enumerate(ROI_LABELS[roi], 1) if not (labels == k).any()]
-        assert found[roi] == f'{(labels > 0).sum()} voxels' + (f', no {", ".join(absent)}' if absent else '')
+        assert found[roi] == f'{(labels > 0).sum()} voxels'
+        for k, name in enumerate(ROI_LABELS[roi], 1):
+            assert found[f'{roi}/{name}'] == (labels == k).sum()
         union |= set(map(tuple, np.argwhere(labels > 0)))
+        for side, voxels in sides.items():
+            labels = np.asarray(nib.load(layout.roi_file(subject, f'{side}.{roi}')).dataobj)
+            voxels |= set(map(tuple, np.argwhere(labels > 0)))
     assert found['voxels in any of them'] == len(union)
+    assert found['left and right'] == f'{len(sides["lh"])}, {len(sides["rh"])}'
 
     sessions = 2 - position
     mat = scipy.io.loadmat(layout.design_file)

@@ -100,7 +100,8 @@ def test_a_store_made_of_the_same_files_in_the_same_way_is_kept(tree, tmp_path, 
     for options in (*ways, dict(normalization='all'), {}):
         assert as_written(make(tree, tmp_path, **options)) != before, options
         before = as_written(path)
-    for source in (tree.design_file, tree.roi_file('subj01', CLASSES[1]), tree.ncsnr_file('subj01')):
+    rois = [tree.roi_file('subj01', stem) for stem in (CLASSES[1], f'lh.{CLASSES[1]}')]
+    for source in (tree.design_file, *rois, tree.label_file('subj01', CLASSES[1]), tree.ncsnr_file('subj01')):
         os.utime(source, (1e9, 1e9))
         assert as_written(make(tree, tmp_path)) != before, source
         before = as_written(path)

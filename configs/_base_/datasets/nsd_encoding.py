@@ -1,6 +1,8 @@
 # Training and test images of the held-out subject: a ridge from frozen features to its voxels is fitted on the former
-# and scored on the latter.
+# and scored on the latter. Metrics are reported for each ROI: NSD's six classes, and areas that are labels of them.
 data_root = 'data/nsd_store'
+classes = ['prf-visualrois', 'floc-bodies', 'floc-faces', 'floc-places', 'floc-words', 'streams']
+areas = ['V1', 'V2', 'V3', 'hV4', 'FFA', 'EBA', 'PPA', 'OPA', 'RSC', 'VWFA']
 test_dataloader = dict(
     batch_size=64,
     num_workers=4,
@@ -14,6 +16,7 @@ test_dataloader = dict(
         subjects=[8],
         images='images_224.h5',
         split='all',
+        roi_names=[*classes, *areas],
         test_mode=True,
         pipeline=[dict(type='mmnfn.PackNSDInputs')],
     ),
