@@ -36,3 +36,4 @@ param_scheduler = [
 ]
 train_cfg = dict(max_epochs=max_epochs, val_interval=3)
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=max_epochs, max_keep_ckpts=1))
+test_evaluator = [dict(type='mmnfn.RetrievalMetric'), dict(type='mmnfn.ResponseMetric')]

@@ -5,6 +5,6 @@ model = dict(
     neck=dict(in_channels=256),
     fmri_encoder=dict(interaction_layers=2, adapter=None),
     guidance=dict(negatives='roi'),
-    fusion=None,
     encoding=None,
 )
+test_evaluator = dict(_delete_=True, type='mmnfn.RetrievalMetric')

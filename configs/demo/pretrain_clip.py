@@ -16,4 +16,4 @@ train_dataloader = dict(dataset=dict(pipeline=[caption, dict(type='mmnfn.PackNSD
 val_dataloader = dict(dataset=dict(pipeline=[dict(caption, random=False), dict(type='mmnfn.PackNSDInputs')]))
 test_dataloader = val_dataloader
 val_evaluator = dict(partner='text')
-test_evaluator = dict(partner='text')
+test_evaluator = dict(_delete_=True, type='mmnfn.RetrievalMetric', partner='text')

@@ -6,7 +6,7 @@ model = dict(
     fmri_encoder=dict(merge='concat', multi_scale=False, adapter=None),
     contrastive=dict(symmetric=False),
     guidance=dict(negatives='roi', temperature=1.0, normalize=False, reduction='sum'),
-    fusion=None,
     encoding=None,
 )
 train_dataloader = val_dataloader = test_dataloader = dict(dataset=dict(voxel_order='stored'))
+test_evaluator = dict(_delete_=True, type='mmnfn.RetrievalMetric')

@@ -13,3 +13,4 @@ model = dict(
     neck=dict(in_channels=(192, 384, 768)),
     encoding=dict(in_channels=(192, 384, 768)),
 )
+test_evaluator = [dict(type='mmnfn.RetrievalMetric'), dict(type='mmnfn.ResponseMetric')]

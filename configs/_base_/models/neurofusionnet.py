@@ -1,6 +1,6 @@
 # NeuroFusionNet with the paper's settings: Conv1D 32/16, windows of 64 tokens every 32, 2 layers, six ROIs. The leaf
-# config sets backbone and neck.in_channels. What the paper leaves open (widths, heads, temperatures, weights) is
-# decided here.
+# config sets backbone, and in_channels of neck and encoding. What the paper leaves open (widths, heads, temperatures,
+# weights) is decided here.
 model = dict(
     type='mmnfn.NeuroFusionNet',
     neck=dict(type='mmnfn.ROIImageHead'),
@@ -19,10 +19,11 @@ model = dict(
         # over the cortex. adapter=None is the paper's form, kind='table' the linear layer per subject of MindEye2.
         adapter=dict(kind='fourier'),
     ),
-    fusion=dict(type='mmnfn.MaskedROIFusion'),
+    # Not in the paper: responses predicted from the backbone's maps through receptive fields.
+    encoding=dict(type='mmnfn.EncodingHead'),
     contrastive=dict(type='mmnfn.ContrastiveLoss'),
     # negatives='roi' is the paper's form; 'roi+batch' also tells the same ROI of different images apart, without which
     # constant ROI codes minimise the loss.
     guidance=dict(type='mmnfn.FMRIGuidedLoss', negatives='roi+batch'),
-    loss_weight=dict(con=1.0, bfg=1.0, fus=1.0),
+    loss_weight=dict(con=1.0, bfg=1.0, enc=5.0),
 )
