@@ -82,7 +82,7 @@ class SubjectAdapter(nn.Module):
         self._warned.add(subject)
         others = [name for name, trained in zip(self.subjects, self.trained_subjects.tolist()) if trained]
         print_log(
-            f'{subject} was not trained with {", ".join(others)}: its map in the subject adapter is noise, and so are '
+            f'{subject} was not trained with {", ".join(others)}: its map in the subject adapter is noise, and so is '
             'what is computed with it. Name the same subjects in all dataloaders; to adapt a model to a new person, use '
             'configs/nfn/adapt_subject.py; to test the backbone on one, configs/encoding.',
             'current',
