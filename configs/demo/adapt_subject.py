@@ -1,5 +1,5 @@
-# configs/nfn/adapt_subject.py made small for a CPU: simulated subject 4. From its first 75 training images alone, in
-# the order of their 73k ids, which has to do with neither what they show nor when they were seen:
+# configs/nfn/adapt_subject.py made small for a CPU: simulated subject 4. From its first 75 training images alone, by
+# 73k id, which is a random order:
 #   python tools/train.py configs/demo/adapt_subject.py --cfg-options train_dataloader.dataset.indices=75
 _base_ = 'pretrain.py'
 load_from = 'work_dirs/pretrain/epoch_6.pth'

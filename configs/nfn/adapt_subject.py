@@ -1,8 +1,7 @@
 # A new person with little data: pretrain_nsd.py's model without any change but the map of subject 8, whom it has not
 # seen. Retrieval is tested on the subject's test images.
 #   python tools/train.py configs/nfn/adapt_subject.py
-# The first k sessions alone, with stores made with tools/prepare_nsd.py --trials:
-#   python tools/train.py configs/nfn/adapt_subject.py --cfg-options train_dataloader.dataset.max_sessions=k
+# From the first sessions alone, see docs/pretraining.md (train_dataloader.dataset.max_sessions).
 _base_ = 'pretrain_nsd.py'
 load_from = 'work_dirs/pretrain_nsd/epoch_100.pth'
 model = dict(train_maps_only=True)
@@ -18,7 +17,8 @@ train_dataloader = dict(
 val_dataloader = dict(dataset=dataset)
 test_dataloader = val_dataloader
 
-# 600 iterations x 128 images = 76,800: about 130 passes through one session, 9 through all of them.
+# 600 iterations x 128 images = 76,800: 143 passes through the 536 training images of the first session, 9 through the
+# 8,302 of all 30.
 # lr 1e-3 for batch size 128 = 1 GPU x 128 images. With weight decay the maps of other subjects would shrink.
 optim_wrapper = dict(optimizer=dict(lr=1e-3, weight_decay=0.0))
 max_iters = 600

@@ -83,8 +83,8 @@ class SubjectAdapter(nn.Module):
         others = [name for name, trained in zip(self.subjects, self.trained_subjects.tolist()) if trained]
         print_log(
             f'{subject} was not trained with {", ".join(others)}: its map in the subject adapter is noise, and so is '
-            'what is computed with it. Name the same subjects in all dataloaders; to adapt a model to a new person, use '
-            'configs/nfn/adapt_subject.py; to test the backbone on one, configs/encoding.',
+            'what is computed with it. Name the same subjects in all dataloaders; to adapt the model to a new person, '
+            'use configs/nfn/adapt_subject.py; to test the backbone on one, configs/encoding.',
             'current',
             logging.WARNING,
         )
