@@ -38,12 +38,12 @@ def small_model(**settings):
     return model
 
 
-def fit(model, batch, rate=2e-3, weight_decay=0.05):
+def fit(model, batch, steps=ITERATIONS, rate=2e-3, weight_decay=0.05):
     """Train a model briefly."""
     images, responses, image_id, geometry = batch
     optimizer = torch.optim.AdamW(model.train().parameters(), weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=ITERATIONS)
-    for _ in range(ITERATIONS):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
+    for _ in range(steps):
         chosen = torch.randperm(len(images))[:64]
         losses = model(images[chosen], responses[chosen], image_id[chosen], geometry, mode='loss')
         optimizer.zero_grad()
@@ -132,7 +132,7 @@ def test_a_new_person_is_found_once_a_map_was_trained(trained, store):
     adapted = small_model(train_maps_only=True)
     adapted.load_state_dict(before)
     found = [adapted.eval()(*batch_of(store, 'test', subject=2), mode='predict')]
-    fit(adapted, batch_of(store, 'train', subject=2), rate=1e-2, weight_decay=0)
+    fit(adapted, batch_of(store, 'train', subject=2), steps=40, rate=1e-2, weight_decay=0)
     found.append(adapted.eval()(*batch_of(store, 'test', subject=2), mode='predict'))
     guessed = binom.ppf(0.9999, len(found[0]), 1 / len(found[0]))
     assert hits(found[0])[0] <= guessed < hits(found[1])[0]
