@@ -51,9 +51,11 @@ HERE = {
     '224': '32',
     'epoch_100.pth': 'epoch_1.pth',
     'epoch_12.pth': 'epoch_1.pth',
+    'iter_600.pth': 'iter_1.pth',
     'CHECKPOINT': 'work_dirs/mask-rcnn_nfn-swin-s_fpn_1x_coco/epoch_1.pth',
     '--ids 46002 61882': '--ids {ids}',
     '--workers 2': '--workers 1',
+    '--subjects 8': '--subjects 2',
     '--subjects 4 --sessions 2': '--subjects 1 --sessions 1 --voxel-mm 8 --stimulus-size 32 --workers 1',
     "device='cuda'": "device='cpu'",
     'epoch_100': 'epoch_1',
@@ -65,9 +67,10 @@ ALSO = [f'python tools/train.py configs/nfn/pretrain_nsd_{name}.py' for name in 
 ORDER = (
     'collect_env|simulate_nsd|inspect_nsd',
     'tools/prepare_|coco_nsd_overlap|--random',
-    'train.py configs/nfn/.* model',
-    'train.py configs/nfn/.* --|train.py configs/nfn/pretrain_nsd_',
-    'train.py configs/nfn/',
+    'train.py configs/nfn/pretrain.* model',
+    'train.py configs/nfn/pretrain.* --|train.py configs/nfn/pretrain_nsd_',
+    'train.py configs/nfn/pretrain',
+    'train.py configs/nfn/adapt',
     'tools/test.py configs/nfn/|publish_model|export_backbone|check_checkpoint',
     'tools/train.py',
     'tools/test.py',
@@ -77,7 +80,7 @@ ORDER = (
     'run.py|report.py',
 )
 CONFIGS = {
-    'nfn': ('pretrain_nsd', 'pretrain_nsd_clip', 'pretrain_nsd_brainformer'),
+    'nfn': ('pretrain_nsd', 'pretrain_nsd_clip', 'pretrain_nsd_brainformer', 'adapt_subject'),
     'encoding': ('swin-s_nsd',),
     'mask_rcnn': ('mask-rcnn_nfn-swin-s_fpn_1x_coco',),
     'upernet': ('nfn-swin-s_upernet_8xb2-160k_ade20k-512x512',),
@@ -146,8 +149,11 @@ def write_configs(home):
             if folder in classes:
                 make_small_transfer(cfg, 'swin-s', classes[folder])
             else:
-                make_small_pretraining(cfg, 'swin-s', [2] if folder == 'encoding' else [1, 2])
-            if folder == 'upernet':
+                make_small_pretraining(cfg, 'swin-s', [1, 2] if 'pretrain' in name else [2])
+            if name == 'adapt_subject':
+                cfg.load_from = here(cfg.load_from)
+                cfg.train_cfg.max_iters = cfg.default_hooks.checkpoint.interval = 1
+            elif folder == 'upernet':
                 cfg.train_cfg.update(max_iters=2, val_interval=2)
                 cfg.default_hooks.checkpoint.interval = 2
             elif folder != 'encoding':

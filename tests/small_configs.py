@@ -77,9 +77,11 @@ def make_small_pretraining(cfg, backbone, subjects):
     model.backbone.arch = BACKBONES[backbone]
     if backbone == 'swin-s':
         model.backbone.pad_small_map = True
-    if 'neck' in model:
+    if model.get('neck'):
         model.neck.in_channels = CHANNELS[-1]
-    if 'fmri_encoder' in model:
+    if model.get('encoding'):
+        model.encoding.in_channels = CHANNELS[1:]
+    if model.get('fmri_encoder'):
         model.fmri_encoder.update(embed_dims=16, out_dims=32, num_heads=2)
     if 'text_encoder' in model:
         model.text_encoder.update(out_dims=32, width=16, heads=2, layers=1)

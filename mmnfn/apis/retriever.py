@@ -141,7 +141,7 @@ class BrainImageRetriever:
         batch_size: int = 64,
     ):
         self.model = model if isinstance(model, nn.Module) else get_model(model, checkpoint, device)
-        if not hasattr(self.model, 'fmri_encoder'):
+        if getattr(self.model, 'fmri_encoder', None) is None:
             raise ValueError(
                 f'model: {type(self.model).__name__} has no fMRI encoder; give a pretraining config (configs/nfn).'
             )

@@ -13,23 +13,31 @@ from mmnfn.utils import listed, walk
 LIBRARIES = ('torch', 'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg', 'mmnfn')
 
 
-def provenance(cfg: Optional[Mapping]) -> Dict[str, Any]:
+def provenance(cfg: Optional[Mapping], start: Optional[Mapping] = None) -> Dict[str, Any]:
     """Collect what the reader of a checkpoint wants to know and cannot see in its weights.
 
     Args:
         cfg: The run's config.
+        start: The same of the checkpoint that the run has loaded.
 
     Returns:
         ``subjects`` and ``split`` of the training data ([] and None where it has none), ``versions`` of the libraries
-        in use, and ``revision`` (:func:`source_revision`).
+        in use, and ``revision`` (:func:`source_revision`). Where ``train_maps_only`` adapts a model to new people,
+        ``subjects`` and ``split`` are those of its pretraining, as far as ``start`` knows them, and ``adapted`` lists
+        the data of the adaptations: ``subjects``, ``split`` and what limits them (``max_sessions``, ``indices``).
     """
     datasets = (node for _, node in walk((cfg or {}).get('train_dataloader')) if 'subjects' in node)
     dataset = next(datasets, {})
     versions = {
         name: str(sys.modules[name].__version__) for name in LIBRARIES if hasattr(sys.modules.get(name), '__version__')
     }
-    subjects = listed(dataset.get('subjects', []))
-    return dict(subjects=subjects, split=dataset.get('split'), versions=versions, revision=source_revision())
+    data = dict(subjects=listed(dataset.get('subjects', [])), split=dataset.get('split'))
+    if ((cfg or {}).get('model') or {}).get('train_maps_only'):
+        own = {**data, **{key: dataset[key] for key in ('max_sessions', 'indices') if dataset.get(key) is not None}}
+        start = start or {}
+        data = {key: start[key] for key in data if key in start}
+        data['adapted'] = [*(part for part in start.get('adapted', []) if part != own), own]
+    return dict(data, versions=versions, revision=source_revision())
 
 
 @lru_cache(maxsize=1)

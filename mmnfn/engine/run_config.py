@@ -254,7 +254,18 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
 
 
 def check_pretrained(cfg: Config) -> None:
-    """Raise FileNotFoundError if an ``init_cfg`` of the model names a local checkpoint that does not exist."""
+    """Check that the weights that training starts from are there.
+
+    Raises:
+        FileNotFoundError: An ``init_cfg`` of the model names a local checkpoint that does not exist, or ``load_from``
+            of an adaptation does.
+        UserError: An adaptation has no ``load_from``.
+    """
+    if (cfg.get('model') or {}).get('train_maps_only'):
+        remedy = 'Give a checkpoint of the pretraining: --cfg-options load_from=PATH.'
+        if not cfg.get('load_from'):
+            raise UserError(f'load_from is not set, and a model that was not trained cannot be adapted. {remedy}')
+        need_file(cfg.load_from, 'load_from', remedy)
     for key, node in walk(cfg.get('model'), 'model'):
         if node.get('type') == 'Pretrained' and isinstance(node.get('checkpoint'), str):
             remedy = (
@@ -301,7 +312,9 @@ def check_controls(cfg: Mapping, loaders: Tuple[str, ...], trained: Optional[Map
     Raises:
         UserError: A control is where it does not belong, or training and test differ in one.
     """
-    training = _brain_data(cfg if trained is None else trained, 'train_dataloader')
+    trained = cfg if trained is None else trained
+    training = _brain_data(trained, 'train_dataloader')
+    adapted = (trained.get('model') or {}).get('train_maps_only')  # the model knows people of its pretraining, too
     known = {name for _, node in training for name in subject_names(node['subjects'])}
     for key, dataset in (pair for loader in loaders for pair in _brain_data(cfg, loader)):
         if dataset.get('shuffle_pairs') is not None:
@@ -328,7 +341,7 @@ def check_controls(cfg: Mapping, loaders: Tuple[str, ...], trained: Optional[Map
                     "'train', or without validation and test (tools/train.py --no-validate)."
                 )
         others = sorted(set(subject_names(dataset['subjects'])) - known)
-        if known and others and is_first_process():
+        if known and others and not adapted and is_first_process():
             print(
                 f'{key} has {", ".join(others)}, which train_dataloader has not: retrieval with their responses is at '
                 'chance, and lowers the mean over subjects. configs/encoding tests on held-out subjects.'

@@ -126,7 +126,7 @@ def run_job(job: Job, variables: Optional[Mapping[str, str]] = None, stop: Optio
 def _with_checkpoint(argument: str) -> str:
     """Put in the checkpoint that a training before has left."""
     match = LAST_CHECKPOINT.match(argument)
-    return argument if match is None else last_checkpoint(match[1]) or f'{match[1]}/last_checkpoint'
+    return argument if match is None else match[1] + (last_checkpoint(match[2]) or f'{match[2]}/last_checkpoint')
 
 
 def _run(arguments: Sequence[str], log: IO[str], environment: Mapping[str, str], stop: Event) -> int:
@@ -269,7 +269,7 @@ def command_lines(jobs: Sequence[Job]) -> Iterator[str]:
         for command in job.commands:
             pairs = [(argument, LAST_CHECKPOINT.match(argument)) for argument in command]
             yield ' '.join(
-                f'"$(cat {shlex.quote(match[1] + "/last_checkpoint")})"' if match else shlex.quote(argument)
+                f'{match[1]}"$(cat {shlex.quote(match[2] + "/last_checkpoint")})"' if match else shlex.quote(argument)
                 for argument, match in pairs
             )
 

@@ -18,7 +18,7 @@ from mmnfn.utils import atomic_write
 EMBEDDINGS = 'embeddings.pkl'
 """In the folder of a pretraining: embeddings of the test images and their partners."""
 RECORD = 'job.json'
-LAST_CHECKPOINT = re.compile(r'^\{last_checkpoint:(.+)\}$')
+LAST_CHECKPOINT = re.compile(r'^(load_from=|)\{last_checkpoint:(.+)\}$')
 """An argument of a job's commands: the checkpoint that ``FOLDER/last_checkpoint`` names when the command starts."""
 
 # What each part of a file can hold. A part that trains nothing has neither processes nor, without a config, options.
@@ -28,7 +28,7 @@ _PARTS: Dict[str, Dict[str, Any]] = {
     'config': dict(config=str, options=dict, processes=int, transfer=list),
     'random': dict(random=str, options=dict, transfer=list),
     'checkpoint': dict(checkpoint=str, transfer=list),
-    'transfer': dict(config=str, options=dict, processes=int, train=bool),
+    'transfer': dict(config=str, options=dict, processes=int, train=bool, load_from=bool),
     'test alone': dict(config=str, options=dict, train=bool),
     'table': dict(title=str, columns=dict, rows=list, references=list, paper=dict),
     'column': dict(task=str, metric=str, scale=(int, float), digits=int),
@@ -129,13 +129,14 @@ def read_study(path: Union[str, Path], root: Path, work_dir: Union[str, Path, No
         backbones:
           swin-micro:
             pretrain:                                 # the rows of a table; one of config, random, checkpoint
-              random: {random: configs/demo/pretrain.py}
+              random: {random: configs/demo/pretrain.py, transfer: [detect, encode]}
               nfn: {config: configs/demo/pretrain.py}
               shuffled: {config: configs/demo/pretrain.py, options: {train_dataloader.dataset.shuffle_pairs: '{seed}'}}
-              imagenet: {checkpoint: swin_small.pth}
+              imagenet: {checkpoint: swin_small.pth, transfer: [detect, encode]}
             transfer:                                 # the columns
               detect: {config: configs/demo/mask-rcnn_micro_fpn_demo.py}
               encode: {config: configs/demo/encoding.py, train: false}
+              adapt: {config: configs/demo/adapt_subject.py, load_from: true}
         tables:
           - title: Encoding
             rows: [random, nfn, shuffled]             # all by default
@@ -144,9 +145,11 @@ def read_study(path: Union[str, Path], root: Path, work_dir: Union[str, Path, No
             paper: {swin-micro: {nfn: {PCC: 57.4}}}   # what stands beside our metrics
 
     ``options`` are those of ``--cfg-options``, and ``{seed}`` in them is the seed. ``transfer`` of a row names the
-    columns that it is for, all by default; a row with a ``config`` is also tested by it (retrieval). Paths of configs
-    and checkpoints start from the repository, or from the current folder; a checkpoint may also be a URL. Entries whose
-    name starts with ``x-`` are for YAML's anchors. Studies that share a ``work_dir`` share their jobs of the same name.
+    columns that it is for, all by default; a row with a ``config`` is also tested by it (retrieval). A transfer starts
+    from the exported backbone, or with ``load_from: true`` from the whole model, which only a row with a ``config``
+    has. Paths of configs and checkpoints start from the repository, or from the current folder; a checkpoint may also
+    be a URL. Entries whose name starts with ``x-`` are for YAML's anchors. Studies that share a ``work_dir`` share
+    their jobs of the same name.
 
     Args:
         path: The file.
@@ -217,6 +220,12 @@ class _Expansion:
             _check(content, start[0], f'{where}.pretrain.{row}')
             wanted = content.get('transfer', list(transfers))
             _check_names(wanted, transfers, f'{where}.pretrain.{row}.transfer')
+            whole = [task for task in wanted if transfers[task].get('load_from')]
+            if whole and start != ['config']:
+                raise ValueError(
+                    f'STUDY: {where}.pretrain.{row} has a backbone alone, and {whole[0]} loads a whole model '
+                    '(load_from): name the other columns in its transfer.'
+                )
             tasks = {'pretrain': content, **{task: transfers[task] for task in wanted}}
             for seed in self.seeds:
                 yield from self._row(name, row, seed, tasks)
@@ -234,6 +243,8 @@ class _Expansion:
             outputs = (Path(weights), metrics, embeddings) if pretrain else (metrics,)
             dump = ('--dump', embeddings) if pretrain else ()
             start = {} if pretrain else {'model.backbone.init_cfg.checkpoint': weights}
+            if node.get('load_from'):
+                start = dict(load_from=f'{{last_checkpoint:{self.work_dir / prefix / "pretrain"}}}')
             config, options = (
                 self._file(node.get('config') or node['random']),
                 _filled_in(node.get('options', {}), seed),

@@ -17,6 +17,7 @@ from mmnfn.structures import SubjectGeometry
 
 from .fmri_encoder import FMRIFeatures
 from .image_head import ImageFeatures
+from .subject_adapter import SubjectAdapter
 
 LOSS_NAMES = ('con', 'bfg', 'fus', 'enc')
 Responses = Union[Tensor, List[Tensor]]
@@ -66,14 +67,17 @@ class NeuroFusionNet(BaseSelfSupervisor):
         fusion: Config of :class:`MaskedROIFusion`; None for none.
         encoding: Config of :class:`EncodingHead`; None for none. Without it and fusion the losses are the paper's two.
         loss_weight: λ of ``con``, ``bfg``, ``fus`` and ``enc``; 1 where left out.
+        train_maps_only: Train the maps of the subjects (:class:`SubjectAdapter`) and nothing else, which stays in
+            evaluation mode: to adapt a trained model to a new person. Without weight decay other people's maps stay as
+            they are.
         data_preprocessor: Config of :class:`NFNDataPreprocessor`; None for its defaults.
         pretrained: Checkpoint of a whole NeuroFusionNet to start from. Weights of the backbone alone belong into the
             backbone's ``init_cfg``.
         init_cfg: MMEngine's initialisation.
 
     Raises:
-        ValueError: If K or D differ between the parts, ``loss_weight`` has an unknown name, or there is neither an fMRI
-            encoder nor an encoding head.
+        ValueError: If K or D differ between the parts, ``loss_weight`` has an unknown name, there is neither an fMRI
+            encoder nor an encoding head, or there are no maps to train alone.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class NeuroFusionNet(BaseSelfSupervisor):
         fusion: Optional[dict] = None,
         encoding: Optional[dict] = None,
         loss_weight: Optional[Dict[str, float]] = None,
+        train_maps_only: bool = False,
         data_preprocessor: Optional[Union[dict, nn.Module]] = None,
         pretrained: Optional[str] = None,
         init_cfg: Optional[dict] = None,
@@ -116,6 +121,22 @@ class NeuroFusionNet(BaseSelfSupervisor):
         self.contrastive = None if encoder is None else build_with_defaults(contrastive, type='mmnfn.ContrastiveLoss')
         self.guidance = None if guidance is None else build_with_defaults(guidance, type='mmnfn.FMRIGuidedLoss')
         self.loss_weight = weights
+        self.train_maps_only = train_maps_only
+        if train_maps_only:
+            maps = [module.maps for module in self.modules() if isinstance(module, SubjectAdapter)]
+            if not maps:
+                raise ValueError('train_maps_only needs maps of subjects: an adapter of the fMRI encoder, or encoding')
+            self.requires_grad_(False)
+            for own in maps:
+                own.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> NeuroFusionNet:
+        """Choose the mode; what is frozen by ``train_maps_only`` stays in evaluation mode."""
+        super().train(mode)
+        for module in self.modules() if self.train_maps_only else ():
+            if not any(parameter.requires_grad for parameter in module.parameters()):
+                module.eval()
+        return self
 
     @staticmethod
     def _build_towers(neck: dict, fmri_encoder: dict, fusion: Optional[dict]):

@@ -82,9 +82,9 @@ class SubjectAdapter(nn.Module):
         self._warned.add(subject)
         others = [name for name, trained in zip(self.subjects, self.trained_subjects.tolist()) if trained]
         print_log(
-            f'{subject} was not trained with {", ".join(others)}: its map in the subject adapter is noise, and so are '
-            'its embeddings and their retrieval. Name the same subjects in all dataloaders; to test the backbone on a '
-            'held-out subject, use configs/encoding.',
+            f'{subject} was not trained with {", ".join(others)}: its map in the subject adapter is noise, and so is '
+            'what is computed with it. Name the same subjects in all dataloaders; to adapt the model to a new person, '
+            'use configs/nfn/adapt_subject.py; to test the backbone on one, configs/encoding.',
             'current',
             logging.WARNING,
         )

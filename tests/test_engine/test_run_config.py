@@ -208,6 +208,12 @@ def test_missing_checkpoints_are_named(tmp_path):
         assert text in str(error.value)
     cfg.model.backbone = None
     run_config.check_pretrained(cfg)
+    cfg.model.train_maps_only = True
+    with pytest.raises(UserError, match='load_from is not set, .* load_from=PATH'):
+        run_config.check_pretrained(cfg)
+    cfg.load_from = 'nothing.pth'
+    with pytest.raises(FileNotFoundError, match="load_from: there is no file 'nothing.pth'"):
+        run_config.check_pretrained(cfg)
 
 
 def test_missing_data_are_named():
@@ -252,11 +258,12 @@ def test_controls_in_the_wrong_place_are_refused(training, testing, named):
 
 
 @pytest.mark.parametrize(
-    'trained, tested, others',
-    [([1, 2], [1, 3, 8], 'subj03, subj08'), ([1, 2], 1, ''), (None, [8], '')],
+    'trained, tested, others, adapted',
+    [([1, 2], [1, 3, 8], 'subj03, subj08', False), ([1, 2], 1, '', False), (None, [8], '', False), (3, [1], '', True)],
 )
-def test_subjects_that_are_not_trained_on_are_named(capsys, trained, tested, others):
-    cfg = Config(dict(test_dataloader=dict(dataset=dict(subjects=tested))))
+def test_subjects_that_are_not_trained_on_are_named(capsys, trained, tested, others, adapted):
+    model = dict(train_maps_only=adapted)  # an adapted model knows the people of its pretraining, too
+    cfg = Config(dict(model=model, test_dataloader=dict(dataset=dict(subjects=tested))))
     if trained:
         cfg.train_dataloader = dict(dataset=dict(subjects=trained))
     run_config.check_controls(cfg, ('test_dataloader',))

@@ -40,9 +40,26 @@ def test_the_seed_is_put_into_options(toy):
     assert study.jobs[0].commands[0][-3:] == ("a=['7',2]", 'b={epoch}', 'randomness.seed=7')
 
 
+def test_a_transfer_may_start_from_the_whole_model(toy):
+    """From the checkpoint that the pretraining wrote last, which is known when it has ended."""
+    study = toy.read(**load_from(config='configs/pretrain.py'), seeds=[0])
+    assert set(toy.run(study).values()) == {'done'}
+    pretrained = study.jobs[0].folder / 'epoch_1.pth'
+    assert toy.log()[2] == f'train b seed0 adapt load_from={pretrained} randomness.seed=0'
+    line = [line for line in runner.command_lines(study.jobs) if ' load_from=' in line][0]
+    assert f'load_from="$(cat {pretrained.parent}/last_checkpoint)"' in line
+
+
 def row(**entries):
     """A study's only row."""
     return dict(backbones=dict(a=dict(pretrain=dict(b=entries))))
+
+
+def load_from(**entries):
+    """A study's only row, with a transfer that starts from its whole model."""
+    content = row(**entries)
+    content['backbones']['a']['transfer'] = dict(adapt=dict(config='configs/detect.py', load_from=True))
+    return content
 
 
 def table(**entries):
@@ -66,6 +83,7 @@ ALONE = dict(encode=dict(config='configs/encode.py', train=False, processes=2))
         (row(config='c.py'), "names 'c.py', which is neither in .* nor here"),
         (row(checkpoint='given.pth', options={}), "unknown entry 'options'; it can have checkpoint, transfer"),
         (row(checkpoint='c', transfer=['x']), "a.pretrain.b.transfer names 'x'"),
+        (load_from(checkpoint='given.pth'), 'b has a backbone alone, and adapt loads a whole model .load_from'),
         (row(config='configs/pretrain.py', options={'lr': {'x': 1}}), 'options, lr: --cfg-options cannot take '),
         (table(rows=['nfn'], references=['given']), "references names 'given'; there are nfn"),
         (table(columns=dict(a=dict(task='encod', metric='c'))), "columns.a names 'encod'; there are pretrain, detect"),

@@ -1,5 +1,7 @@
 """Training in a simulated world finds pairs if there are any, and nothing if they are shuffled."""
 
+import copy
+
 import pytest
 import torch
 from scipy.stats import binom
@@ -12,16 +14,16 @@ from mmnfn.nsd import ROI_CLASSES
 ITERATIONS = 120
 
 
-def batch_of(store, split, shuffle_pairs=None):
-    """Make a batch of all images of a split of subject 1."""
+def batch_of(store, split, shuffle_pairs=None, subject=1):
+    """Make a batch of all images of a split of a subject."""
     options = dict(split=split, voxel_order='hilbert', shuffle_pairs=shuffle_pairs, pipeline=[PackNSDInputs()])
-    dataset = NSDDataset(store, [1], 'images_32.h5', **options)
+    dataset = NSDDataset(store, [subject], 'images_32.h5', **options)
     data = collate_subject_batch([dataset[i] for i in range(len(dataset))])
     images = (data['inputs'].float() - 115) / 60
     return images, data['responses'], data['image_id'], data['geometry']
 
 
-def small_model():
+def small_model(**settings):
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 32, 5, 2, 2), nn.BatchNorm2d(32), nn.GELU(), nn.Conv2d(32, 64, 3, 2, 1), nn.BatchNorm2d(64)]
     model = NeuroFusionNet(
@@ -30,25 +32,36 @@ def small_model():
         fmri_encoder=dict(roi_names=ROI_CLASSES, embed_dims=32, out_dims=32, num_heads=2, adapter={}),
         contrastive={},
         guidance=dict(negatives='roi+batch'),
+        **settings,
     )
     model.init_weights()
     return model
 
 
-def train(store, shuffle_pairs=None):
-    """Train a small model briefly, and predict the test images."""
-    model = small_model()
-    images, responses, image_id, geometry = batch_of(store, 'train', shuffle_pairs)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=ITERATIONS)
-    for _ in range(ITERATIONS):
+def fit(model, batch, steps=ITERATIONS, rate=2e-3, weight_decay=0.05):
+    """Train a model briefly."""
+    images, responses, image_id, geometry = batch
+    optimizer = torch.optim.AdamW(model.train().parameters(), weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
+    for _ in range(steps):
         chosen = torch.randperm(len(images))[:64]
         losses = model(images[chosen], responses[chosen], image_id[chosen], geometry, mode='loss')
         optimizer.zero_grad()
         (losses['loss_con'] + losses['loss_bfg']).backward()
         optimizer.step()
         schedule.step()
-    return model.eval()(*batch_of(store, 'test'), mode='predict')
+
+
+def train(store, shuffle_pairs=None):
+    """Train a small model."""
+    model = small_model()
+    fit(model, batch_of(store, 'train', shuffle_pairs))
+    return model.eval()
+
+
+@pytest.fixture(scope='module')
+def trained(store):
+    return train(store)
 
 
 def test_all_weights_of_the_fmri_tower_are_learned_alike(store):
@@ -91,11 +104,11 @@ def roi_hits(predictions):
 
 @pytest.fixture(scope='module')
 def shuffled(store):
-    return train(store, shuffle_pairs=0)
+    return train(store, shuffle_pairs=0)(*batch_of(store, 'test'), mode='predict')
 
 
-def test_pairs_are_found(store):
-    predictions = train(store)
+def test_pairs_are_found(trained, store):
+    predictions = trained(*batch_of(store, 'test'), mode='predict')
     count = len(predictions)
     assert hits(predictions)[0] > binom.ppf(0.9999, count, 1 / count)
 
@@ -111,3 +124,20 @@ def test_shuffled_pairs_leave_retrieval_at_chance(shuffled):
 def test_naming_the_roi_needs_no_stimulus(shuffled):
     """Shuffled features still tell the ROIs apart: L_bfg over ROIs alone tells nothing about the brain."""
     assert roi_hits(shuffled) > 0.5, 'guessing gives one in six'
+
+
+def test_a_new_person_is_found_once_a_map_was_trained(trained, store):
+    """Everything else stays as it was, other people's maps included."""
+    before = copy.deepcopy(trained.state_dict())
+    adapted = small_model(train_maps_only=True)
+    adapted.load_state_dict(before)
+    found = [adapted.eval()(*batch_of(store, 'test', subject=2), mode='predict')]
+    fit(adapted, batch_of(store, 'train', subject=2), steps=40, rate=1e-2, weight_decay=0)
+    found.append(adapted.eval()(*batch_of(store, 'test', subject=2), mode='predict'))
+    guessed = binom.ppf(0.9999, len(found[0]), 1 / len(found[0]))
+    assert hits(found[0])[0] <= guessed < hits(found[1])[0]
+    after = adapted.state_dict()
+    for name in ('maps', 'trained_subjects'):
+        old, new = (state.pop(f'fmri_encoder.embedding.adapter.{name}') for state in (before, after))
+        assert [torch.equal(*rows) for rows in zip(old, new)] == [True, False, *[True] * 6]
+    assert all(torch.equal(value, after[name]) for name, value in before.items())

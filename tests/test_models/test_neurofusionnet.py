@@ -110,6 +110,20 @@ def test_every_parameter_takes_part_even_where_rois_are_absent(kwargs):
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
+@pytest.mark.parametrize('frozen', [False, True])
+def test_frozen_parts_drop_nothing(frozen):
+    """Stochastic depth and dropout of both towers are off where only maps train."""
+    encoder = dict(ENCODER, adapter={}, drop_rate=0.3, drop_path_rate=0.5)
+    backbone = dict(SWIN, drop_path_rate=0.5)
+    model = build(backbone=backbone, fmri_encoder=encoder, fusion=None, train_maps_only=frozen).train()
+    data = model.data_preprocessor(batch())
+    first, second = (model(**data, mode='loss')['loss_con'].item() for _ in range(2))
+    assert (first == second) == frozen
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert (trained == ['fmri_encoder.embedding.adapter.maps']) == frozen
+    assert model.fmri_encoder.embedding.adapter.trained_subjects.tolist() == [0, 0, 1, 0, 0, 0, 0, 0]
+
+
 @pytest.mark.parametrize('sizes', [(90, 31, 50), (90, 0, 50)])
 def test_predictions_are_unit_vectors_of_the_towers_features(model, sizes):
     data = batch(sizes=sizes)
@@ -173,6 +187,7 @@ def test_autocast_gives_losses_in_full_precision(model):
         (dict(loss_weight=dict(contrastive=1.0)), "loss_weight .*'contrastive'"),
         (dict(fusion=dict(mask_ratio=0.0)), 'mask_ratio'),
         (dict(fusion=dict(num_layers=0)), 'fusion=None'),
+        (dict(train_maps_only=True), 'train_maps_only needs maps'),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(kwargs, words):

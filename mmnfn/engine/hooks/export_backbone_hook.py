@@ -39,15 +39,20 @@ class ExportBackboneHook(Hook):
         self.by_epoch = True
         self.max_keep_ckpts = -1
         self._pending: Optional[Dict[str, Any]] = None
+        self._start: Dict[str, Any] = {}
         self._provenance: Dict[str, Any] = {}
         self._written = -1
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Remember where the weights that the run starts from come from."""
+        self._start = checkpoint.get('meta', {}).get('mmnfn', {})
 
     def before_train(self, runner) -> None:
         """Take over CheckpointHook's settings; fail now rather than after an epoch if there is no backbone."""
         for hook in runner.hooks:
             if isinstance(hook, CheckpointHook):
                 self.by_epoch, self.max_keep_ckpts = hook.by_epoch, hook.max_keep_ckpts
-        self._provenance = provenance(runner.cfg)
+        self._provenance = provenance(runner.cfg, self._start)
         model = _unwrapped(runner)
         backbone_state(model.state_dict(), self.prefix, type(model).__name__)
 
@@ -91,7 +96,7 @@ class ExportBackboneHook(Hook):
         path = osp.join(runner.work_dir, self._name(self._written))
         content = dict(
             state_dict=backbone_state(checkpoint['state_dict'], self.prefix),
-            meta=backbone_meta(runner.cfg, epoch=epoch, iter=iteration, seed=runner.seed),
+            meta=backbone_meta(runner.cfg, epoch=epoch, iter=iteration, seed=runner.seed, **self._provenance),
         )
         atomic_save(content, path, osp.join(runner.work_dir, 'backbone_latest.pth'))
         runner.logger.info(f'Backbone exported to {path}')

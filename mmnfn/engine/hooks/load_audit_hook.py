@@ -26,7 +26,8 @@ class LoadAuditHook(Hook):
     - ``init_cfg=dict(type='Pretrained', …)``: before the library's loader opens the file, the hook reads it without
       running anything in it, and compares keys and shapes; after loading it compares values.
       Anything short of every weight ends the run, but for norms of stages that pretraining did not use.
-    - ``load_from`` in training: the same for the model's backbone; other parts may differ.
+    - ``load_from`` in training: the same for the model's backbone; other parts may differ, unless they are to be
+      adapted to a new person (``train_maps_only``).
     - the checkpoint of a test: the same for the whole model; the classes that it was trained on have to be those of the
       dataset, in the same order. The data must be arranged as in the training that its metadata tell of, and metrics
       with a method ``note_training`` get these metadata.
@@ -83,7 +84,7 @@ class LoadAuditHook(Hook):
         """Compare values, after weights were initialised and ``load_from`` was loaded."""
         if self._loaded is not None:
             name, model = 'model', _loaded_model(runner)
-            if hasattr(model, 'backbone'):
+            if hasattr(model, 'backbone') and not getattr(model, 'train_maps_only', False):
                 # in a module of its own, as MMEngine loaded it: by the keys of the model, not by the backbone's loader
                 name, model = 'backbone', nn.ModuleDict(dict(backbone=model.backbone))
             _report(runner, audit_load(name, model, self._loaded))
