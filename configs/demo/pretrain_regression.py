@@ -1,3 +1,3 @@
-# Plain voxel regression: each voxel's response is a linear function of the average of the last stage.
+# configs/nfn/pretrain_nsd_regression.py made small, like pretrain.py.
 _base_ = 'pretrain_encoding.py'
 model = dict(backbone=dict(out_indices=(3,)), encoding=dict(in_channels=(256,), mode='pooled', max_voxels=4000))

@@ -186,8 +186,8 @@ class ContrastiveLoss(nn.Module):
 def vicreg_loss(image: Tensor, fmri: Tensor, weights: Sequence[float] = (25.0, 25.0, 1.0), eps: float = 1e-4) -> Tensor:
     """Compute VICReg (Bardes et al. 2022, algorithm 1): no negatives, each modality is kept from collapsing by itself.
 
-    w_0 · mean (p − q)² + Σ over p and q of [ w_1 · mean_d max(0, 1 − √(var_d + ε)) + w_2 / D · Σ_{d ≠ e} cov_de² ], with
-    variances and covariances over the N rows (divided by N − 1).
+    w_0 · mean (p − q)² + Σ over p and q of [ w_1 · mean_d max(0, 1 − √(var_d + ε)) + w_2 / D · Σ_{d ≠ e} cov_de² ];
+    variances and covariances are over the N rows, divided by N − 1.
 
     Args:
         image: (N, D) image features p, N at least 2.

@@ -61,8 +61,8 @@ class EncodingHead(BaseModule):
         in_channels: Channels of the maps that are read, in the order of ``stages``.
         stages: Which of the backbone's outputs are read; None for all.
         dims: Channels that each map is reduced to.
-        mode: ``'smooth'``; ``'free'``, with a field and weights for each voxel by itself; ``'pooled'``, with weights for
-            each voxel by itself and the plain average of the map; ``'prf'``, with the fields that were measured
+        mode: ``'smooth'``; ``'free'``, with a field and weights for each voxel by itself; ``'pooled'``, with weights
+            for each voxel by itself and the plain average of the map; ``'prf'``, with the fields that were measured
             (``geometry.prf``) and smooth weights.
         num_voxels: Voxels drawn of each subject in a step.
         subjects, num_features, wavelengths, max_voxels: As of :class:`SubjectAdapter`.
