@@ -82,8 +82,9 @@ ORDER = (
 CONFIGS = {
     'nfn': ('pretrain_nsd', 'pretrain_nsd_clip', 'pretrain_nsd_brainformer', 'adapt_subject'),
     'encoding': ('swin-s_nsd',),
-    'mask_rcnn': ('mask-rcnn_nfn-swin-s_fpn_1x_coco',),
+    'mask_rcnn': ('mask-rcnn_nfn-swin-s_fpn_1x_coco', 'mask-rcnn_nfn-frozen-swin-s_fpn_1x_coco'),
     'upernet': ('nfn-swin-s_upernet_8xb2-160k_ade20k-512x512',),
+    'linear': ('nfn-swin-s_linear_8xb2-40k_ade20k-512x512',),
 }
 
 
@@ -138,9 +139,9 @@ def make_home(home, world):
 def write_configs(home):
     """Write small versions of the configs that the commands name."""
     demo = ROOT / 'configs/demo'
+    labels = Config.fromfile(demo / 'upernet_micro_demo.py').classes
     classes = dict(
-        mask_rcnn=Config.fromfile(demo / 'mask-rcnn_micro_fpn_demo.py').classes,
-        upernet=Config.fromfile(demo / 'upernet_micro_demo.py').classes,
+        mask_rcnn=Config.fromfile(demo / 'mask-rcnn_micro_fpn_demo.py').classes, upernet=labels, linear=labels
     )
     for folder, names in CONFIGS.items():
         (home / 'configs' / folder).mkdir(parents=True)
@@ -149,11 +150,13 @@ def write_configs(home):
             if folder in classes:
                 make_small_transfer(cfg, 'swin-s', classes[folder])
             else:
-                make_small_pretraining(cfg, 'swin-s', [1, 2] if 'pretrain' in name else [2])
+                make_small_pretraining(
+                    cfg, 'swin-s', [2] if folder == 'encoding' or name == 'adapt_subject' else [1, 2]
+                )
             if name == 'adapt_subject':
                 cfg.load_from = here(cfg.load_from)
                 cfg.train_cfg.max_iters = cfg.default_hooks.checkpoint.interval = 1
-            elif folder == 'upernet':
+            elif folder in ('upernet', 'linear'):
                 cfg.train_cfg.update(max_iters=2, val_interval=2)
                 cfg.default_hooks.checkpoint.interval = 2
             elif folder != 'encoding':

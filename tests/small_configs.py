@@ -57,8 +57,9 @@ def make_small_transfer(cfg, backbone, classes):
         model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=10)
     else:
         model.data_preprocessor.size = (64, 64)
-        for head, channels in ((model.decode_head, CHANNELS), (model.auxiliary_head, CHANNELS[2])):
-            head.update(in_channels=channels, channels=16, num_classes=len(classes))
+        model.decode_head.update(in_channels=CHANNELS, channels=16, num_classes=len(classes))
+        if model.auxiliary_head:
+            model.auxiliary_head.update(in_channels=CHANNELS[2], channels=16, num_classes=len(classes))
         shrink(model.test_cfg)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.update(num_workers=0, persistent_workers=False, batch_size=min(loader.batch_size, 2))

@@ -1,8 +1,10 @@
 """Every shipped config is parsed, and its model, hooks, schedule and optimizer are built."""
 
+import re
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import HOOKS, MODELS, TRANSFORMS, VISUALIZERS, DefaultScope
@@ -12,18 +14,16 @@ ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
 # Other rows of a table differ from the nfn row only in the initialisation, and 3x from 1x in data and schedule, see
 # test_config_matrix.py, which also trains the rows.
-ROWS = [path for path in SHIPPED if path.parent.name in ('mask_rcnn', 'upernet')]
+ROWS = [path for path in SHIPPED if path.parent.name in ('linear', 'mask_rcnn', 'upernet')]
 CONFIGS = [
     path
     for path in SHIPPED
-    if path not in ROWS
-    or path.name.startswith(
-        ('mask-rcnn_nfn-swin-s_fpn_1x', 'mask-rcnn_nfn-convnext-s_fpn_1x', 'nfn-swin-s', 'nfn-convnext-s')
-    )
+    if path not in ROWS or ('_3x_' not in path.name and re.search(r'nfn-(frozen-)?(swin|convnext)-s', path.name))
 ]
-DOWNSTREAM = [path for path in CONFIGS if path.parent.name in ('mask_rcnn', 'upernet') or 'micro' in path.name]
+DOWNSTREAM = [path for path in CONFIGS if path in ROWS or 'micro' in path.name]
+FROZEN = [path for path in DOWNSTREAM if 'frozen' in path.name or 'linear' in path.name]
 # Library of the configs whose path has that name; without it they are skipped before they are parsed.
-LIBRARY = {'mask_rcnn': 'mmdet', 'mask-rcnn': 'mmdet', 'upernet': 'mmseg'}
+LIBRARY = {'mask_rcnn': 'mmdet', 'mask-rcnn': 'mmdet', 'upernet': 'mmseg', 'linear': 'mmseg'}
 
 
 def name(path):
@@ -87,7 +87,16 @@ def test_downstream_backbone_takes_the_export(built):
     assert {key.split('.')[0] for key in own if key not in pretrained} == {'norm0', 'norm1', 'norm2'}
 
 
-@each([path for path in DOWNSTREAM if path.parent.name != 'demo'])
+@each(FROZEN)
+def test_frozen_backbone_has_nothing_to_train_and_drops_no_path(built):
+    _, cfg, model = built
+    backbone = model.train().backbone
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    image = torch.randn(4, 3, 64, 64)
+    assert all(map(torch.equal, backbone(image), backbone(image)))
+
+
+@each([path for path in DOWNSTREAM if path.parent.name != 'demo' and path not in FROZEN])
 def test_recipe_has_every_parameter_once_and_spares_norms_the_decay(built):
     _, cfg, model = built
     with DefaultScope.overwrite_default_scope(cfg.default_scope):

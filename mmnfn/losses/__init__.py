@@ -1,7 +1,15 @@
 """Losses of NeuroFusionNet (pure functions under thin modules, exact in distributed training) and a loss of pixels."""
 
 from .class_weighted import ClassWeightedLoss
-from .contrastive import ContrastiveLoss, Temperature, contrastive_logits, contrastive_loss
+from .contrastive import (
+    ContrastiveLoss,
+    Temperature,
+    VICRegLoss,
+    batch_top1,
+    contrastive_logits,
+    contrastive_loss,
+    vicreg_loss,
+)
 from .gather import gather_features, gather_sizes
 from .guidance import FMRIGuidedLoss, correlation_loss, fmri_guided_loss, reduce_rois
 
@@ -10,6 +18,8 @@ __all__ = [
     'ContrastiveLoss',
     'FMRIGuidedLoss',
     'Temperature',
+    'VICRegLoss',
+    'batch_top1',
     'contrastive_logits',
     'contrastive_loss',
     'correlation_loss',
@@ -17,4 +27,5 @@ __all__ = [
     'gather_features',
     'gather_sizes',
     'reduce_rois',
+    'vicreg_loss',
 ]

@@ -1,9 +1,9 @@
-"""Contrastive loss between images and fMRI, equation 6, and its temperature σ."""
+"""Losses between the global features of images and fMRI: contrastive (equation 6, temperature σ) and VICReg."""
 
 from __future__ import annotations
 
 import math
-from typing import Optional, Union
+from typing import Dict, Optional, Sequence, Union
 
 import torch
 import torch.nn.functional as F
@@ -135,6 +135,16 @@ def contrastive_loss(
     return loss
 
 
+def batch_top1(image: Tensor, fmri: Tensor, image_ids: Optional[Tensor] = None, normalize: bool = True) -> Tensor:
+    """Compute the share of images, in [0, 1], whose own fMRI features are the most similar ones in the batch.
+
+    For the arguments see :func:`contrastive_logits`.
+    """
+    logits = contrastive_logits(image, fmri, 1.0, image_ids, normalize)
+    hits = logits.argmax(dim=1) == torch.arange(len(logits), device=logits.device)
+    return hits.to(logits.dtype).mean()
+
+
 @MODELS.register_module()
 class ContrastiveLoss(nn.Module):
     """Apply :func:`contrastive_loss` with a temperature of its own.
@@ -166,8 +176,55 @@ class ContrastiveLoss(nn.Module):
         return contrastive_loss(image, fmri, self.temperature(), image_ids, self.symmetric, self.normalize)
 
     @torch.no_grad()
-    def top1(self, image: Tensor, fmri: Tensor, image_ids: Optional[Tensor] = None) -> Tensor:
-        """Compute the share of images, in [0, 1], whose own fMRI features are the most similar ones in the batch."""
-        logits = contrastive_logits(image, fmri, self.temperature(), image_ids, self.normalize)
-        hits = logits.argmax(dim=1) == torch.arange(len(logits), device=logits.device)
-        return hits.to(logits.dtype).mean()
+    def metrics(self, image: Tensor, fmri: Tensor, image_ids: Optional[Tensor] = None) -> Dict[str, Tensor]:
+        """Compute σ and :func:`batch_top1`."""
+        return dict(
+            temperature=self.temperature(), batch_top1=batch_top1(image, fmri, image_ids, normalize=self.normalize)
+        )
+
+
+def vicreg_loss(image: Tensor, fmri: Tensor, weights: Sequence[float] = (25.0, 25.0, 1.0), eps: float = 1e-4) -> Tensor:
+    """Compute VICReg (Bardes et al. 2022, algorithm 1): no negatives, each modality is kept from collapsing by itself.
+
+    w_0 · mean (p − q)² + Σ over p and q of [ w_1 · mean_d max(0, 1 − √(var_d + ε)) + w_2 / D · Σ_{d ≠ e} cov_de² ];
+    variances and covariances are over the N rows, divided by N − 1.
+
+    Args:
+        image: (N, D) image features p, N at least 2.
+        fmri: (N, D) fMRI features q; row i belongs to row i of ``image``.
+        weights: Of invariance, variance and covariance.
+        eps: ε.
+
+    Returns:
+        The loss, a scalar tensor.
+    """
+    invariance, variance, covariance = weights
+    loss = invariance * F.mse_loss(image, fmri)
+    for features in (image, fmri):
+        cov = features.t().cov()
+        var = cov.diagonal()
+        loss = loss + variance * F.relu(1 - (var + eps).sqrt()).mean()
+        loss = loss + covariance * (cov.square().sum() - var.square().sum()) / len(cov)
+    return loss
+
+
+@MODELS.register_module()
+class VICRegLoss(nn.Module):
+    """Apply :func:`vicreg_loss` in place of :class:`ContrastiveLoss`.
+
+    Args:
+        weights: Of invariance, variance and covariance.
+    """
+
+    def __init__(self, weights: Sequence[float] = (25.0, 25.0, 1.0)):
+        super().__init__()
+        self.weights = weights
+
+    def forward(self, image: Tensor, fmri: Tensor, image_ids: Optional[Tensor] = None) -> Tensor:
+        """Compute the loss of features ``image`` and ``fmri``, both (N, D); ``image_ids`` play no part in it."""
+        return vicreg_loss(image, fmri, self.weights)
+
+    @torch.no_grad()
+    def metrics(self, image: Tensor, fmri: Tensor, image_ids: Optional[Tensor] = None) -> Dict[str, Tensor]:
+        """Compute :func:`batch_top1`."""
+        return dict(batch_top1=batch_top1(image, fmri, image_ids))

@@ -203,8 +203,7 @@ class CaptionCLIP(BaseSelfSupervisor):
             image, text = gather_features(features, rank, world_size, sizes=sizes).chunk(2, dim=1)
             return dict(
                 loss_con=self.contrastive(image, text, image_ids),
-                temperature=self.contrastive.temperature().detach(),
-                batch_top1=self.contrastive.top1(image, text, image_ids),
+                **self.contrastive.metrics(image, text, image_ids),
             )
 
     @torch.no_grad()

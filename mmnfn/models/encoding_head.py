@@ -17,7 +17,7 @@ from mmnfn.structures import SubjectGeometry
 from .image_head import last_feature_maps
 from .subject_adapter import NSD_SUBJECTS, SubjectAdapter
 
-MODES = {'smooth': 'fourier', 'free': 'table', 'prf': 'fourier'}
+MODES = {'smooth': 'fourier', 'free': 'table', 'pooled': 'table', 'prf': 'fourier'}
 START_WIDTH = 0.12
 """Width of all fields at the start."""
 
@@ -61,8 +61,9 @@ class EncodingHead(BaseModule):
     Args:
         in_channels: Channels of the maps that are read, the last ones of the backbone's outputs.
         dims: Channels that each map is reduced to.
-        mode: ``'smooth'``; ``'free'``, with a field and weights for each voxel by itself; ``'prf'``, with the fields
-            that were measured (``geometry.prf``) and smooth weights.
+        mode: ``'smooth'``; ``'free'``, with a field and weights for each voxel by itself; ``'pooled'``, with weights
+            for each voxel by itself and the plain average of the map; ``'prf'``, with the fields that were measured
+            (``geometry.prf``) and smooth weights.
         num_voxels: Voxels drawn of each subject in a step.
         subjects, num_features, wavelengths, max_voxels: As of :class:`SubjectAdapter`.
         init_cfg: Initialisation of mmengine.
@@ -120,6 +121,8 @@ class EncodingHead(BaseModule):
             centre, width = geometry.prf[voxels, :2], geometry.prf[voxels, 2]
         else:
             centre, width = torch.tanh(place[:, :2]), START_WIDTH * place[:, 2].exp()
+        if self.mode == 'pooled':
+            width = torch.full_like(width, float('inf'))
         return centre, width, weight.unflatten(1, (len(self.in_channels), self.dims))
 
     def maps(self, feats: Union[Tensor, Sequence[Tensor]]) -> List[Tensor]:

@@ -62,7 +62,8 @@ class NeuroFusionNet(BaseSelfSupervisor):
         neck: Config of :class:`ROIImageHead`. Here and below ``type`` may be left out, and K and D default to those of
             the fMRI encoder.
         fmri_encoder: Config of :class:`FMRIEncoder`; None, together with ``neck`` and ``contrastive``, for L_enc alone.
-        contrastive: Config of :class:`~mmnfn.losses.ContrastiveLoss`, ``{}`` for its defaults.
+        contrastive: Config of :class:`~mmnfn.losses.ContrastiveLoss`, ``{}`` for its defaults, or of
+            :class:`~mmnfn.losses.VICRegLoss`.
         guidance: Config of :class:`~mmnfn.losses.FMRIGuidedLoss`, ``{}`` for its defaults; None trains without L_bfg.
         fusion: Config of :class:`MaskedROIFusion`; None for none.
         encoding: Config of :class:`EncodingHead`; None for none. Without it and fusion the losses are the paper's two.
@@ -280,8 +281,7 @@ class NeuroFusionNet(BaseSelfSupervisor):
             # A mean over the local samples, weighted so that the average over ranks is the mean over all samples.
             share = world_size * batch_size / sum(sizes)
             losses['loss_fus'] = self.loss_weight['fus'] * share * self.fusion.loss(image, fmri, sizes, rank)
-        losses['temperature'] = self.contrastive.temperature().detach()
-        losses['batch_top1'] = self.contrastive.top1(image_context, fmri_context, image_ids)
+        losses.update(self.contrastive.metrics(image_context, fmri_context, image_ids))
         return losses
 
     @torch.no_grad()

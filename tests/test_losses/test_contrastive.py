@@ -1,11 +1,11 @@
-"""Equation 6 against a loop written from the paper, and the temperature with its limit."""
+"""Equation 6 and VICReg against loops written from the papers, and the temperature with its limit."""
 
 import math
 
 import pytest
 import torch
 
-from mmnfn.losses import ContrastiveLoss, Temperature, contrastive_loss
+from mmnfn.losses import ContrastiveLoss, Temperature, VICRegLoss, contrastive_loss
 
 
 def loop_contrastive(p, q, sigma, image_ids, normalize=True):
@@ -20,6 +20,23 @@ def loop_contrastive(p, q, sigma, image_ids, normalize=True):
                 denominator += math.exp(float(p[i] @ q[j]) / sigma)
         total += math.log(math.exp(float(p[i] @ q[i]) / sigma) / denominator)
     return -total / len(p)
+
+
+def loop_vicreg(p, q, weights):
+    """Compute VICReg one number at a time, with covariances divided by N - 1."""
+    count, dims = p.shape
+    total = weights[0] * sum(float(p[i, d] - q[i, d]) ** 2 for i in range(count) for d in range(dims)) / (count * dims)
+    for x in (p, q):
+        mean = [sum(float(x[i, d]) for i in range(count)) / count for d in range(dims)]
+        for d in range(dims):
+            for e in range(dims):
+                products = [(float(x[i, d]) - mean[d]) * (float(x[i, e]) - mean[e]) for i in range(count)]
+                cov = sum(products) / (count - 1)
+                if d == e:
+                    total += weights[1] / dims * max(0.0, 1 - math.sqrt(cov + 1e-4))
+                else:
+                    total += weights[2] / dims * cov**2
+    return total
 
 
 @pytest.fixture
@@ -42,6 +59,29 @@ def test_equals_loop(features, ids, symmetric, normalize):
     assert float(module(image, fmri, torch.tensor(ids)).detach()) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize('weights', [(25.0, 25.0, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)])
+def test_vicreg_equals_loop(features, weights):
+    image, fmri = features[0], 0.3 * features[1]
+    loss = VICRegLoss(weights)(image, fmri, torch.zeros(6))
+    assert float(loss) == pytest.approx(loop_vicreg(image, fmri, weights), abs=1e-12)
+
+
+def test_vicreg_brings_pairs_together_without_collapse():
+    """Descent from nearly the same vector for all: pairs agree, and both modalities spread over uncorrelated axes."""
+    start = torch.randn(2, 32, 4, generator=torch.Generator().manual_seed(0))
+    features = (1 + 0.01 * start).requires_grad_()
+    optimizer = torch.optim.Adam([features], 0.05)
+    for _ in range(300):
+        optimizer.zero_grad()
+        VICRegLoss()(*features).backward()
+        optimizer.step()
+    image, fmri = features.detach()
+    torch.testing.assert_close(image, fmri, atol=0.05, rtol=0)
+    for modality in (image, fmri):
+        assert modality.std(dim=0).min() > 0.95
+        torch.testing.assert_close(modality.t().corrcoef(), torch.eye(4), atol=0.1, rtol=0)
+
+
 def test_gradients_are_finite_where_all_show_the_same_image(features):
     image, fmri = (x.clone().requires_grad_() for x in features)
     contrastive_loss(image, fmri, 0.1, torch.zeros(6, dtype=torch.int64)).backward()
@@ -61,11 +101,15 @@ def test_top1_is_of_images_and_leaves_out_their_second_rows():
     image = torch.eye(3)[[0, 0, 1, 2]]
     fmri = torch.tensor([[0.6, 0.8, 0], [1, 0, 0], [0, 1, 0], [0, 0.6, 0.8]])
     ids = torch.tensor([4, 4, 5, 6])
-    assert float(ContrastiveLoss().top1(image, fmri, ids)) == 1
-    assert float(ContrastiveLoss().top1(image, fmri)) == 0.75
+
+    def top1(loss, fmri, ids=None):
+        return float(loss.metrics(image, fmri, ids)['batch_top1'])
+
+    assert top1(ContrastiveLoss(), fmri, ids) == top1(VICRegLoss(), fmri, ids) == 1
+    assert top1(ContrastiveLoss(), fmri) == 0.75
     longer = fmri * torch.tensor([[3.0], [1], [1], [1]])  # without normalisation it is the most similar to image 2
-    assert float(ContrastiveLoss().top1(image, longer, ids)) == 1
-    assert float(ContrastiveLoss(normalize=False).top1(image, longer, ids)) == 0.75
+    assert top1(ContrastiveLoss(), longer, ids) == 1
+    assert top1(ContrastiveLoss(normalize=False), longer, ids) == 0.75
 
 
 def test_shapes_are_checked():

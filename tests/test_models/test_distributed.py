@@ -3,6 +3,8 @@
 The ranks' batches differ in size and subject, two subjects lack a ROI, and some images are shown twice.
 """
 
+from itertools import product
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -12,7 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mmnfn.engine.launch import close_device
-from mmnfn.losses import contrastive_loss, correlation_loss, fmri_guided_loss, gather_features
+from mmnfn.losses import correlation_loss, fmri_guided_loss, gather_features
 from mmnfn.models import NeuroFusionNet
 from mmnfn.structures import SubjectGeometry
 
@@ -23,17 +25,18 @@ BATCHES = (  # of each rank: voxels of the ROIs, image ids
     ((0, 25, 9), (7,)),
 )
 WORLD_SIZES = (1, 2, 3, 4)
+CONTRASTIVE = {'contrastive': dict(temperature=0.3), 'vicreg': dict(type='mmnfn.VICRegLoss')}
 LOSSES = ('loss_con', 'loss_bfg', 'loss_fus', 'loss_enc')
 
 
-def build_model():
+def build_model(contrastive):
     torch.manual_seed(0)
     backbone = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.GELU(), nn.Conv2d(6, 6, 3, stride=2))
     return NeuroFusionNet(
         backbone=backbone,
         neck=dict(in_channels=6),
         fmri_encoder=dict(ENCODER, embed_dims=8, out_dims=8, num_queries=2, adapter=dict(num_features=4)),
-        contrastive=dict(temperature=0.3),
+        contrastive=CONTRASTIVE[contrastive],
         guidance=dict(temperature=0.5, learnable_temperature=True, negatives='roi+batch'),
         fusion=dict(embed_dims=8),
         encoding=dict(in_channels=(6,), dims=3, num_features=4, num_voxels=11),
@@ -74,16 +77,16 @@ def weighted_sum(features):
 
 
 def work(rank, folder):
-    """Save losses and gradients after DDP's backward pass, in one process of each world size."""
+    """Save losses and gradients after DDP's backward pass, in one process of each world size, with each L_con."""
     torch.set_num_threads(1)
-    for world_size in WORLD_SIZES:
+    for contrastive, world_size in product(CONTRASTIVE, WORLD_SIZES):
         if rank >= world_size:
             continue
         dist.init_process_group(
-            'gloo', init_method=f'file://{folder}/init{world_size}', rank=rank, world_size=world_size
+            'gloo', init_method=f'file://{folder}/init-{contrastive}-{world_size}', rank=rank, world_size=world_size
         )
         data = rank_batch(rank)
-        model = DistributedDataParallel(build_model().train(), find_unused_parameters=False)
+        model = DistributedDataParallel(build_model(contrastive).train(), find_unused_parameters=False)
         torch.manual_seed(100)  # the fusion's mask
         losses = model(**data, mode='loss')
         sum(losses[name] for name in LOSSES).backward()
@@ -102,7 +105,7 @@ def work(rank, folder):
                 gathered_ids=gather_features(data['image_id'], rank, world_size),
                 trained=model.module.fmri_encoder.embedding.adapter.trained_subjects,
             ),
-            f'{folder}/{world_size}-{rank}.pth',
+            f'{folder}/{contrastive}-{world_size}-{rank}.pth',
         )
         close_device()
 
@@ -114,13 +117,13 @@ def folder(tmp_path_factory):
     return path
 
 
-def results(folder, world_size):
-    return [torch.load(folder / f'{world_size}-{rank}.pth') for rank in range(world_size)]
+def results(folder, contrastive, world_size):
+    return [torch.load(folder / f'{contrastive}-{world_size}-{rank}.pth') for rank in range(world_size)]
 
 
-def single_process(world_size):
+def single_process(contrastive, world_size):
     """Compute losses and gradients of the global batch from concatenated features."""
-    model = build_model().train()
+    model = build_model(contrastive).train()
     encoded, fusion_losses, ids, present, responses = [], [], [], [], []
     for rank in range(world_size):
         data = rank_batch(rank)
@@ -138,7 +141,7 @@ def single_process(world_size):
     image_context, fmri_context, image_rois, fmri_rois = (torch.cat(parts) for parts in zip(*encoded))
     ids, present = torch.cat(ids), torch.cat(present)
     losses = dict(
-        loss_con=contrastive_loss(image_context, fmri_context, model.contrastive.temperature(), ids),
+        loss_con=model.contrastive(image_context, fmri_context, ids),
         loss_bfg=0.7 * fmri_guided_loss(image_rois, fmri_rois, model.guidance.temperature(), present, 'roi+batch', ids),
         loss_fus=0.4 * sum(fusion_losses) / len(ids),
         loss_enc=0.6 * correlation_loss(*map(torch.cat, zip(*responses)), num_subjects=8),
@@ -147,10 +150,11 @@ def single_process(world_size):
     return losses, {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
+@pytest.mark.parametrize('contrastive', CONTRASTIVE)
 @pytest.mark.parametrize('world_size', WORLD_SIZES)
-def test_losses_and_gradients_are_those_of_one_process(folder, world_size):
-    losses, gradients = single_process(world_size)
-    ranks = results(folder, world_size)
+def test_losses_and_gradients_are_those_of_one_process(folder, contrastive, world_size):
+    losses, gradients = single_process(contrastive, world_size)
+    ranks = results(folder, contrastive, world_size)
     for result in ranks:
         for name in ('loss_con', 'loss_bfg', 'loss_enc'):
             torch.testing.assert_close(result['losses'][name], losses[name].detach(), rtol=1e-9, atol=0)
@@ -163,13 +167,14 @@ def test_losses_and_gradients_are_those_of_one_process(folder, world_size):
             torch.testing.assert_close(result['gradients'][name], gradient, rtol=1e-9, atol=1e-9 * scale, msg=name)
 
 
+@pytest.mark.parametrize('contrastive', CONTRASTIVE)
 @pytest.mark.parametrize('world_size', WORLD_SIZES)
-def test_one_process_with_all_groups_in_its_batch_takes_the_same_step(folder, world_size):
-    model = build_model().train()
+def test_one_process_with_all_groups_in_its_batch_takes_the_same_step(folder, contrastive, world_size):
+    model = build_model(contrastive).train()
     torch.manual_seed(100)
     losses = model(**joined([rank_batch(rank) for rank in range(world_size)]), mode='loss')
     sum(losses[name] for name in LOSSES).backward()
-    ranks = results(folder, world_size)
+    ranks = results(folder, contrastive, world_size)
     fusion = sum(result['losses'].pop('loss_fus') for result in ranks) / world_size
     torch.testing.assert_close(losses.pop('loss_fus').detach(), fusion, rtol=1e-9, atol=0)
     for name, loss in losses.items():
@@ -187,7 +192,7 @@ def test_gathering_concatenates_rows_and_sums_gradients(folder, world_size):
     rows = torch.cat([data['responses'][:, :5] for data in batches]).requires_grad_()
     weighted_sum(rows).backward()
     gradients = rows.grad.split([len(data['image_id']) for data in batches])
-    for rank, (result, gradient) in enumerate(zip(results(folder, world_size), gradients)):
+    for rank, (result, gradient) in enumerate(zip(results(folder, 'contrastive', world_size), gradients)):
         assert torch.equal(result['gathered'], rows.detach())
         assert result['gathered_ids'].tolist() == [i for data in batches for i in data['image_id'].tolist()]
         torch.testing.assert_close(result['gathered_gradient'], world_size * gradient)

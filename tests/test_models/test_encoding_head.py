@@ -70,6 +70,19 @@ def test_neighbours_have_neighbouring_fields_unless_they_are_free():
         assert (to_neighbour < 0.1 * far) == smooth
 
 
+def test_a_pooled_head_is_a_linear_map_of_the_average():
+    own, feats = head(mode='pooled', max_voxels=20), maps()
+    predicted = own.predict(own.maps(feats), geometry())
+    for voxel in range(sum(SIZES)):
+        expected = 0.0
+        for stage, feat in enumerate(feats):
+            a = own.fields.maps[0, voxel, 3 + 3 * stage : 6 + 3 * stage]
+            expected = expected + feat.mean((2, 3)) @ (a @ own.reduce[stage].weight[:, :, 0, 0])
+        torch.testing.assert_close(predicted[:, voxel], expected)
+    predicted.sum().backward()
+    assert own.fields.maps.grad.isfinite().all()
+
+
 def test_measured_fields_are_taken_as_they_are():
     measured = torch.rand(sum(SIZES), 3, dtype=torch.float64)
     centre, width, _ = head(mode='prf').receptive_fields(geometry()._replace(prf=measured))
