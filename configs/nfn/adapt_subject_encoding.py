@@ -2,14 +2,6 @@
 # responses to the subject's test images.
 _base_ = 'adapt_subject.py'
 load_from = 'work_dirs/pretrain_nsd_encoding/epoch_100.pth'
-model = dict(
-    backbone=dict(out_indices=(1, 2, 3)),
-    neck=None,
-    fmri_encoder=None,
-    contrastive=None,
-    guidance=None,
-    fusion=None,
-    encoding=dict(in_channels=(192, 384, 768)),
-)
+model = dict(neck=None, fmri_encoder=None, contrastive=None, guidance=None)
 val_dataloader = val_evaluator = val_cfg = None
 test_evaluator = dict(_delete_=True, type='mmnfn.ResponseMetric')
