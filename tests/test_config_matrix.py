@@ -1,12 +1,15 @@
 """Configs of the tables: rows differ only in the initialisation, and train and test when made small."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
+from mmpretrain.structures import label_to_onehot
 from small_configs import BACKBONES as SMALL, make_small_transfer
 
 from mmnfn.engine.checkpoint import export_random
@@ -120,6 +123,23 @@ def one_step(cfg, root):
     cfg.default_hooks.checkpoint.update(by_epoch=False, interval=1)
     cfg.log_processor = dict(by_epoch=False)
     cfg.visualizer.vis_backends = []
+
+
+def test_image_labels_are_the_classes_of_the_boxes(world, tmp_path):
+    cfg = Config.fromfile(CONFIGS / 'demo/linear_micro-multilabel_demo.py')
+    content = json.loads((world / 'coco/annotations/instances_train2017.json').read_text())
+    names = {category['id']: category['name'] for category in content['categories']}
+    expected = {image['file_name']: set() for image in content['images']}
+    files = {image['id']: image['file_name'] for image in content['images']}
+    for annotation in content['annotations']:
+        expected[files[annotation['image_id']]].add(names[annotation['category_id']])
+    cfg.train_dataloader.dataset.data_root = str(world / 'coco')
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        samples = [sample['data_samples'] for sample in DATASETS.build(cfg.train_dataloader.dataset)]
+    assert len(samples) == len(expected)
+    for sample in samples:
+        labels = label_to_onehot(sample.gt_label, len(cfg.classes))
+        assert {cfg.classes[i] for i in labels.nonzero()} == expected[Path(sample.img_path).name]
 
 
 @pytest.mark.parametrize('table, init, backbone', STEPPED, ids=[Path(t.format(i, b)).stem for t, i, b in STEPPED])

@@ -23,7 +23,7 @@ CONFIGS = [
 DOWNSTREAM = [path for path in CONFIGS if path in ROWS or 'micro' in path.name]
 FROZEN = [path for path in DOWNSTREAM if 'frozen' in path.name or 'linear' in path.name]
 # Library of the configs whose path has that name; without it they are skipped before they are parsed.
-LIBRARY = {'mask_rcnn': 'mmdet', 'mask-rcnn': 'mmdet', 'upernet': 'mmseg', 'linear': 'mmseg'}
+LIBRARY = {'mask_rcnn': 'mmdet', 'mask-rcnn': 'mmdet', 'upernet': 'mmseg', 'linear': 'mmseg', 'multilabel': 'mmdet'}
 
 
 def name(path):
