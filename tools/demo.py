@@ -100,7 +100,7 @@ def main(argv=None):
     summary = summarize(study, seconds)
     with atomic_write(OUT / 'summary.json') as temporary:
         temporary.write_text(json.dumps(summary, indent=2), 'utf-8')
-    draw_demo_figure(OUT / 'demo.png', summary, OUT / 'swin-micro/nfn/seed0/pretrain', DATA / 'store/images_64.h5')
+    draw_demo_figure(OUT / 'demo.png', summary, OUT / 'swin-micro/nfn/seed0/pretrain', DATA)
     print_summary(summary, console)
     minutes = (time.monotonic() - begin) / 60
     console.print(f'{minutes:.1f} minutes. Metrics: {OUT}/summary.json, figure: {OUT}/demo.png')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Dict, List, Mapping, Sequence, Union
+from typing import Dict, List, Mapping, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -73,13 +73,43 @@ class CategoryMasks:
         return cv2.resize(mask[rows, columns].astype(np.float32), tuple(size)[::-1], interpolation=cv2.INTER_AREA)
 
 
+def localization(
+    predictions: Sequence[Mapping],
+    roi_names: Sequence[str],
+    categories: Mapping[str, Sequence[str]],
+    masks: CategoryMasks,
+) -> Dict[str, Tuple[float, int]]:
+    """Compare the maps of ROIs with an even map: how much of them lies on categories.
+
+    Args:
+        predictions: With ``image_id`` and ``roi_maps`` (K, h, w), which sum to 1 over h and w, or are 0 where the
+            subject lacks the ROI.
+        roi_names: The K ROIs.
+        categories: ROI → names of its categories.
+        masks: Where they are.
+
+    Returns:
+        ROI → mass of its maps on the categories over that of an even map, both summed over the predictions whose image
+        shows them, NaN if none does; and the number of these predictions.
+    """
+    masses: Dict[str, List[Tuple[float, float]]] = {roi: [] for roi in categories}
+    for prediction in predictions:
+        for roi, names in categories.items():
+            heat = np.asarray(prediction['roi_maps'][list(roi_names).index(roi)])
+            cover = masks.cover(int(prediction['image_id']), names, heat.shape)
+            if heat.any() and cover.any():
+                masses[roi].append((float((heat * cover).sum()), float(cover.mean())))
+    sums = {roi: np.sum(pairs, axis=0) if pairs else (np.nan, np.nan) for roi, pairs in masses.items()}
+    return {roi: (float(own / even), len(masses[roi])) for roi, (own, even) in sums.items()}
+
+
 @METRICS.register_module()
 class LocalizationMetric(GatheredMetric):
     """Score whether the maps of category-selective ROIs lie on their categories.
 
-    ``<ROI>`` is the mass of the ROI's map on the pixels of its categories, over the mass that an even map has there,
-    both summed over the test images that show them: 1 if the map looks elsewhere as much as there. A map of an image
-    counts once for each subject who has the ROI. ``images_<ROI>`` is their number.
+    ``<ROI>`` is the mass of the ROI's map on the pixels of its categories, over the mass that an even map has there
+    (:func:`localization`): 1 if the map looks elsewhere as much as there. A map of an image counts once for each
+    subject who has the ROI. ``images_<ROI>`` is their number.
 
     Args:
         categories: ROI → name or names of its COCO categories, e.g. ``{'floc-bodies': 'person'}``.
@@ -106,23 +136,15 @@ class LocalizationMetric(GatheredMetric):
             )
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Keep the mass of each map, and of an even one, on the category."""
+        """Keep the maps of a batch."""
         geometry = data_batch['geometry']
+        rows = [geometry.roi_names.index(roi) for roi in self.categories]
         for sample in data_samples:
-            image_id, found = int(sample['image_id']), {}
-            for number, roi in enumerate(geometry.roi_names):
-                if roi in self.categories and geometry.roi_sizes[number]:
-                    heat = sample['roi_maps'][number].float().cpu().numpy()
-                    cover = self.masks.cover(image_id, self.categories[roi], heat.shape)
-                    if cover.any():
-                        found[roi] = float((heat * cover).sum()), float(cover.mean())
-            self.results.append(dict(subject=geometry.subject, image_id=image_id, found=found))
+            maps = sample['roi_maps'][rows].float().cpu().numpy()
+            self.results.append(dict(subject=geometry.subject, image_id=int(sample['image_id']), roi_maps=maps))
 
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
-        """Sum over images and subjects."""
-        metrics: Dict[str, float] = {}
-        for roi in self.categories:
-            masses = np.asarray([result['found'][roi] for result in results if roi in result['found']]).reshape(-1, 2)
-            metrics[roi] = float(masses[:, 0].sum() / masses[:, 1].sum()) if len(masses) else float('nan')
-            metrics[f'images_{roi}'] = len(masses)
-        return metrics
+        """Compare all maps with an even one."""
+        found = localization(results, tuple(self.categories), self.categories, self.masks)
+        metrics = {roi: ratio for roi, (ratio, _) in found.items()}
+        return {**metrics, **{f'images_{roi}': count for roi, (_, count) in found.items()}}

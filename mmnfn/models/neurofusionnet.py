@@ -306,7 +306,7 @@ class NeuroFusionNet(BaseSelfSupervisor):
                 image_roi_embeddings=F.normalize(image.rois, dim=2),
                 fmri_roi_embeddings=F.normalize(fmri.rois, dim=2),
                 roi_present=fmri.present,
-                roi_maps=image.maps,
+                roi_maps=image.maps * fmri.present[:, :, None, None],
             )
             if self.fusion is not None:
                 fields['fused_embedding'] = self.fusion(image, fmri).fused

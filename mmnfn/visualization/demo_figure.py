@@ -8,14 +8,13 @@ from typing import Any, Dict, List, Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmnfn.apis import get_model
-from mmnfn.engine.checkpoint import last_checkpoint
 from mmnfn.evaluation.dump import read_predictions
+from mmnfn.evaluation.localization import CategoryMasks, localization
 from mmnfn.experiments.study import EMBEDDINGS, Study, read_json
 from mmnfn.nsd import ROI_CLASSES, StimulusImages
 from mmnfn.utils import atomic_write
 
-from .image_maps import draw_overlay, roi_maps
+from .image_maps import draw_overlay
 
 ROWS = dict(random='random weights', shuffled='shuffled brains', nfn='NeuroFusionNet')
 """Rows of the study, with what the figure calls them."""
@@ -24,6 +23,8 @@ METRICS = dict(
     APbox=('detect', 'coco/bbox_mAP', 100), APsegm=('detect', 'coco/segm_mAP', 100), mIoU=('segment', 'mIoU', 1)
 )
 """Metric → task, its name there, and the factor that makes it percent."""
+CATEGORIES = {'floc-faces': ('face',), 'floc-bodies': ('body',), 'floc-words': ('word',)}
+"""ROIs whose maps are drawn, with their categories; those of places stand for the whole scene."""
 SEED_STD = dict(APbox=0.5, APsegm=0.4, mIoU=0.8)
 """Std over three seeds, in percent, of the same recipes after an earlier pretraining."""
 
@@ -92,16 +93,16 @@ def unmet_expectations(summary: Mapping[str, Any]) -> List[str]:
     return unmet
 
 
-def draw_demo_figure(out: Path, summary: Mapping[str, Any], pretrained: Path, images: Path) -> None:
+def draw_demo_figure(out: Path, summary: Mapping[str, Any], pretrained: Path, data: Path) -> None:
     """Draw retrieval examples, ROI maps and the comparison of initialisations.
 
     Args:
         out: PNG file to write.
         summary: What :func:`summarize` returned.
         pretrained: Folder of the brain-guided pretraining.
-        images: Image store.
+        data: The simulated world and its stores.
     """
-    samples, store = read_predictions(pretrained / EMBEDDINGS), StimulusImages(images)
+    samples, store = read_predictions(pretrained / EMBEDDINGS), StimulusImages(data / 'store/images_64.h5')
     figure = Figure(figsize=(13, 9.4), layout='constrained')
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.75, 1))
     left, right = top.subfigures(1, 2)
@@ -117,15 +118,15 @@ def draw_demo_figure(out: Path, summary: Mapping[str, Any], pretrained: Path, im
             if place and pick == query:
                 cell.spines[:].set(visible=True, color='#2e9e5b', linewidth=3.5)
 
-    right.suptitle('Where the ROI features of the image tower look')
-    last = max(sample['subject'] for sample in samples)
-    shown = [store[int(s['image_id'])] for s in samples if s['subject'] == last][2:60:14][:4]
-    maps, names = roi_maps(get_model('configs/demo/pretrain.py', last_checkpoint(pretrained)), shown)
-    rois = [name for name in names if name.startswith('floc-')]
-    for axes, seen, heat in zip(right.subplots(len(shown), len(rois) + 1), shown, maps):
-        for cell, name in zip(axes, ['image', *rois]):
-            draw_overlay(cell, seen, heat[names.index(name)] if name in rois else None)
-            cell.set_title(name, fontsize=8)
+    masks = CategoryMasks(data / 'nsd/nsddata/experiments/nsd/nsd_stim_info_merged.csv', data / 'coco_stimuli')
+    found = localization(samples, ROI_CLASSES, CATEGORIES, masks)
+    right.suptitle('Where the predicted responses of ROIs come from\n(mass on the category, over that of an even map)')
+    shown = [sample for sample in samples if sample['subject'] == samples[-1]['subject']][2:60:14][:4]
+    for axes, sample in zip(right.subplots(len(shown), len(CATEGORIES) + 1), shown):
+        draw_overlay(axes[0], store[int(sample['image_id'])])
+        for cell, (roi, (category,)) in zip(axes[1:], CATEGORIES.items()):
+            draw_overlay(cell, store[int(sample['image_id'])], np.asarray(sample['roi_maps'][ROI_CLASSES.index(roi)]))
+            cell.set_title(f'{roi}\n{category} {found[roi][0]:.2f}', fontsize=8)
 
     panels = bottom.subplots(1, 3, width_ratios=(1, 3, 2))
     by_roi = summary['pcc_by_roi']

@@ -67,11 +67,12 @@ def test_cells_that_categories_cover_in_the_stimulus(annotated):
 def test_mass_on_the_category_over_that_of_an_even_map(annotated, heat, faces, bodies):
     metric = LocalizationMetric(CATEGORIES, *annotated)
     geometry = SubjectGeometry('subj01', ('V1', 'bodies', 'faces'), (3, 2, 2), torch.zeros(7, 3))
-    lacking = SubjectGeometry('subj02', ('V1', 'bodies', 'faces'), (3, 0, 2), torch.zeros(5, 3))
+    lacking = geometry._replace(subject='subj02')
     maps = torch.zeros(3, 4, 4)
     maps[1:] = torch.from_numpy(heat.astype(np.float32))
     for own in (geometry, lacking):
-        metric.process(dict(geometry=own), [dict(image_id=i, roi_maps=maps) for i in (0, 1)])
+        found = maps if own is geometry else maps * torch.tensor([1, 0, 1])[:, None, None]  # the second lacks bodies
+        metric.process(dict(geometry=own), [dict(image_id=i, roi_maps=found) for i in (0, 1)])
     metrics = metric.evaluate(4)
     assert metrics['localization/faces'] == pytest.approx(faces, abs=1e-6)
     assert metrics['localization/bodies'] == pytest.approx(bodies, abs=1e-6)
