@@ -6,7 +6,7 @@ measured in order of importance and saved at once, and none is begun after ``--m
 - the card's rates of matrix products (TFLOP/s) and of copies (TB/s, bytes read and written);
 - whole training steps (copy to the device, both towers, losses, clipping, AdamW) of the models of configs/nfn/ in four
   precisions, with 64 images and with as many as fit: images/s and peak memory; shares of the step in which the GPU
-  works on ``backbone``, ``tower`` (fMRI) and ``rest`` (neck, losses, fusion, optimizer) and in which it is idle
+  works on ``backbone``, ``tower`` (fMRI) and ``rest`` (neck, losses, optimizer) and in which it is idle
   (``waiting``); FLOP/s of the backbone over the rate of matrix products in that precision (``of_matmul_rate``); and how
   often the processor waits for the GPU (``waits``), with the lines of code (``waits_at``);
 - beside them the same backbone in MMPretrain's classifier and in its SimCLR;
@@ -297,19 +297,19 @@ def against_mmpretrain(bench: Bench, name: str, precision: str) -> dict:
     use_precision(precision)
     config = bench.config(name)
     images = synthetic_batch(config, bench.batch, bench.tiny)['inputs']
-    channels = config.model.neck.in_channels
+    channels, backbone = config.model.neck.in_channels[-1], dict(config.model.backbone, out_indices=(3,))
     normalise = dict(to_rgb=False, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
     classifier = dict(
         type='ImageClassifier',
         data_preprocessor=dict(normalise),
-        backbone=config.model.backbone,
+        backbone=backbone,
         neck=dict(type='GlobalAveragePooling'),
         head=dict(type='LinearClsHead', num_classes=1000, in_channels=channels),
     )
     simclr = dict(
         type='SimCLR',
         data_preprocessor=dict(normalise),
-        backbone=config.model.backbone,
+        backbone=backbone,
         neck=dict(type='NonLinearNeck', in_channels=channels, hid_channels=channels, out_channels=128),
         head=dict(type='ContrastiveHead', loss=dict(type='CrossEntropyLoss'), temperature=0.1),
     )

@@ -79,7 +79,7 @@ def make_small_pretraining(cfg, backbone, subjects):
     if backbone == 'swin-s':
         model.backbone.pad_small_map = True
     if model.get('neck'):
-        model.neck.in_channels = CHANNELS[-1]
+        model.neck.in_channels = CHANNELS[-1] if isinstance(model.neck.in_channels, int) else CHANNELS[1:]
     if model.get('encoding'):
         model.encoding.in_channels = CHANNELS[1:]
     if model.get('fmri_encoder'):

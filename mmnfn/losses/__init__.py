@@ -11,11 +11,12 @@ from .contrastive import (
     vicreg_loss,
 )
 from .gather import gather_features, gather_sizes
-from .guidance import FMRIGuidedLoss, correlation_loss, fmri_guided_loss, reduce_rois
+from .guidance import CorrelationLoss, FMRIGuidedLoss, correlation_loss, fmri_guided_loss, reduce_rois
 
 __all__ = [
     'ClassWeightedLoss',
     'ContrastiveLoss',
+    'CorrelationLoss',
     'FMRIGuidedLoss',
     'Temperature',
     'VICRegLoss',

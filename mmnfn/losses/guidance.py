@@ -126,6 +126,21 @@ def correlation_loss(
 
 
 @MODELS.register_module()
+class CorrelationLoss(nn.Module):
+    """Apply :func:`correlation_loss`."""
+
+    def __init__(self, eps: float = 1e-6):
+        super().__init__()
+        self.eps = eps
+
+    def forward(
+        self, predicted: Tensor, measured: Tensor, weight: Tensor, subject: Tensor, num_subjects: int
+    ) -> Tensor:
+        """Compute the loss of a gathered batch."""
+        return correlation_loss(predicted, measured, weight, subject, num_subjects, self.eps)
+
+
+@MODELS.register_module()
 class FMRIGuidedLoss(nn.Module):
     """Apply :func:`fmri_guided_loss` with a temperature of its own.
 

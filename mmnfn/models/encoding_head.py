@@ -66,6 +66,7 @@ class EncodingHead(BaseModule):
             (``geometry.prf``) and smooth weights.
         num_voxels: Voxels drawn of each subject in a step.
         subjects, num_features, wavelengths, max_voxels: As of :class:`SubjectAdapter`.
+        loss: Config of the loss over the gathered batch; None for :class:`~mmnfn.losses.CorrelationLoss`.
         init_cfg: Initialisation of mmengine.
 
     Raises:
@@ -82,6 +83,7 @@ class EncodingHead(BaseModule):
         num_features: int = 512,
         wavelengths: Sequence[float] = (8.0, 120.0),
         max_voxels: Optional[int] = None,
+        loss: Optional[dict] = None,
         init_cfg: Optional[dict] = None,
     ):
         super().__init__(init_cfg)
@@ -94,6 +96,7 @@ class EncodingHead(BaseModule):
         self.fields = SubjectAdapter(
             3 + len(in_channels) * dims, MODES[mode], subjects, num_features, wavelengths, max_voxels
         )
+        self.loss = MODELS.build(loss or dict(type='mmnfn.CorrelationLoss'))
         self.calls = 0
 
     def draw(self, geometry: SubjectGeometry, step: int) -> Tensor:

@@ -11,7 +11,7 @@ from mmengine.structures import BaseDataElement
 from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from torch import Tensor, nn
 
-from mmnfn.losses import correlation_loss, gather_features, gather_sizes, reduce_rois
+from mmnfn.losses import gather_features, gather_sizes, reduce_rois
 from mmnfn.registry import MODELS
 from mmnfn.structures import SubjectGeometry
 
@@ -244,7 +244,7 @@ class NeuroFusionNet(BaseSelfSupervisor):
         )
         if self.training:
             self.encoding.fields.trained_subjects.index_fill_(0, subject, 1)
-        loss = correlation_loss(predicted, measured, weight, subject, len(self.encoding.fields.subjects))
+        loss = self.encoding.loss(predicted, measured, weight, subject, len(self.encoding.fields.subjects))
         return dict(loss_enc=self.loss_weight['enc'] * loss, enc_r=1 - loss.detach())
 
     def _losses(

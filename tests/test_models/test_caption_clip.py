@@ -129,7 +129,8 @@ def test_training_finds_captions_of_held_out_images(store, where):
 @pytest.mark.parametrize('suffix', ['', '_convnext-s'])
 def test_config_differs_from_the_main_one_only_in_what_images_are_matched_with(suffix):
     main, clip = (Config.fromfile(CONFIGS / f'nfn/pretrain_nsd{name}{suffix}.py') for name in ('', '_clip'))
-    assert clip.model.backbone == main.model.backbone and clip.model.neck.in_channels == main.model.neck.in_channels
+    assert clip.model.backbone == dict(main.model.backbone, out_indices=(3,))
+    assert clip.model.neck.in_channels == main.model.neck.in_channels[-1]
     for key in ('optim_wrapper', 'param_scheduler', 'train_cfg', 'randomness', 'auto_scale_lr', 'custom_hooks'):
         assert clip[key] == main[key]
     for loader in ('train_dataloader', 'test_dataloader'):
