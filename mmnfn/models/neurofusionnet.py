@@ -221,8 +221,8 @@ class NeuroFusionNet(BaseSelfSupervisor):
             ``loss_con``, ``loss_bfg`` (with guidance), ``loss_fus`` (with fusion), ``loss_enc`` (with encoding), each
             times its λ; ``enc_r``, the weighted mean correlation of the voxels drawn; and of the towers the metrics
             ``bfg_<ROI>`` (the ROI's part of L_bfg without λ, averaged over the samples that have the ROI),
-            ``temperature`` (σ) and ``batch_top1`` (share of images in the gathered batch whose own fMRI feature is the
-            most similar one). All but ``loss_fus`` are the same on every rank.
+            ``temperature`` (σ, which VICReg lacks) and ``batch_top1`` (share of images in the gathered batch whose own
+            fMRI feature is the most similar one). All but ``loss_fus`` are the same on every rank.
         """
         feats, losses = self.backbone(inputs), {}
         if self.fmri_encoder is not None:
