@@ -9,5 +9,6 @@ backbone_micro = dict(
     img_size=64,
     window_size=4,
     drop_path_rate=0.0,
+    pad_small_map=True,  # for smaller images
     stage_cfgs=[dict(), dict(), dict(downsample_cfg=dict(stride=1)), dict()],
 )
