@@ -107,7 +107,8 @@ def test_mmpretrain_lists_what_is_published_and_what_is_shipped(trained, tmp_pat
         ModelHub.register_model_index(index)
         ModelHub.register_model_index(ROOT / 'model-index.yml', config_prefix=ROOT)
         assert list_models('published_brains') == ['published_brains']
-        assert set(list_models('pretrain_nsd*')) == {p.stem for p in (ROOT / 'configs/nfn').glob('*.py')}
+        shipped = {*list_models('pretrain_nsd*'), *list_models('adapt_subject*')}
+        assert shipped == {p.stem for p in (ROOT / 'configs/nfn').glob('*.py')}
         metainfo = ModelHub.get('published_brains')
         assert metainfo.weights == weights.name and metainfo.config.model.type == 'mmnfn.NeuroFusionNet'
     finally:
