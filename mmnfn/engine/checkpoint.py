@@ -237,12 +237,14 @@ def last_checkpoint(work_dir: Union[str, Path]) -> Optional[str]:
 
 
 class _DictCalls(ast.NodeTransformer):
-    """Turns ``dict(a=1)`` into ``{'a': 1}``, and the names ``inf`` and ``nan`` into numbers."""
+    """Turns ``dict(a=1)`` and ``dict({'a.b': 1})`` into dict displays, and the names ``inf`` and ``nan`` into numbers."""
 
     def visit_Call(self, node: ast.Call) -> ast.expr:  # noqa: N802
         self.generic_visit(node)
-        if not isinstance(node.func, ast.Name) or node.func.id != 'dict' or node.args:
+        if not isinstance(node.func, ast.Name) or node.func.id != 'dict':
             return node
+        if node.args:  # MMEngine's form where a key is no name
+            return node.args[0] if len(node.args) == 1 and not node.keywords else node
         return ast.Dict([ast.Constant(word.arg) for word in node.keywords], [word.value for word in node.keywords])
 
     def visit_Name(self, node: ast.Name) -> ast.expr:  # noqa: N802

@@ -16,7 +16,7 @@ from mmnfn.models import subject_adapter
 from mmnfn.nsd import ROIStore
 
 ROOT = Path(__file__).resolve().parents[2]
-MAPS = {'': 'fmri_encoder.embedding.adapter', '_encoding': 'encoding.fields'}
+MAPS = {'': ('fmri_encoder.embedding.adapter', 'encoding.fields'), '_encoding': ('encoding.fields',)}
 NEW = dict(subjects=[2], split='train', indices=9)
 
 
@@ -44,7 +44,7 @@ def write_small(name, folder, store, subject):
 
 @pytest.fixture(scope='module', params=MAPS, ids=('towers', 'encoding'))
 def run(request, store, tmp_path_factory):
-    """A pretraining with subject 1, adapted to subject 2: the folder, the prefix of the maps, and both checkpoints."""
+    """A pretraining with subject 1, adapted to subject 2: the folder, the prefixes of the maps, and both checkpoints."""
     folder = tmp_path_factory.mktemp('adaptation')
     for name in (f'pretrain_nsd{request.param}', f'adapt_subject{request.param}'):
         write_small(name, folder, store, 1 if 'pretrain' in name else 2)
@@ -58,10 +58,11 @@ def test_nothing_but_the_map_of_the_new_person_moves(run):
     old, new = pretrained['state_dict'], adapted['state_dict']
     assert old.keys() == new.keys()
     moved = {name for name in old if not torch.equal(old[name], new[name])}
-    assert moved == {f'{maps}.maps', f'{maps}.trained_subjects'}
-    rows = [torch.equal(*pair) for pair in zip(old[f'{maps}.maps'], new[f'{maps}.maps'])]
-    assert rows == [True, False, *[True] * 6]
-    assert new[f'{maps}.trained_subjects'].tolist() == [1, 1, 0, 0, 0, 0, 0, 0]
+    assert moved == {f'{own}.{kind}' for own in maps for kind in ('maps', 'trained_subjects')}
+    for own in maps:
+        rows = [torch.equal(*pair) for pair in zip(old[f'{own}.maps'], new[f'{own}.maps'])]
+        assert rows == [True, False, *[True] * 6]
+        assert new[f'{own}.trained_subjects'].tolist() == [1, 1, 0, 0, 0, 0, 0, 0]
 
 
 def test_the_backbone_is_the_pretrainings_and_says_so(run, tmp_path):
@@ -79,13 +80,13 @@ def test_the_backbone_is_the_pretrainings_and_says_so(run, tmp_path):
 
 
 def test_the_adapted_model_is_tested_and_one_that_was_not_is_named(run, monkeypatch, capsys, store):
-    folder, _, _ = run
+    folder, maps, _ = run
     said = []
     monkeypatch.setattr(subject_adapter, 'print_log', lambda text, *_: said.append(text))
     for checkpoint, named in (('adapt/iter_3.pth', False), ('pretrain/epoch_1.pth', True)):
         said.clear()
         assert main('test', folder / 'adapt.py', folder / checkpoint) == 0
-        assert [text.startswith('subj02 was not trained with subj01') for text in said] == [True] * named
+        assert [text.startswith('subj02 was not trained with subj01') for text in said] == [True] * named * len(maps)
         assert ('which train_dataloader has not' in capsys.readouterr().out) == named
     assert main('test', folder / 'pretrain.py', folder / 'adapt/iter_3.pth') == 0
     assert 'which train_dataloader has not' not in capsys.readouterr().out, 'it still knows subject 1'

@@ -25,7 +25,7 @@ def test_full_load_downstream(run, exported, library, name):
     code, out, _ = run(TOOL, CONFIGS / f'demo/{name}_demo.py', exported)
     lines = out.splitlines()
     assert code == 0 and lines[-1] == 'Every weight arrived.'
-    assert lines[-2].startswith('backbone: 85 of 85 tensors loaded from') and 'norm0.weight, norm0.bias' in lines[-2]
+    assert lines[-2].startswith('backbone: 89 of 89 tensors loaded from') and 'norm0.weight, norm0.bias' in lines[-2]
     assert any('stages.2.blocks.1.norm1.weight' in line for line in lines)
 
 
