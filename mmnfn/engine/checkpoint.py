@@ -237,7 +237,7 @@ def last_checkpoint(work_dir: Union[str, Path]) -> Optional[str]:
 
 
 class _DictCalls(ast.NodeTransformer):
-    """Turns ``dict(a=1)`` and ``dict({'a.b': 1})`` into dict displays, and the names ``inf`` and ``nan`` into numbers."""
+    """Turns ``dict(a=1)`` and ``dict({'a.b': 1})`` into displays, the names ``inf`` and ``nan`` into numbers."""
 
     def visit_Call(self, node: ast.Call) -> ast.expr:  # noqa: N802
         self.generic_visit(node)

@@ -44,7 +44,7 @@ def write_small(name, folder, store, subject):
 
 @pytest.fixture(scope='module', params=MAPS, ids=('towers', 'encoding'))
 def run(request, store, tmp_path_factory):
-    """A pretraining with subject 1, adapted to subject 2: the folder, the prefixes of the maps, and both checkpoints."""
+    """A pretraining with subject 1, adapted to subject 2: folder, prefixes of the maps, and both checkpoints."""
     folder = tmp_path_factory.mktemp('adaptation')
     for name in (f'pretrain_nsd{request.param}', f'adapt_subject{request.param}'):
         write_small(name, folder, store, 1 if 'pretrain' in name else 2)
