@@ -24,7 +24,7 @@ class DumpSubjectResults(GatheredMetric):
     (int, the same for crops of one photograph) and what the model predicts, as tensors on the CPU: for
     :class:`~mmnfn.models.NeuroFusionNet` ``image_embedding`` and ``fmri_embedding`` (D,), ``image_roi_embeddings`` and
     ``fmri_roi_embeddings`` (K, D), all L2-normalised, ``roi_present`` (K,) bool and, with fusion, ``fused_embedding``
-    (E,); for :class:`~mmnfn.models.BackboneFeatures` ``features``.
+    (E,). What is kept of an encoding test, see ``prediction_file`` of :class:`~mmnfn.evaluation.EncodingMetric`.
 
     Args:
         out_file_path: The file.

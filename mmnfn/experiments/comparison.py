@@ -21,10 +21,10 @@ BOOTSTRAPS = 2000
 IGNORED = 255
 """Value of label maps that means unlabelled."""
 NOTE = (
-    'All metrics are times 100. Intervals (95%) and p (two-sided) are by percentile bootstrap over the {images} test '
-    'images, the same ones drawn for A, B and all voxels: they tell how much a difference depends on the choice of '
-    'images, and nothing about other trainings. p (Holm) is corrected for the number of ROIs, or of '
-    'directions of retrieval.'
+    'All metrics are times 100. Intervals (95%) and p (two-sided) are by percentile bootstrap. The {images} test '
+    'images were drawn {bootstraps} times, the same ones for A, B and all voxels: this tells how much a difference '
+    'depends on the choice of images, and nothing about other trainings. p (Holm) is corrected for the number of '
+    'ROIs, or of directions of retrieval.'
 )
 
 
@@ -205,7 +205,8 @@ def compare_files(a: Path, b: Path) -> Tuple[pd.DataFrame, str]:
         except UserError as error:
             raise UserError(f'{pair[0]} and {pair[1]} cannot be compared: {error}') from error
         counts[len({p.get('photo_id', _sample(p)[1]) for p in one})] = None
-    return pd.concat(tables, ignore_index=True), NOTE.format(images=' and '.join(map(str, counts)))
+    images = ' and '.join(map(str, counts))
+    return pd.concat(tables, ignore_index=True), NOTE.format(images=images, bootstraps=BOOTSTRAPS)
 
 
 def write_comparison(table: pd.DataFrame, note: str, names: Sequence[str], out: Union[str, Path]) -> List[Path]:

@@ -216,7 +216,7 @@ def test_folders_are_compared_by_files_of_the_same_name(tmp_path, monkeypatch, c
     assert list(table.outcome) == ['all voxels', *ROIS, 'mIoU'] and (table.A > table.B).all()
     text = Path('out/comparison.md').read_text()
     assert text.startswith('A: a  \nB: b\n') and f'| segmentation, mIoU | {table.A[3]:.1f} |' in text
-    assert 'over the 18 and 20 test images' in text and Path('out/comparison.png').stat().st_size > 5000
+    assert 'The 18 and 20 test images' in text and Path('out/comparison.png').stat().st_size > 5000
     assert 'encoding PCC by ROI, floc-faces' in capsys.readouterr().out
 
 
@@ -225,7 +225,8 @@ def test_folders_are_compared_by_files_of_the_same_name(tmp_path, monkeypatch, c
     [
         (['a', 'b'], 'a and b have no .pkl file of the same name'),
         (['a/x.pkl', 'b/y.pkl'], 'a/x.pkl and b/y.pkl cannot be compared: they have other test images'),
-        (['a/x.pth', 'b/y.pkl'], 'a/x.pth cannot be read as predictions'),
+        (['a/x.pth', 'b/y.pth'], 'A, B: a/x.pth is no folder and no .pkl file of predictions; checkpoints'),
+        (['a/x.pkl', 'b/z.pkl'], 'b/z.pkl cannot be read as predictions'),
         (['a/x.pkl', 'b/y.pth', '--config', 'any.py'], "A, B: there is no file 'b/y.pth'"),
     ],
 )

@@ -1,12 +1,11 @@
 """Compare two checkpoints on the same test images: PCC by ROI, retrieval or mIoU, with intervals and a figure.
 
 Example:
-    python tools/experiments/compare.py a.pth b.pth --config configs/encoding/swin-s_nsd.py --out comparison
-    python tools/experiments/compare.py work_dirs/studies/micro/swin-micro/nfn/seed0 \
-        work_dirs/studies/micro/swin-micro/random/seed0
+    python tools/experiments/compare.py backbone.pth random.pth --config configs/encoding/swin-s_nsd.py
+    python tools/experiments/compare.py comparison/A comparison/B --out again
 
 With --config, A and B are checkpoints, which are tested here; their predictions stay in OUT/A and OUT/B. Without it
-they are predictions of tools/test.py --dump, or folders that have such files of the same name.
+they are predictions of tools/test.py --dump, or folders with such files of the same name, e.g. two rows of a study.
 """
 
 import argparse
@@ -49,6 +48,9 @@ def main(argv=None):
         found = [Path(args.a), Path(args.b)]
         for path in (args.a, args.b) if args.config else ():
             need_file(path, 'A, B', 'With --config they are checkpoints.')
+        for path in () if args.config else found:
+            if path.suffix != '.pkl' and not path.is_dir():
+                raise UserError(f'A, B: {path} is no folder and no .pkl file of predictions; checkpoints need --config')
         if args.config:
             found = [test(args, path, args.out / name) for path, name in zip(found, 'AB')]
         table, note = compare_files(*found)
