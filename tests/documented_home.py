@@ -59,6 +59,8 @@ HERE = {
     '--subjects 4 --sessions 2': '--subjects 1 --sessions 1 --voxel-mm 8 --stimulus-size 32 --workers 1',
     "device='cuda'": "device='cpu'",
     'epoch_100': 'epoch_1',
+    'work_dirs/studies/micro/swin-micro/nfn/seed0': 'comparison/A',
+    'work_dirs/studies/micro/swin-micro/random/seed0': 'comparison/B',
     'stimulus_size=64': 'stimulus_size=32, voxel_mm=8.0',
 }
 # Figure 3 compares with two more models.
@@ -75,9 +77,10 @@ ORDER = (
     'tools/train.py',
     'tools/test.py',
     'tools/visualization',
+    'compare.py.* --config',
     'run.py(?!.*(--results|--status))',
     'report.py(?!.*--results)',
-    'run.py|report.py',
+    'run.py|report.py|compare.py',
 )
 CONFIGS = {
     'nfn': ('pretrain_nsd', 'pretrain_nsd_clip', 'pretrain_nsd_brainformer', 'adapt_subject'),

@@ -14,7 +14,7 @@ from mmnfn.datasets import collate_subject_batch
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
-FIGURES = ('figure3.png', 'rois.png', 'brain.png', 'report/report.html')
+FIGURES = ('figure3.png', 'rois.png', 'brain.png', 'report/report.html', 'comparison/comparison.png')
 WEIGHTS = ('random.pth', 'backbone.pth', 'work_dirs/pretrain_nsd/backbone_latest.pth', 'published/metafile.yml')
 
 

@@ -90,10 +90,13 @@ class DumpLabelMaps(DumpResults):
 
 def add_dump(runner, path):
     """Write the predictions, a list with a dict for each sample (``--dump``)."""
-    from mmnfn.evaluation import DumpSubjectResults
+    from mmnfn.evaluation import DumpSubjectResults, EncodingMetric
     from mmnfn.evaluation.gathered_metric import GatheredMetric
 
     scope, metrics = runner.cfg.get('default_scope'), runner.test_evaluator.metrics
+    if type(metrics[0]) is EncodingMetric:  # whose ridge predicts, not the model
+        metrics[0].prediction_file = path
+        return
     Dump = DumpLabelMaps if scope == 'mmseg' else DumpResults
     if scope == 'mmdet':
         from mmdet.evaluation import DumpDetResults as Dump

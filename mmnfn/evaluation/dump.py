@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Dict, List, Sequence, Union
+from typing import Collection, Dict, List, Sequence, Union
 
 import torch
 from mmengine.dist import is_main_process
@@ -24,7 +24,7 @@ class DumpSubjectResults(GatheredMetric):
     (int, the same for crops of one photograph) and what the model predicts, as tensors on the CPU: for
     :class:`~mmnfn.models.NeuroFusionNet` ``image_embedding`` and ``fmri_embedding`` (D,), ``image_roi_embeddings`` and
     ``fmri_roi_embeddings`` (K, D), all L2-normalised, ``roi_present`` (K,) bool and, with fusion, ``fused_embedding``
-    (E,); for :class:`~mmnfn.models.BackboneFeatures` ``features``.
+    (E,). What is kept of an encoding test, see ``prediction_file`` of :class:`~mmnfn.evaluation.EncodingMetric`.
 
     Args:
         out_file_path: The file.
@@ -52,22 +52,32 @@ class DumpSubjectResults(GatheredMetric):
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
         """Write the file, on rank 0."""
         if is_main_process():
-            with atomic_write(self.out_file_path) as temporary, open(temporary, 'wb') as file:
-                pickle.dump([result['prediction'] for result in results], file)
+            write_predictions(self.out_file_path, [result['prediction'] for result in results])
         return {}
 
 
-def read_predictions(path: Union[str, Path]) -> List[dict]:
-    """Read what :class:`DumpSubjectResults` wrote; nothing in the file is run.
+def write_predictions(path: Union[str, Path], predictions: Sequence[dict]) -> None:
+    """Write a dict for each sample as a pickle file."""
+    with atomic_write(path) as temporary, open(temporary, 'wb') as file:
+        pickle.dump(list(predictions), file)
+
+
+def read_predictions(path: Union[str, Path], fields: Collection[str] = ('subject', 'image_id')) -> List[dict]:
+    """Read predictions of ``tools/test.py --dump``; nothing in the file is run.
+
+    Args:
+        path: The file.
+        fields: What each sample must have.
 
     Raises:
         ValueError: The file is damaged, or holds something else.
     """
+    wanted = f' with {" and ".join(fields)}' if fields else ''
     try:
         with open(path, 'rb') as file:
             predictions = RestrictedPickle.load(file)
-        if not predictions or not all({'subject', 'image_id'} <= set(entry) for entry in predictions):
-            raise ValueError('it holds no list of predictions with subject and image_id')
+        if not predictions or not all(set(fields) <= set(entry) for entry in predictions):
+            raise ValueError(f'it holds no list of predictions{wanted}')
     except Exception as error:  # a damaged pickle raises nearly anything
         raise ValueError(
             f'{path} cannot be read as predictions ({type(error).__name__}: {error}). Make it again with tools/test.py '

@@ -18,6 +18,7 @@ from mmnfn.nsd.store import ROIStore
 from mmnfn.registry import METRICS
 from mmnfn.utils import atomic_write
 
+from .dump import write_predictions
 from .gathered_metric import GatheredMetric, photo_ids, response_digests
 from .ridge import EncodingResult, bootstrap_r, draw_images, fit_encoding_model, pearson_r
 
@@ -98,6 +99,11 @@ class EncodingMetric(GatheredMetric):
         per_subject: Also give the metrics of each subject.
         bootstraps: Number of resamplings of the test images, at least 2.
         backend: ``'numpy'``, or ``'torch_cuda'`` to fit on the GPU, see :func:`fit_encoding_model`.
+        prediction_file: Pickle file for the predictions of the test images, which ``tools/test.py --dump`` sets; None
+            for none. It holds a list with a dict for each of them: ``subject``, ``image_id``, ``photo_id``,
+            ``predicted_responses`` and ``responses`` (V,), and ``voxels``, a dict with ``index`` (V,) in the subject's
+            ROI store and ``rois``, ROI → indices into the V voxels. Read it with
+            :func:`~mmnfn.evaluation.dump.read_predictions`.
         map_dir: Folder for ``subj0N_pcc.nii.gz``, r of each voxel in the subject's functional space; None for none.
         data_root: Folder of the ROI stores, needed for maps.
         **kwargs: See :class:`mmengine.evaluator.BaseMetric`.
@@ -116,6 +122,7 @@ class EncodingMetric(GatheredMetric):
         per_subject: bool = True,
         bootstraps: int = 1000,
         backend: str = 'numpy',
+        prediction_file: Optional[str] = None,
         map_dir: Optional[str] = None,
         data_root: Optional[str] = None,
         **kwargs,
@@ -127,7 +134,7 @@ class EncodingMetric(GatheredMetric):
             raise ValueError(f'bootstraps is {bootstraps}; an interval needs at least 2, and a good one 1000.')
         self.min_ceiling, self.min_ncsnr = min_ceiling, min_ncsnr
         self.banded, self.per_subject, self.bootstraps = banded, per_subject, bootstraps
-        self.backend, self.map_dir, self.data_root = backend, map_dir, data_root
+        self.backend, self.prediction_file, self.map_dir, self.data_root = backend, prediction_file, map_dir, data_root
         self._voxels: Dict[str, SubjectVoxels] = {}
         self._training: Dict[str, Any] = {}
 
@@ -171,11 +178,18 @@ class EncodingMetric(GatheredMetric):
         scores: Dict[str, Dict[str, Score]] = {}  # metric → subject → score
         counts: Counter = Counter()
         subjects = sorted({r['subject'] for r in results})
+        predictions: List[dict] = []
         for subject in subjects:
             voxels = self._voxels[subject]
             own = [r for r in results if r['subject'] == subject]
-            shown = np.searchsorted(photos, [r['photo_id'] for r in own if r['split'] == 'test'])
+            tested = [r for r in own if r['split'] == 'test']
+            measured = [r['responses'] for r in tested]
+            shown = np.searchsorted(photos, [r['photo_id'] for r in tested])
             outcome = self._fit(own, voxels, draws[:, shown])
+            about = dict(index=voxels.index, rois=voxels.rois)  # one object, which a pickle file has once
+            for r, response, prediction in zip(tested, measured, outcome.prediction):
+                sample = {key: r[key] for key in ('subject', 'image_id', 'photo_id')}
+                predictions.append(dict(sample, predicted_responses=prediction, responses=response, voxels=about))
             if self.map_dir is not None:
                 store = ROIStore(Path(self.data_root) / f'{subject}.h5')
                 write_voxel_map(store, voxels.index, outcome.r, Path(self.map_dir) / f'{subject}_pcc.nii.gz')
@@ -183,6 +197,8 @@ class EncodingMetric(GatheredMetric):
             counts.update(of_voxels)
             for name, score in of_subject.items():
                 scores.setdefault(name, {})[subject] = score
+        if self.prediction_file is not None:
+            write_predictions(self.prediction_file, predictions)
         metrics: Dict[str, float] = {}
         for name, by_subject in scores.items():
             values, resampled = zip(*by_subject.values())

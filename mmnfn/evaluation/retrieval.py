@@ -77,6 +77,24 @@ def retrieval_ranks(
     return Ranks(np.concatenate(rank), np.concatenate(candidates), query_id)
 
 
+def both_directions(
+    image: np.ndarray, partner: np.ndarray, image_id: np.ndarray, photo_id: np.ndarray
+) -> Tuple[Ranks, Ranks]:
+    """Rank from image to partner and from partner to image, for the n samples of one subject.
+
+    Args:
+        image: (n, D) embeddings of the images.
+        partner: (n, D) embeddings of their responses or captions, all of which are queries.
+        image_id: (n,); the gallery of images has each once.
+        photo_id: (n,) photograph that each image was cut from.
+    """
+    _, first, own = np.unique(image_id, return_index=True, return_inverse=True)
+    return (
+        retrieval_ranks(image, partner, photo_id, photo_id),
+        retrieval_ranks(partner, image[first], photo_id, photo_id[first], own.reshape(-1)),
+    )
+
+
 def retrieval_metrics(ranks: Ranks, weights: Optional[np.ndarray] = None) -> Dict[str, np.ndarray]:
     """Compute ``top1`` and ``top5``, the shares of queries whose partner is among the first k, and ``median_rank``.
 
@@ -191,21 +209,13 @@ class RetrievalMetric(GatheredMetric):
                 )
             )
 
-    @staticmethod
-    def _ranks(results: List[dict]) -> Tuple[Ranks, Ranks]:
-        """Rank the results of one subject: image to partner, and partner to image."""
-        names = ('image', 'partner', 'image_id', 'photo_id')
-        image, other, image_id, photo_id = (np.stack([r[name] for r in results]) for name in names)
-        _, first, partner = np.unique(image_id, return_index=True, return_inverse=True)
-        return (
-            retrieval_ranks(image, other, photo_id, photo_id),
-            retrieval_ranks(other, image[first], photo_id, photo_id[first], partner.reshape(-1)),
-        )
-
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
         """Compute the metrics of each direction: means over subjects, then those of each subject."""
         subjects = sorted({r['subject'] for r in results})
-        ranks = {subject: self._ranks([r for r in results if r['subject'] == subject]) for subject in subjects}
+        names, ranks = ('image', 'partner', 'image_id', 'photo_id'), {}
+        for subject in subjects:
+            rows = [r for r in results if r['subject'] == subject]
+            ranks[subject] = both_directions(*(np.stack([r[name] for r in rows]) for name in names))
         photos = np.unique([r['photo_id'] for r in results])
         draws = np.random.default_rng(self.seed).multinomial(
             len(photos), np.full(len(photos), 1 / len(photos)), self.bootstraps

@@ -6,7 +6,7 @@ import base64
 import io
 import json
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy.stats import ttest_rel
+from scipy.optimize import brentq
+from scipy.stats import nct, t, ttest_rel
 
 from mmnfn.evaluation.dump import read_predictions
 from mmnfn.evaluation.retrieval import Ranks, ranks_of_predictions, recall_curve
@@ -28,6 +29,12 @@ RESULTS = 'results.json'
 CURVES = ('loss_con', 'retrieval/image_to_brain_top1', 'retrieval/image_to_text_top1')
 """What reports draw of a training's log."""
 _FORMAT = 'mmnfn study results, 1'
+DIFFERENCES = (
+    "Paired differences by seed, with 95% intervals (Student's t over seeds). In parentheses, the smallest effect that "
+    'the study could have found: the one that a two-sided paired t-test at 5% finds in 80% of such studies, with as '
+    'many seeds and the observed std of the differences. An asterisk says that the difference holds after Holm: p is '
+    'below 0.05 when corrected for the number of differences in the column.'
+)
 
 Outcomes = Mapping[str, Dict[str, Any]]
 """Name of a job → its outcome (:func:`read_outcome`)."""
@@ -46,7 +53,8 @@ def read_outcome(job: Job) -> Dict[str, Any]:
     """
     metrics, embeddings = job.folder / 'metrics.json', job.folder / EMBEDDINGS
     pretrained = job.labels['task'] == 'pretrain'
-    ranks = ranks_of_predictions(read_predictions(embeddings)) if pretrained and embeddings.is_file() else None
+    predictions = read_predictions(embeddings) if pretrained and embeddings.is_file() else [{}]
+    ranks = ranks_of_predictions(predictions) if 'image_embedding' in predictions[0] else None
     return dict(
         fingerprint=job.fingerprint,
         revision=(job.record() or {}).get('revision'),
@@ -144,7 +152,7 @@ class Table(NamedTuple):
         title: Its heading.
         caption: What its metrics are: of how many seeds, and how many subjects a training step had.
         means: Texts, mean ± std over seeds of every row, the paper's beside them where there are any.
-        differences: Texts, mean and 95% interval of the differences between rows, paired by seed.
+        differences: Texts of the differences between rows, paired by seed, see :func:`difference_text`.
         values: Every single value, not scaled.
     """
 
@@ -162,7 +170,7 @@ def make_table(results: StudyResults, layout: Mapping[str, Any]) -> Table:
     rows = layout.get('rows') or list(dict.fromkeys(row for node in backbones.values() for row in node['pretrain']))
     paper = layout.get('paper', {})
     in_paper = {name for by_row in paper.values() for known in by_row.values() for name in known}
-    means, differences, values = [], [], []
+    means, differences, values = [], {}, []
     for backbone, node in backbones.items():
         found = {
             row: {name: results.metric(backbone, row, c['task'], c['metric']) for name, c in columns.items()}
@@ -180,14 +188,18 @@ def make_table(results: StudyResults, layout: Mapping[str, Any]) -> Table:
             means.append(texts)
             others = [] if row in references[:1] else [other for other in references if other in found and other != row]
             for other in others:
-                texts = dict(backbone=backbone, difference=f'{row} − {other}')
-                for name, column in columns.items():
-                    apart = paired_difference(by_column[name], found[other][name])
-                    texts[name] = difference_text(*apart, column.get('scale', 1), column.get('digits', 1))
-                differences.append(texts)
+                differences[backbone, f'{row} − {other}'] = {
+                    name: paired_difference(by_column[name], found[other][name]) for name in columns
+                }
+    apart = pd.DataFrame(differences.keys(), columns=['backbone', 'difference'])
+    for name, column in columns.items() if differences else ():
+        of_column = [by_column[name] for by_column in differences.values()]
+        holds = holm([difference.p for difference in of_column]) < 0.05
+        scale, digits = column.get('scale', 1), column.get('digits', 1)
+        apart[name] = [difference_text(one, scale, digits, star) for one, star in zip(of_column, holds)]
+    caption = _caption(results.study, rows) + (" The paper's numbers are from its own data." if in_paper else '')
     names = ['backbone', 'weights', 'seed', 'column', 'metric', 'value']
-    frames = pd.DataFrame(means), pd.DataFrame(differences), pd.DataFrame(values, columns=names)
-    return Table(layout['title'], _caption(results.study, rows), *frames)
+    return Table(layout['title'], caption, pd.DataFrame(means), apart, pd.DataFrame(values, columns=names))
 
 
 def mean_text(values: pd.Series, seeds: int, scale: float = 1, digits: int = 1) -> str:
@@ -199,26 +211,72 @@ def mean_text(values: pd.Series, seeds: int, scale: float = 1, digits: int = 1) 
     return text + (f' ({count} of {seeds} seeds)' if count < seeds else '')
 
 
-def paired_difference(values: pd.Series, reference: pd.Series) -> Tuple[float, float, float]:
-    """Compare two rows by the seeds that both have: mean difference and its 95% interval by Student's t.
+class Difference(NamedTuple):
+    """Hold the difference between two rows, paired by seed.
+
+    Attributes:
+        mean: Over seeds; NaN without a common seed, and all else is NaN for a single one.
+        low: Lower end of the 95% interval by Student's t.
+        high: Upper end.
+        p: Of the two-sided paired t-test.
+        detectable: The difference that this test at 5% finds in 80% of studies with as many seeds and the same std of
+            the differences.
+    """
+
+    mean: float
+    low: float = np.nan
+    high: float = np.nan
+    p: float = np.nan
+    detectable: float = np.nan
+
+
+def paired_difference(values: pd.Series, reference: pd.Series) -> Difference:
+    """Compare two rows by the seeds that both have.
 
     The interval is about other seeds: trainings like these on the same data. It says nothing of other people or other
-    images. Without a common seed all three are NaN, with a single one the interval is.
+    images.
     """
     both = pd.DataFrame(dict(a=values, b=reference)).dropna()
     differences = both.a - both.b
-    mean = float(differences.mean())
-    if len(both) > 1 and differences.std() == 0:
-        return mean, mean, mean
-    return (mean, *ttest_rel(both.a, both.b).confidence_interval()) if len(both) > 1 else (mean, np.nan, np.nan)
+    mean, error = float(differences.mean()), float(differences.sem())
+    if len(both) < 2:
+        return Difference(mean)
+    if error == 0:
+        return Difference(mean, mean, mean, float(mean == 0), 0.0)
+    test = ttest_rel(both.a, both.b)
+    return Difference(mean, *test.confidence_interval(), test.pvalue, error * _detectable(len(both)))
 
 
-def difference_text(mean: float, low: float, high: float, scale: float = 1, digits: int = 1) -> str:
-    """Write ``+2.3 [+1.1, +3.5]``; without an interval for a single seed, and ``missing`` without any."""
-    if np.isnan(mean):
+def _detectable(count: int, power: float = 0.8) -> float:
+    """Compute the smallest effect of a two-sided paired t-test at 5%, in standard errors of ``count`` differences."""
+    freedom = count - 1
+    threshold = t.ppf(0.975, freedom)
+
+    def lacking(effect: float) -> float:
+        return nct.sf(threshold, freedom, effect) + nct.cdf(-threshold, freedom, effect) - power
+
+    return brentq(lacking, 0, 2 * threshold)
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """Correct p values for their number (Holm, 1979); NaN are not counted and stay."""
+    p = np.asarray(p, float)
+    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # NaN come last
+    corrected = np.full(len(p), np.nan)
+    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1)
+    return corrected
+
+
+def difference_text(difference: Difference, scale: float = 1, digits: int = 1, holds: bool = False) -> str:
+    """Write ``+2.3 [+1.1, +3.5]* (1.7)``: mean, interval, an asterisk if it ``holds``, and the detectable difference.
+
+    There is the mean alone for a single seed, and ``missing`` without any.
+    """
+    if np.isnan(difference.mean):
         return 'missing'
-    interval = '' if np.isnan(low) else f' [{scale * low:+.{digits}f}, {scale * high:+.{digits}f}]'
-    return f'{scale * mean:+.{digits}f}{interval}'
+    mean, low, high, _, detectable = (f'{scale * value:+.{digits}f}' for value in difference)
+    rest = '' if np.isnan(difference.low) else f' [{low}, {high}]{"*" if holds else ""} ({detectable[1:]})'
+    return mean + rest
 
 
 def _caption(study: Study, rows: Sequence[str]) -> str:
@@ -356,7 +414,7 @@ def write_report(studies: Sequence[Study], out: Path, kept: Outcomes, title: Opt
         Path(__file__).with_name('report.html').read_text('utf-8')
     )
     with pd.option_context('display.max_colwidth', None):
-        files['report.html'] = template.render(title=title, version=__version__, parts=parts)
+        files['report.html'] = template.render(title=title, version=__version__, parts=parts, note=DIFFERENCES)
     text = [f'# {title}']
     for part in parts:
         text += [f'## {part["name"]}', part['progress'], *map(markdown, part['tables'])]
@@ -371,13 +429,14 @@ def write_report(studies: Sequence[Study], out: Path, kept: Outcomes, title: Opt
 
 def markdown(table: Table) -> str:
     """Write a table and its differences for a Markdown file."""
-    parts = [f'### {table.title}', table.caption, _grid(table.means)]
+    parts = [f'### {table.title}', table.caption, grid(table.means)]
     if len(table.differences):
-        parts += ['Paired differences by seed, with 95% intervals (t):', _grid(table.differences)]
+        parts += [DIFFERENCES, grid(table.differences)]
     return '\n\n'.join(parts)
 
 
-def _grid(frame: pd.DataFrame) -> str:
+def grid(frame: pd.DataFrame) -> str:
+    """Write a table of texts in Markdown."""
     lines = [list(frame.columns), ['---'] * frame.shape[1], *frame.to_numpy().tolist()]
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 

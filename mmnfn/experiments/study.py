@@ -28,8 +28,8 @@ _PARTS: Dict[str, Dict[str, Any]] = {
     'config': dict(config=str, options=dict, processes=int, transfer=list),
     'random': dict(random=str, options=dict, transfer=list),
     'checkpoint': dict(checkpoint=str, transfer=list),
-    'transfer': dict(config=str, options=dict, processes=int, train=bool, load_from=bool),
-    'test alone': dict(config=str, options=dict, train=bool),
+    'transfer': dict(config=str, options=dict, processes=int, train=bool, load_from=bool, dump=bool),
+    'test alone': dict(config=str, options=dict, train=bool, dump=bool),
     'table': dict(title=str, columns=dict, rows=list, references=list, paper=dict),
     'column': dict(task=str, metric=str, scale=(int, float), digits=int),
 }
@@ -147,9 +147,10 @@ def read_study(path: Union[str, Path], root: Path, work_dir: Union[str, Path, No
     ``options`` are those of ``--cfg-options``, and ``{seed}`` in them is the seed. ``transfer`` of a row names the
     columns that it is for, all by default; a row with a ``config`` is also tested by it (retrieval). A transfer starts
     from the exported backbone, or with ``load_from: true`` from the whole model, which only a row with a ``config``
-    has. Paths of configs and checkpoints start from the repository, or from the current folder; a checkpoint may also
-    be a URL. Entries whose name starts with ``x-`` are for YAML's anchors. Studies that share a ``work_dir`` share
-    their jobs of the same name.
+    has. With ``dump: true`` its test also writes ``predictions.pkl``, for ``tools/experiments/compare.py``. Paths of
+    configs and checkpoints start from the repository, or from the current folder; a checkpoint may also be a URL.
+    Entries whose name starts with ``x-`` are for YAML's anchors. Studies that share a ``work_dir`` share their jobs of
+    the same name.
 
     Args:
         path: The file.
@@ -241,7 +242,8 @@ class _Expansion:
             pretrain, folder = task == 'pretrain', self.work_dir / prefix / task
             metrics, embeddings = folder / 'metrics.json', folder / EMBEDDINGS
             outputs = (Path(weights), metrics, embeddings) if pretrain else (metrics,)
-            dump = ('--dump', embeddings) if pretrain else ()
+            dumped = embeddings if pretrain else folder / 'predictions.pkl'
+            dump = ('--dump', dumped) if pretrain or node.get('dump') else ()
             start = {} if pretrain else {'model.backbone.init_cfg.checkpoint': weights}
             if node.get('load_from'):
                 start = dict(load_from=f'{{last_checkpoint:{self.work_dir / prefix / "pretrain"}}}')

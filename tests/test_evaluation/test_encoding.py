@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from mmnfn.datasets import NSDDataset, PackNSDInputs, collate_subject_batch
-from mmnfn.evaluation import EncodingMetric, ResponseMetric, encoding, fit_encoding_model, gathered_metric
+from mmnfn.evaluation import (
+    EncodingMetric,
+    ResponseMetric,
+    encoding,
+    fit_encoding_model,
+    gathered_metric,
+    pearson_r,
+)
+from mmnfn.evaluation.dump import read_predictions
 from mmnfn.nsd import NSDLayout, ROIStore
 from mmnfn.structures import SubjectGeometry
 
@@ -296,6 +304,25 @@ def test_wrong_arguments_are_named(tmp_path):
         EncodingMetric(bootstraps=1)
     with pytest.raises(ValueError, match='map_dir is given without data_root'):
         EncodingMetric(map_dir=str(tmp_path))
+
+
+def test_predictions_of_test_images_are_kept(known, tmp_path):
+    """Of all subjects, in order, with what is needed to score them."""
+    path = tmp_path / 'a/predictions.pkl'
+    metric = EncodingMetric(bootstraps=5, prediction_file=str(path))
+    for subject in ('subj07', 'subj04'):
+        add(metric, *known, subject, photo_id=torch.arange(90) // 2)
+    metrics = metric.evaluate(180)
+    predictions = read_predictions(path)
+    keys = [(p['subject'], p['image_id'], p['photo_id']) for p in predictions]
+    assert keys == [(subject, i, i // 2) for subject in ('subj04', 'subj07') for i in range(0, 90, 3)]
+    own = predictions[:30]
+    assert np.array_equal([p['responses'] for p in own], known[1][::3])
+    r = pearson_r(*(np.stack([p[key] for p in own]) for key in ('predicted_responses', 'responses')))
+    assert metrics['encoding/subj04_pcc'] == pytest.approx(np.nanmean(r))
+    voxels = own[0]['voxels']
+    assert voxels['index'].tolist() == [0, 1, 2, 3, 4] and own[-1]['voxels'] is voxels, 'once in the file'
+    assert metrics['encoding/subj04_pcc_roi_streams'] == pytest.approx(r[voxels['rois']['streams']].mean())
 
 
 def test_response_metric_scores_predictions_as_they_are(store):

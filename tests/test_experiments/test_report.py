@@ -2,6 +2,7 @@
 
 import base64
 import json
+import pickle
 import re
 import runpy
 import shutil
@@ -21,10 +22,12 @@ from mmnfn.experiments.report import (
     StudyResults,
     difference_text,
     draw_study,
+    holm,
     make_table,
     markdown,
     mean_text,
     paired_difference,
+    read_outcome,
     read_results,
 )
 
@@ -86,15 +89,31 @@ def test_means_and_differences_by_hand():
     assert mean_text(values, 3, 100) == '31.0 ± 4.4' and values.std() == pytest.approx(np.std(values, ddof=1))
     assert mean_text(values[:2], 3, 100) == '30.0 ± 5.7 (2 of 3 seeds)' and mean_text(values[:1], 1) == '0.3'
     assert mean_text(pd.Series([1, np.nan]), 2) == '1.0 (1 of 2 seeds)' and mean_text(values[:0], 3) == 'missing'
-    mean, low, high = paired_difference(values, reference)
-    reach = scipy.stats.t.ppf(0.975, 2) * np.std([0.06, 0.04, 0.08], ddof=1) / 3**0.5
-    assert (mean, low, high) == (pytest.approx(0.06), pytest.approx(0.06 - reach), pytest.approx(0.06 + reach))
-    assert difference_text(mean, low, high, 100) == '+6.0 [+1.0, +11.0]'
-    assert paired_difference(values, values - 0.5) == (0.5, 0.5, 0.5)
-    one = paired_difference(values, pd.Series([0.1, 3.0], index=[0, 7]))
-    assert (
-        difference_text(*one, 100) == '+16.0' and difference_text(*paired_difference(values, values[:0])) == 'missing'
-    )
+    difference = paired_difference(values, reference)
+    error = np.std([0.06, 0.04, 0.08], ddof=1) / 3**0.5
+    reach = scipy.stats.t.ppf(0.975, 2) * error
+    assert difference[:3] == pytest.approx((0.06, 0.06 - reach, 0.06 + reach))
+    assert difference.p == pytest.approx(2 * scipy.stats.t.sf(0.06 / error, 2))
+    assert difference_text(difference, 100) == '+6.0 [+1.0, +11.0] (6.5)'
+    assert difference_text(difference, 100, 2, True) == '+6.00 [+1.03, +10.97]* (6.53)'
+    assert paired_difference(values, values - 0.5) == (0.5, 0.5, 0.5, 0, 0)
+    assert paired_difference(values, values).p == 1
+    one, none = paired_difference(values, pd.Series([0.1, 3.0], index=[0, 7])), paired_difference(values, values[:0])
+    assert difference_text(one, 100) == '+16.0' and difference_text(none) == 'missing'
+
+
+@pytest.mark.parametrize('seeds', [2, 3, 5])
+def test_the_detectable_effect_is_found_in_80_percent_of_simulated_studies(seeds):
+    ones = pd.Series(scipy.stats.zscore(np.arange(seeds), ddof=1))  # differences with a std of 1
+    effect = paired_difference(ones, 0 * ones).detectable
+    studies = np.random.default_rng(0).normal(effect, 1, (20_000, seeds))
+    assert (scipy.stats.ttest_1samp(studies, 0, axis=1).pvalue < 0.05).mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_holms_correction_by_hand_and_without_missing_rows():
+    corrected = holm([0.01, 0.04, np.nan, 0.03, 0.005])
+    assert corrected.tolist() == pytest.approx([0.03, 0.06, np.nan, 0.06, 0.02], nan_ok=True)
+    assert holm([0.5, 0.6]).tolist() == [1, 1] and holm([]).size == 0
 
 
 def test_table_by_hand(study, layout):
@@ -106,16 +125,18 @@ def test_table_by_hand(study, layout):
     ]
     assert list(table.means) == ['backbone', 'weights', 'PCC', 'PCC, paper']
     assert list(table.differences.difference) == ['nfn − random', 'nfn − nfn-shuffled', 'nfn-shuffled − random']
-    assert table.differences.PCC[0] == '+6.0 [+1.0, +11.0]'
+    assert table.differences.PCC[0] == '+6.0 [+1.0, +11.0] (6.5)', 'p is 0.035, times three differences'
     text = markdown(table)
     assert '| micro | nfn | 31.0 ± 4.4 |  |' in text and 'Paired differences by seed' in text
     steps = '2 subjects in a training step (nfn-shuffled); 4 subjects in a training step (nfn).'
-    assert table.caption == f'Mean ± std over 3 seeds; {steps}'
+    assert table.caption == f"Mean ± std over 3 seeds; {steps} The paper's numbers are from its own data."
     values = table.values.set_index(['weights', 'seed']).value
     assert values.to_dict() == {(row, seed): v for row, by_seed in PCC.items() for seed, v in by_seed.items()}
     table = make_table(StudyResults(study, {}), dict(layout, references=['nfn']))
     assert list(table.differences.difference) == ['random − nfn', 'nfn-shuffled − nfn']
-    assert table.differences.PCC[0] == '-6.0 [-11.0, -1.0]'
+    assert table.differences.PCC[0] == '-6.0 [-11.0, -1.0] (6.5)'
+    table = make_table(StudyResults(study, {}), dict(layout, rows=['nfn', 'random'], references=['random'], paper={}))
+    assert table.differences.PCC.tolist() == ['+6.0 [+1.0, +11.0]* (6.5)'] and 'paper' not in table.caption
     assert make_table(StudyResults(study, {}), dict(layout, references=[])).differences.empty
 
 
@@ -138,6 +159,17 @@ def test_figure_has_what_there_is(study, moved):
     assert draw_study(StudyResults(moved, {}), 'micro') is None
 
 
+def test_a_pretraining_that_embeds_nothing_has_no_ranks(study):
+    """One by L_enc alone."""
+    job = next(job for job in study.jobs if job.name == TRAINING)
+    path = job.folder / 'embeddings.pkl'
+    before = path.read_bytes()
+    assert read_outcome(job)['ranks'] is not None
+    path.write_bytes(pickle.dumps([dict(subject='subj01', image_id=0, predicted_responses=[0.5])]))
+    assert read_outcome(job)['ranks'] is None
+    path.write_bytes(before)
+
+
 def test_recall_by_hand():
     ranks = Ranks(np.array([1, 3, 3, 4]), np.array([5, 5, 5, 4]), np.arange(4))
     assert recall_curve(ranks).tolist() == [0.25, 0.25, 0.75, 1.0, 1.0]
@@ -153,7 +185,7 @@ def test_page_stands_alone(study):
         'nothing comes from elsewhere'
     )
     assert '<h1>Toy &amp; &lt;co&gt;</h1>' in text and '<td>31.0 ± 4.4</td>' in text
-    assert '<td>28.5 ± 6.4 (2 of 3 seeds)</td>' in text and '<td>+6.0 [+1.0, +11.0]</td>' in text
+    assert '<td>28.5 ± 6.4 (2 of 3 seeds)</td>' in text and '<td>+6.0 [+1.0, +11.0] (6.5)</td>' in text
 
 
 def test_report_is_made_again_from_its_results(study, moved):

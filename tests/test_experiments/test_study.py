@@ -29,6 +29,7 @@ def test_jobs_are_made_in_order(toy, tmp_path):
     assert detect.needs == encode.needs == ('swin/nfn/seed5/pretrain',)
     weights = f'{pretrain.folder}/backbone_latest.pth'
     assert f'model.backbone.init_cfg.checkpoint={weights}' in detect.commands[0]
+    assert '--dump' not in encode.commands[0] and f'{detect.folder}/predictions.pkl' in detect.commands[1]
     assert len(encode.commands) == 1 and encode.commands[0][3] == weights
     assert study.jobs[-1].needs == () and study.jobs[-1].commands[0][3] == str(tmp_path / 'given.pth')
 
@@ -118,3 +119,5 @@ def test_shipped_studies_expand_and_have_tables(path, tmp_path):
     tables = [make_table(StudyResults(study, {}), layout) for layout in study.content['tables']]
     assert tables and all((table.means.iloc[:, 2] == 'missing').all() for table in tables)
     assert all(f' over {len(study.seeds)} seeds; ' in table.caption for table in tables)
+    papers = {name for layout in study.content['tables'] for name in layout.get('paper', {})}
+    assert papers <= ({'swin-s', 'convnext-s'} & set(study.content['backbones'])), 'the metrics of other backbones'

@@ -54,7 +54,7 @@ CONTENT = dict(
                 given=dict(checkpoint='given.pth', transfer=['encode']),
             ),
             transfer=dict(
-                detect=dict(config='configs/detect.py'), encode=dict(config='configs/encode.py', train=False)
+                detect=dict(config='configs/detect.py', dump=True), encode=dict(config='configs/encode.py', train=False)
             ),
         )
     ),
