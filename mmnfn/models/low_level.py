@@ -31,14 +31,13 @@ class LowLevelFeatures(BaseModule):
     Args:
         pixels: Give the colours.
         gabors: Give the energies.
-        init_cfg: MMEngine's initialisation; there are no weights.
 
     Raises:
         ValueError: If both are left out.
     """
 
-    def __init__(self, pixels: bool = True, gabors: bool = True, init_cfg=None):
-        super().__init__(init_cfg)
+    def __init__(self, pixels: bool = True, gabors: bool = True):
+        super().__init__()
         if not (pixels or gabors):
             raise ValueError('pixels and gabors are both False, which leaves no features.')
         self.pixels, self.gabors = pixels, gabors
