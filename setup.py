@@ -96,7 +96,6 @@ setup(
     install_requires=[
         'numpy',
         'h5py',
-        'himalaya',
         'matplotlib',
         'nibabel',
         'pandas',

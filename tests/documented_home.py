@@ -84,7 +84,7 @@ ORDER = (
 )
 CONFIGS = {
     'nfn': ('pretrain_nsd', 'pretrain_nsd_clip', 'pretrain_nsd_brainformer', 'adapt_subject'),
-    'encoding': ('swin-s_nsd',),
+    'encoding': ('swin-s_nsd', 'low-level_nsd'),
     'mask_rcnn': ('mask-rcnn_nfn-swin-s_fpn_1x_coco', 'mask-rcnn_nfn-frozen-swin-s_fpn_1x_coco'),
     'upernet': ('nfn-swin-s_upernet_8xb2-160k_ade20k-512x512',),
     'linear': ('nfn-swin-s_linear_8xb2-40k_ade20k-512x512',),

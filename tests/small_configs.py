@@ -75,8 +75,9 @@ def make_small_transfer(cfg, backbone, classes):
 def make_small_pretraining(cfg, backbone, subjects):
     """Shrink the model of a pretraining or encoding, and set subjects and 32-pixel images of the simulated world."""
     model = cfg.model
-    model.backbone.arch = BACKBONES[backbone]
-    if backbone == 'swin-s':
+    if 'arch' in model.backbone:
+        model.backbone.arch = BACKBONES[backbone]
+    if 'Swin' in model.backbone.type:
         model.backbone.pad_small_map = True
     if model.get('neck'):
         model.neck.in_channels = CHANNELS[-1] if isinstance(model.neck.in_channels, int) else CHANNELS[1:]

@@ -9,7 +9,7 @@ import sys
 from importlib import metadata, util
 
 LIBRARIES = """
-torch torchvision numpy scipy h5py nibabel pycocotools himalaya open_clip_torch nilearn grad-cam
+torch torchvision numpy scipy h5py nibabel pycocotools open_clip_torch nilearn grad-cam
 mmengine mmengine-lite mmcv mmcv-lite mmpretrain mmdet mmsegmentation
 onedl-mmengine onedl-mmcv onedl-mmpretrain onedl-mmdetection onedl-mmsegmentation
 """.split()

@@ -5,6 +5,7 @@ Prints the metrics. --out writes the metrics; --dump writes the predictions.
 Example:
     python tools/test.py configs/nfn/pretrain_nsd.py work_dirs/pretrain_nsd/epoch_100.pth --out metrics.json
     python tools/test.py configs/encoding/swin-s_nsd.py work_dirs/pretrain_nsd/backbone_latest.pth
+    python tools/test.py configs/encoding/low-level_nsd.py
     tools/dist_test.sh configs/mask_rcnn/mask-rcnn_nfn-swin-s_fpn_1x_coco.py CHECKPOINT 8
 """
 
@@ -27,19 +28,24 @@ def parse_args(argv=None):
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', metavar='CONFIG', help='config file')
-    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='checkpoint of a trained model')
+    parser.add_argument(
+        'checkpoint', metavar='CHECKPOINT', nargs='?', help='checkpoint of a trained model; none if it has no weights'
+    )
     parser.add_argument('--out', metavar='FILE.json', help='write the metrics to FILE.json')
     parser.add_argument('--dump', metavar='FILE.pkl', help='write the predictions to FILE.pkl, for offline evaluation')
     parser.add_argument('--show', action='store_true', help='show predictions in a window (detection, segmentation)')
     parser.add_argument('--show-dir', help='folder that gets images with drawn predictions')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation by the config's tta_model")
     run_config.add_arguments(parser)
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)  # CHECKPOINT may stand behind options
 
 
 def merge_args(cfg, args):
     """Put the flags into the config, and check it."""
-    run_config.need_file(args.checkpoint, 'CHECKPOINT', 'Training writes checkpoints to ./work_dirs/<config name>/.')
+    if args.checkpoint is not None:
+        run_config.need_file(
+            args.checkpoint, 'CHECKPOINT', 'Training writes checkpoints to ./work_dirs/<config name>/.'
+        )
     cfg.load_from, cfg.resume = args.checkpoint, False
     run_config.set_work_dir(cfg, args.config, args.work_dir)
     run_config.set_loader_defaults(cfg)
@@ -112,6 +118,10 @@ def main(argv=None):
         cfg = merge_args(run_config.load_config(args.config, args.cfg_options), args)
         prepare_device(cfg, args.launcher)
         runner = Runner.from_cfg(cfg)
+        if args.checkpoint is None and any(True for _ in runner.model.parameters()):
+            raise UserError(
+                f'CHECKPOINT is missing: the model of {args.config} has weights, so name the file they are in.'
+            )
         if args.dump:
             add_dump(runner, args.dump)
         metrics = runner.test()

@@ -79,10 +79,17 @@ class EncodingMetric(GatheredMetric):
     - ``pcc_reliable``: raw r, over voxels with an ncsnr of at least ``min_ncsnr``.
     - ``ceiling``: square root of the noise ceiling, the ``pcc`` of a perfect model.
 
-    The first three come with ``_low`` and ``_high``, a 95% interval by percentile bootstrap over test images. The same
-    images are drawn for all subjects, with all their trials if the dataset gives single trials, and with all crops of
-    their photograph. The interval tells how much the metric depends on the choice of images, and nothing about other
-    subjects or training runs. ``pcc_se`` is the standard error of ``pcc`` from the same bootstrap.
+    If the model also gives ``low_level`` features, two more encoding models are fitted to the same images, of these
+    features alone and of both, which are then regularised separately (banded ridge):
+
+    - ``pcc_unique``: r of both minus r of the low-level features alone, the part that only the backbone explains.
+    - ``pcc_over_low_level``: r of the backbone minus r of the low-level features alone.
+
+    All but the ceiling come with ``_low`` and ``_high``, a 95% interval by percentile bootstrap over test images. The
+    same images are drawn for all subjects and encoding models, with all their trials if the dataset gives single
+    trials, and with all crops of their photograph. The interval tells how much the metric depends on the choice of
+    images, and nothing about other subjects or training runs. ``pcc_se`` is the standard error of ``pcc`` from the same
+    bootstrap.
 
     Counts of voxels, summed over subjects: ``voxels``, ``voxels_constant`` (no variance in responses or predictions; r
     is NaN and enters no mean), ``voxels_normalized`` and ``voxels_reliable`` (in the two metrics of that name). A voxel
@@ -159,6 +166,7 @@ class EncodingMetric(GatheredMetric):
                     split=split,
                     features=self._features(sample, self._voxels[subject]),
                     responses=responses.cpu().numpy()[self._voxels[subject].place],
+                    **({'low_level': sample['low_level'].cpu().numpy()} if 'low_level' in sample else {}),
                 )
             )
 
@@ -185,7 +193,7 @@ class EncodingMetric(GatheredMetric):
             tested = [r for r in own if r['split'] == 'test']
             measured = [r['responses'] for r in tested]
             shown = np.searchsorted(photos, [r['photo_id'] for r in tested])
-            outcome = self._fit(own, voxels, draws[:, shown])
+            outcome, differences = self._fit(own, voxels, draws[:, shown])
             about = dict(index=voxels.index, rois=voxels.rois)  # one object, which a pickle file has once
             for r, response, prediction in zip(tested, measured, outcome.prediction):
                 sample = {key: r[key] for key in ('subject', 'image_id', 'photo_id')}
@@ -193,7 +201,7 @@ class EncodingMetric(GatheredMetric):
             if self.map_dir is not None:
                 store = ROIStore(Path(self.data_root) / f'{subject}.h5')
                 write_voxel_map(store, voxels.index, outcome.r, Path(self.map_dir) / f'{subject}_pcc.nii.gz')
-            of_subject, of_voxels = self._score(outcome, voxels)
+            of_subject, of_voxels = self._score(outcome, differences, voxels)
             counts.update(of_voxels)
             for name, score in of_subject.items():
                 scores.setdefault(name, {})[subject] = score
@@ -211,35 +219,59 @@ class EncodingMetric(GatheredMetric):
                 metrics.update(_entries(f'{subject}_{name}', *score))
         return {**metrics, **counts, **self._trained_on(subjects)}
 
-    def _fit(self, results: List[dict], voxels: SubjectVoxels, draws: np.ndarray) -> EncodingResult:
-        """Fit the encoding model of one subject; moves the arrays, which are large, out of the results."""
-        arrays = []
-        for split in ('train', 'test'):
-            members = [r for r in results if r['split'] == split]
-            for key in ('features', 'responses'):
-                arrays.append(np.stack([r.pop(key) for r in members]) if members else np.zeros((0, 1)))
-        bands = voxels.bands if self.banded else None
-        return fit_encoding_model(*arrays, bands=bands, draws=draws, backend=self.backend)
+    def _fit(
+        self, results: List[dict], voxels: SubjectVoxels, draws: np.ndarray
+    ) -> Tuple[EncodingResult, Dict[str, EncodingResult]]:
+        """Fit the encoding models of one subject; moves the arrays, which are large, out of the results.
 
-    def _score(self, outcome: EncodingResult, voxels: SubjectVoxels) -> Tuple[Dict[str, Score], Dict[str, int]]:
+        Returns:
+            The outcome for the backbone's features; and metric → differences of r to low-level features alone.
+        """
+        splits = [[r for r in results if r['split'] == split] for split in ('train', 'test')]
+
+        def take(key: str) -> List[np.ndarray]:
+            return [np.stack([r.pop(key) for r in members]) if members else np.zeros((0, 1)) for members in splits]
+
+        def fit(features: List[np.ndarray], bands: Tuple[int, ...]) -> EncodingResult:
+            (x, x_test), (y, y_test) = features, responses
+            return fit_encoding_model(x, y, x_test, y_test, bands=bands, draws=draws, backend=self.backend)
+
+        features, responses = take('features'), take('responses')
+        bands = voxels.bands if self.banded else (features[0].shape[1],)
+        outcome = fit(features, bands)
+        if 'low_level' not in results[0]:
+            return outcome, {}
+        low_level = take('low_level')
+        low_level_band = (low_level[0].shape[1],)
+        alone = fit(low_level, low_level_band)
+        both = fit([np.concatenate(pair, axis=1) for pair in zip(features, low_level)], bands + low_level_band)
+        return outcome, {
+            name: one._replace(r=one.r - alone.r, resampled=one.resampled - alone.resampled)
+            for name, one in (('pcc_unique', both), ('pcc_over_low_level', outcome))
+        }
+
+    def _score(
+        self, outcome: EncodingResult, differences: Dict[str, EncodingResult], voxels: SubjectVoxels
+    ) -> Tuple[Dict[str, Score], Dict[str, int]]:
         """Compute the metrics of a subject, NaN if no voxel is left, and count its voxels."""
         known, ones = ~np.isnan(outcome.r), np.ones(len(outcome.r))
         root = np.sqrt(np.maximum(voxels.noise_ceiling, 0) / 100)
         with np.errstate(invalid='ignore'):
             good, reliable = voxels.noise_ceiling >= self.min_ceiling, voxels.ncsnr >= self.min_ncsnr
         selections = dict(
-            pcc=(known, ones),
-            pcc_normalized=(known & good, np.where(good, root, 1)),
-            pcc_reliable=(known & reliable, ones),
+            pcc=(outcome, known, ones),
+            pcc_normalized=(outcome, known & good, np.where(good, root, 1)),
+            pcc_reliable=(outcome, known & reliable, ones),
+            **{name: (one, ~np.isnan(one.r), ones) for name, one in differences.items()},
         )
         scores: Dict[str, Score] = {}
         for group, members in voxels.groups().items():
-            for name, (selected, divisor) in selections.items():
+            for name, (one, selected, divisor) in selections.items():
                 chosen = members[selected[members]]
-                resampled = np.asarray([_mean(row) for row in outcome.resampled[:, chosen] / divisor[chosen]])
-                scores[name + group] = _mean(outcome.r[chosen] / divisor[chosen]), resampled
+                resampled = np.asarray([_mean(row) for row in one.resampled[:, chosen] / divisor[chosen]])
+                scores[name + group] = _mean(one.r[chosen] / divisor[chosen]), resampled
             scores[f'ceiling{group}'] = _mean(root[members[known[members]]]), None
-        normalized, reliable = (int(selections[f'pcc_{name}'][0].sum()) for name in ('normalized', 'reliable'))
+        normalized, reliable = (int(selections[f'pcc_{name}'][1].sum()) for name in ('normalized', 'reliable'))
         return scores, dict(
             voxels=len(known),
             voxels_constant=int((~known).sum()),
@@ -276,9 +308,11 @@ class ResponseMetric(EncodingMetric):
     def _features(self, sample: dict, voxels: SubjectVoxels) -> np.ndarray:
         return sample['predicted_responses'].float().cpu().numpy()[voxels.place]
 
-    def _fit(self, results: List[dict], voxels: SubjectVoxels, draws: np.ndarray) -> EncodingResult:
+    def _fit(
+        self, results: List[dict], voxels: SubjectVoxels, draws: np.ndarray
+    ) -> Tuple[EncodingResult, Dict[str, EncodingResult]]:
         predicted, measured = (np.stack([r.pop(key) for r in results]) for key in ('features', 'responses'))
-        return EncodingResult(predicted, pearson_r(predicted, measured), bootstrap_r(predicted, measured, draws))
+        return EncodingResult(predicted, pearson_r(predicted, measured), bootstrap_r(predicted, measured, draws)), {}
 
     def _trained_on(self, subjects: List[str]) -> Dict[str, int]:
         return {}  # the head knows its own subjects only

@@ -6,13 +6,11 @@ from typing import NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
-from himalaya.backend import set_backend
-from himalaya.kernel_ridge import MultipleKernelRidgeCV
 from torch import Tensor
 
 ALPHAS = tuple(np.logspace(-1, 6, 15))
-BACKENDS = dict(numpy='cpu', torch='cpu', torch_cuda='cuda')
-"""himalaya's backends and their devices."""
+BACKENDS = dict(numpy='cpu', torch_cuda='cuda')
+"""Where a fit computes: name → PyTorch's device."""
 BLOCK = 2048
 """Voxels at a time, which bounds the memory of temporary arrays."""
 
@@ -106,7 +104,8 @@ def fit_encoding_model(
 
     Plain ridge chooses the regularisation by generalised cross-validation (Golub, Heath and Wahba, 1979), a
     rotation-invariant form of leave-one-out. One eigendecomposition serves all voxels and candidates; k-fold
-    cross-validation would need one per fold. Banded ridge is himalaya's, with five consecutive folds.
+    cross-validation would need one per fold. Banded ridge (Dupré la Tour et al., 2022) chooses weights of the bands by
+    the same criterion: those of :func:`band_weights`, with an eigendecomposition for each.
 
     Features are z-scored with mean and std of the training images, and responses are centred on their training mean.
     Computation is in float32 unless the features are float64.
@@ -116,11 +115,11 @@ def fit_encoding_model(
         test_features: (m, F). test_responses: (m, V).
         alphas: Candidates for the regularisation.
         bands: Sizes of consecutive groups of features, e.g. one per stage of a backbone, which are regularised
-            separately (banded ridge, random search over 20 weightings of the bands); None for plain ridge.
+            separately (banded ridge); None for plain ridge.
         bootstraps: Number of resamplings of the test images.
         seed: Seed of bootstrap and random search.
         draws: (bootstraps, m) as of :func:`draw_images`; None draws the test images here.
-        backend: himalaya's ``'numpy'``, ``'torch'`` or ``'torch_cuda'``; the last fits both kinds of ridge on the GPU.
+        backend: ``'numpy'``, or ``'torch_cuda'`` to fit on the GPU.
 
     Raises:
         ValueError: If there are fewer than 10 training or 3 test images, ``bands`` do not add up to F, a feature is not
@@ -148,15 +147,8 @@ def fit_encoding_model(
     mean, std = train_features.mean(0), train_features.std(0)
     std = np.where(std > 1e-8, std, 1)
     x, x_test = (((f - mean) / std).astype(dtype) for f in (train_features, test_features))
-    offset = train_responses.mean(0, dtype=np.float64).astype(dtype)
-    if bands is None:
-        prediction = _plain(x, train_responses, offset, x_test, alphas, BACKENDS[backend])
-    else:
-        finite = np.isfinite(offset)
-        y = train_responses[:, finite].astype(dtype) - offset[finite]
-        prediction = np.full((len(x_test), len(offset)), np.nan, dtype)
-        fitted = _banded(x, y, x_test, np.asarray(alphas), np.cumsum(bands)[:-1], seed, backend)
-        prediction[:, finite] = fitted + offset[finite]
+    bands = (x.shape[1],) if bands is None else tuple(bands)
+    prediction = _predict(x, train_responses, x_test, alphas, bands, band_weights(len(bands), seed), BACKENDS[backend])
     return EncodingResult(
         prediction,
         pearson_r(prediction, test_responses),
@@ -164,30 +156,60 @@ def fit_encoding_model(
     )
 
 
-def _plain(
-    x: np.ndarray, responses: np.ndarray, offset: np.ndarray, x_test: np.ndarray, alphas: Sequence[float], device: str
-) -> np.ndarray:
-    """Predict (m, V) by ridge on centred features (n, F), with the best candidate for each voxel.
+def band_weights(bands: int, seed: int) -> np.ndarray:
+    """List the weights of bands that banded ridge chooses from.
 
-    With X = U·√e·Vᵀ and z = Uᵀy, the residual sum of squares is Σ_j (α / (e_j + α))² z_j² + |y − Uz|², and the trace of
-    the residual operator n − 1 − Σ_j e_j / (e_j + α). The best candidate α minimises the former over the latter
-    squared.
+    Equal weights; each band alone, so that a band that helps nowhere costs nothing; and for B > 1 bands 4·B draws from
+    Dirichlet distributions, half of them sparse (concentrations 0.1 and 1, as in himalaya).
+
+    Returns:
+        (weightings, B), each row adding up to 1.
     """
-    basis, values, test = _decompose(torch.from_numpy(x).to(device), torch.from_numpy(x_test).to(device))
+    if bands == 1:
+        return np.ones((1, 1))
+    rng = np.random.default_rng(seed)
+    drawn = [rng.dirichlet(np.full(bands, concentration), 2 * bands) for concentration in (0.1, 1)]
+    return np.concatenate([np.full((1, bands), 1 / bands), np.eye(bands), *drawn])
+
+
+def _predict(
+    x: np.ndarray,
+    responses: np.ndarray,
+    x_test: np.ndarray,
+    alphas: Sequence[float],
+    bands: Tuple[int, ...],
+    weightings: np.ndarray,
+    device: str,
+) -> np.ndarray:
+    """Predict (m, V) by ridge on centred features (n, F), with the best weighting and candidate for each voxel.
+
+    With the weight w of a band of F_b features, X has its features times √(w·F / F_b), so that bands of any size have
+    their weight's share in the variance of all. With X = U·√e·Vᵀ and z = Uᵀy, the residual sum of squares is
+    Σ_j (α / (e_j + α))² z_j² + |y − Uz|², and the trace of the residual operator n − 1 − Σ_j e_j / (e_j + α). The best
+    candidate α minimises the former over the latter squared.
+    """
     candidates = torch.tensor(np.asarray(alphas), dtype=torch.float64, device=device)
-    shrink = candidates[:, None] / (values + candidates[:, None])  # (candidates, k)
-    freedom = len(x) - 1 - (1 - shrink).sum(1)
-    inside = len(values) == len(x) - 1  # then the features span the centred responses
-    prediction = np.empty((len(x_test), responses.shape[1]), x.dtype)
-    for part in _blocks(responses.shape[1]):
-        y = torch.from_numpy(responses[:, part].astype(x.dtype) - offset[part]).to(device)
-        z = basis.T @ y
-        power = z.double() ** 2
-        rest = 0 if inside else ((y.double() ** 2).sum(0) - power.sum(0)).clamp(min=0)
-        score = (shrink**2 @ power + rest) / freedom[:, None] ** 2
-        alpha = candidates[score.argmin(0)]
-        fitted = test @ (z / (values[:, None] + alpha)).to(z.dtype)
-        prediction[:, part] = fitted.cpu().numpy() + offset[part]
+    offset = responses.mean(0, dtype=np.float64).astype(x.dtype)
+    prediction = np.full((len(x_test), len(offset)), np.nan, x.dtype)
+    best = torch.full((len(offset),), torch.inf, dtype=torch.float64, device=device)
+    for weights in weightings:
+        scale = np.repeat(np.sqrt(weights * x.shape[1] / bands), bands).astype(x.dtype)
+        basis, values, test = _decompose(*(torch.from_numpy(f * scale).to(device) for f in (x, x_test)))
+        shrink = candidates[:, None] / (values + candidates[:, None])  # (candidates, k)
+        freedom = len(x) - 1 - (1 - shrink).sum(1)
+        inside = len(values) == len(x) - 1  # then the features span the centred responses
+        for part in _blocks(len(offset)):
+            y = torch.from_numpy(responses[:, part].astype(x.dtype) - offset[part]).to(device)
+            z = basis.T @ y
+            power = z.double() ** 2
+            rest = 0 if inside else ((y.double() ** 2).sum(0) - power.sum(0)).clamp(min=0)
+            score, chosen = ((shrink**2 @ power + rest) / freedom[:, None] ** 2).min(0)
+            better = score < best[part]  # false for responses that are not finite
+            best[part] = torch.where(better, score, best[part])
+            fitted = test @ (z / (values[:, None] + candidates[chosen])).to(z.dtype)
+            prediction[:, part] = np.where(
+                better.cpu().numpy(), fitted.cpu().numpy() + offset[part], prediction[:, part]
+            )
     return prediction
 
 
@@ -206,29 +228,3 @@ def _decompose(x: Tensor, x_test: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         return vectors, values, (x_test @ x.T) @ vectors
     root = values.sqrt()
     return x @ (vectors / root).to(x.dtype), values, x_test @ (vectors * root).to(x.dtype)
-
-
-def _banded(
-    x: np.ndarray, y: np.ndarray, x_test: np.ndarray, alphas: np.ndarray, borders: np.ndarray, seed: int, backend: str
-) -> np.ndarray:
-    """Predict (m, V) by banded ridge."""
-    array = set_backend(backend)
-    parts, test_parts = (np.split(f, borders, axis=1) for f in (x, x_test))
-    kernels = np.stack([part @ part.T for part in parts])
-    model = MultipleKernelRidgeCV(
-        kernels='precomputed',
-        solver='random_search',
-        solver_params=dict(
-            n_iter=20,
-            alphas=alphas,
-            n_targets_batch=BLOCK,
-            n_alphas_batch=1,
-            n_targets_batch_refit=BLOCK,
-            progress_bar=False,
-        ),
-        cv=5,
-        random_state=seed,
-    )
-    model.fit(array.asarray(kernels), array.asarray(y))
-    test_kernels = np.stack([test @ part.T for test, part in zip(test_parts, parts)])
-    return np.array(array.to_numpy(model.predict(array.asarray(test_kernels))))

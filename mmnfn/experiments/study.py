@@ -28,6 +28,7 @@ _PARTS: Dict[str, Dict[str, Any]] = {
     'config': dict(config=str, options=dict, processes=int, transfer=list),
     'random': dict(random=str, options=dict, transfer=list),
     'checkpoint': dict(checkpoint=str, transfer=list),
+    'baseline': dict(baseline=str, options=dict, transfer=list),
     'transfer': dict(config=str, options=dict, processes=int, train=bool, load_from=bool, dump=bool),
     'test alone': dict(config=str, options=dict, train=bool, dump=bool),
     'table': dict(title=str, columns=dict, rows=list, references=list, paper=dict),
@@ -128,11 +129,12 @@ def read_study(path: Union[str, Path], root: Path, work_dir: Union[str, Path, No
         processes: 2                                  # of each training; a row or a column may say otherwise
         backbones:
           swin-micro:
-            pretrain:                                 # the rows of a table; one of config, random, checkpoint
+            pretrain:                                 # the rows of a table
               random: {random: configs/demo/pretrain.py, transfer: [detect, encode]}
               nfn: {config: configs/demo/pretrain.py}
               shuffled: {config: configs/demo/pretrain.py, options: {train_dataloader.dataset.shuffle_pairs: '{seed}'}}
               imagenet: {checkpoint: swin_small.pth, transfer: [detect, encode]}
+              gabors: {baseline: configs/demo/encoding_low-level.py, transfer: [encode]}
             transfer:                                 # the columns
               detect: {config: configs/demo/mask-rcnn_micro_fpn_demo.py}
               encode: {config: configs/demo/encoding.py, train: false}
@@ -143,6 +145,10 @@ def read_study(path: Union[str, Path], root: Path, work_dir: Union[str, Path, No
             references: [random, shuffled]            # rows that the others are compared with, none by default
             columns: {PCC: {task: encode, metric: encoding/pcc, scale: 100}}
             paper: {swin-micro: {nfn: {PCC: 57.4}}}   # what stands beside our metrics
+
+    A row has one of ``config`` (a pretraining), ``random`` (the config whose backbone gets random weights),
+    ``checkpoint`` (weights that there are) and ``baseline`` (the config of a model without weights). A baseline is
+    tested in the columns of its ``transfer`` with its own config and options instead of theirs.
 
     ``options`` are those of ``--cfg-options``, and ``{seed}`` in them is the seed. ``transfer`` of a row names the
     columns that it is for, all by default; a row with a ``config`` is also tested by it (retrieval). A transfer starts
@@ -215,9 +221,9 @@ class _Expansion:
             alone = isinstance(transfer, dict) and transfer.get('train') is False
             _check(transfer, 'test alone' if alone else 'transfer', f'{where}.transfer.{task}')
         for row, content in node['pretrain'].items():
-            start = [key for key in ('config', 'random', 'checkpoint') if key in content]
+            start = [key for key in ('config', 'random', 'checkpoint', 'baseline') if key in content]
             if len(start) != 1:
-                raise ValueError(f'STUDY: {where}.pretrain.{row} needs one of config, random and checkpoint.')
+                raise ValueError(f'STUDY: {where}.pretrain.{row} needs one of config, random, checkpoint and baseline.')
             _check(content, start[0], f'{where}.pretrain.{row}')
             wanted = content.get('transfer', list(transfers))
             _check_names(wanted, transfers, f'{where}.pretrain.{row}.transfer')
@@ -228,6 +234,15 @@ class _Expansion:
                     '(load_from): name the other columns in its transfer.'
                 )
             tasks = {'pretrain': content, **{task: transfers[task] for task in wanted}}
+            if start == ['baseline']:
+                trained = [task for task in wanted if transfers[task].get('train', True)]
+                if trained:
+                    raise ValueError(
+                        f'STUDY: {where}.pretrain.{row} has no weights, and {trained[0]} is trained: name columns with '
+                        'train: false in its transfer.'
+                    )
+                own = dict(config=content['baseline'], options=content.get('options', {}))
+                tasks = {task: {**transfers[task], **own} for task in wanted}
             for seed in self.seeds:
                 yield from self._row(name, row, seed, tasks)
 
@@ -265,7 +280,8 @@ class _Expansion:
                 commands.append((*(launcher if processes > 1 else alone), *flags))
             if 'config' in node:
                 flags = ('--work-dir', folder / 'test', '--out', metrics, *dump, *_cfg_options(options))
-                commands.append(self._python('tools/test.py', config, checkpoint, *flags))
+                tested = [config, checkpoint] if 'pretrain' in tasks else [config]  # a baseline has no weights
+                commands.append(self._python('tools/test.py', *tested, *flags))
             settings = self._settings[config] = self._settings.get(config) or config_text(config)
             fingerprint = self._fingerprint(commands, settings, upstream)
             labels = dict(backbone=backbone, row=row, seed=str(seed), task=task)

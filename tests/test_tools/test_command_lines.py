@@ -71,17 +71,26 @@ def test_train_errors_are_one_line(config, capsys, monkeypatch, arguments, error
     'arguments, error',
     [
         (['CONFIG', 'nothing.pth'], "CHECKPOINT: there is no file 'nothing.pth'"),
+        (['CONFIG', '--cfg-options', 'log_level=ERROR'], 'CHECKPOINT is missing: the model of CONFIG has weights'),
         (['CONFIG', 'CHECKPOINT', '--show-dir', 'a'], '--show, --show-dir: the config has no default_hooks.visual'),
         (['CONFIG', 'CHECKPOINT', '--tta'], '--tta: the config has no tta_model or no tta_pipeline'),
     ],
 )
-def test_test_errors_are_one_line(config, checkpoint, capsys, arguments, error):
+def test_test_errors_are_one_line(config, checkpoint, capsys, tmp_path, monkeypatch, arguments, error):
+    monkeypatch.chdir(tmp_path)
+    error = error.replace('of CONFIG', f'of {config}')
     places = dict(CONFIG=config, CHECKPOINT=checkpoint)
     for name, path in places.items():
         arguments = [argument.replace(name, path) for argument in arguments]
     assert tool('test').main(arguments) == 2
     err = capsys.readouterr().err
     assert err.startswith('test.py: error: ') and error in err and err.count('\n') == 1
+
+
+def test_a_checkpoint_may_stand_behind_options():
+    args = tool('test').parse_args(['a.py', '--work-dir', 'here', 'a.pth', '--cfg-options', 'a=1', 'b=2'])
+    assert (args.config, args.checkpoint, args.cfg_options) == ('a.py', 'a.pth', dict(a=1, b=2))
+    assert tool('test').parse_args(['a.py', '--work-dir', 'here']).checkpoint is None
 
 
 def test_export_errors_are_one_line(config, capsys):

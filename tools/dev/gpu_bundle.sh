@@ -31,7 +31,7 @@ pinned() {
     done
 }
 built=$(pinned onedl-mmcv onedl-mmpretrain)
-downloaded=$(pinned onedl-mmengine onedl-mmpretrain himalaya nibabel pycocotools)
+downloaded=$(pinned onedl-mmengine onedl-mmpretrain nibabel pycocotools)
 
 # Bypass pip's cache: a wheel without operators must not be installed where they are needed.
 MMCV_WITH_OPS=0 pip wheel -q --no-cache-dir --no-deps -w "$OUT" $built
