@@ -2,7 +2,7 @@
 
 Example:
     python tools/demo.py
-Everything is written into data/sim and work_dirs/demo; about 11 minutes on two cores. A demo that was interrupted goes
+Everything is written into data/sim and work_dirs/demo; about 15 minutes on two cores. A demo that was interrupted goes
 on, one that had ended begins anew in the same world.
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -119,14 +119,16 @@ def draw_demo_figure(out: Path, summary: Mapping[str, Any], pretrained: Path, da
                 cell.spines[:].set(visible=True, color='#2e9e5b', linewidth=3.5)
 
     masks = CategoryMasks(data / 'nsd/nsddata/experiments/nsd/nsd_stim_info_merged.csv', data / 'coco_stimuli')
-    found = localization(samples, ROI_CLASSES, CATEGORIES, masks)
-    right.suptitle('Where the predicted responses of ROIs come from\n(mass on the category, over that of an even map)')
+    on_category = {roi: _mass_of_own_and_others(samples, roi, names, masks) for roi, names in CATEGORIES.items()}
+    right.suptitle(
+        'Where the predicted responses of ROIs come from: mass on the category\nover that of an even map (other ROIs)'
+    )
     shown = [sample for sample in samples if sample['subject'] == samples[-1]['subject']][2:60:14][:4]
     for axes, sample in zip(right.subplots(len(shown), len(CATEGORIES) + 1), shown):
         draw_overlay(axes[0], store[int(sample['image_id'])])
         for cell, (roi, (category,)) in zip(axes[1:], CATEGORIES.items()):
             draw_overlay(cell, store[int(sample['image_id'])], np.asarray(sample['roi_maps'][ROI_CLASSES.index(roi)]))
-            cell.set_title(f'{roi}\n{category} {found[roi][0]:.2f}', fontsize=8)
+            cell.set_title(f'{roi}\n{category} {on_category[roi][0]:.2f} ({on_category[roi][1]:.2f})', fontsize=8)
 
     panels = bottom.subplots(1, 3, width_ratios=(1, 3, 2))
     by_roi = summary['pcc_by_roi']
@@ -138,6 +140,15 @@ def draw_demo_figure(out: Path, summary: Mapping[str, Any], pretrained: Path, da
     bottom.supxlabel('Simulated world, micro Swin, one training run per bar; no result of real brains.', fontsize=8.5)
     with atomic_write(out) as temporary:
         figure.savefig(temporary, dpi=130, format='png')
+
+
+def _mass_of_own_and_others(
+    samples: Sequence[Mapping], roi: str, names: Sequence[str], masks: CategoryMasks
+) -> Tuple[float, float]:
+    """Compute how much of an ROI's maps lies on categories, and how much of the others' maps, on average."""
+    found = localization(samples, ROI_CLASSES, dict.fromkeys(ROI_CLASSES, names), masks)
+    own = found.pop(roi)[0]
+    return own, float(np.mean([ratio for ratio, _ in found.values()]))
 
 
 def _draw_bars(axes: Any, title: str, groups: Mapping[str, Mapping[str, float]], errors: Sequence[float] = ()) -> None:
