@@ -50,7 +50,7 @@ demo: $(COMPLETE)  ## simulate, pretrain, detect, segment, encode: the whole cha
 	$(PY) tools/demo.py $(ARGS)
 
 test: $(COMPLETE)  ## run the tests
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 torture: $(COMPLETE)  ## kill runs and fill their disk, and see that they recover: at most 15 minutes
 	$(PY) -m pytest torture $(ARGS)

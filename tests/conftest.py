@@ -24,15 +24,6 @@ REAL_DATA = Path(__file__).resolve().parents[2] / 'shared/data'
 TOOLS = Path(__file__).resolve().parents[1] / 'tools'
 
 
-LONG = ('test_documented_commands.py', 'test_benchmarks.py', 'test_downstream_metrics.py', 'test_config_matrix.py')
-"""Files that take longest."""
-
-
-def pytest_collection_modifyitems(items):
-    """Begin with the longest files, so that none is left to one process at the end."""
-    items.sort(key=lambda item: item.path.name not in LONG)
-
-
 @pytest.fixture(autouse=True)
 def seeds():
     """Seed all random numbers, so that no test depends on those before it."""
