@@ -15,8 +15,6 @@ from .fmri_encoder import FMRIFeatures
 from .image_head import ImageFeatures
 from .transformer import TransformerBlock
 
-TARGET_LOSSES = ('cosine', 'smooth_l1')
-
 
 class FusedFeatures(NamedTuple):
     """Hold the output of the fusion for a batch.
@@ -74,13 +72,11 @@ class MaskedROIFusion(BaseModule):
         num_layers: Transformer blocks.
         mlp_ratio: Hidden width of the MLPs in multiples of ``embed_dims``.
         mask_ratio: Share of a subject's ROIs that are hidden, at least one.
-        target_loss: ``'cosine'``: 1 − cosine of prediction and target; ``'smooth_l1'``: smooth L1 of the L2-normalised
-            features, summed over their D entries.
         drop_rate: Dropout.
         init_cfg: MMEngine's initialisation.
 
     Raises:
-        ValueError: If ``mask_ratio`` is not in (0, 1], ``target_loss`` unknown or ``num_layers`` below 1.
+        ValueError: If ``mask_ratio`` is not in (0, 1] or ``num_layers`` below 1.
     """
 
     def __init__(
@@ -92,21 +88,17 @@ class MaskedROIFusion(BaseModule):
         num_layers: int = 1,
         mlp_ratio: float = 4.0,
         mask_ratio: float = 0.5,
-        target_loss: str = 'cosine',
         drop_rate: float = 0.0,
         init_cfg: Optional[dict] = None,
     ):
         super().__init__(init_cfg)
         if not 0 < mask_ratio <= 1:
             raise ValueError(f'mask_ratio must be in (0, 1], but got {mask_ratio}')
-        if target_loss not in TARGET_LOSSES:
-            raise ValueError(f'target_loss must be one of {TARGET_LOSSES}, but got {target_loss!r}')
         if num_layers < 1:
             raise ValueError(f'num_layers must be at least 1, but got {num_layers}; use fusion=None for none')
         self.num_rois = num_rois
         self.in_dims = in_dims
         self.mask_ratio = mask_ratio
-        self.target_loss = target_loss
         self.image_linear = nn.Linear(in_dims, embed_dims)
         self.fmri_linear = nn.Linear(in_dims, embed_dims)
         self.mask_token = nn.Parameter(torch.randn(embed_dims) * 0.02)
@@ -158,13 +150,10 @@ class MaskedROIFusion(BaseModule):
             sizes, rank: See :func:`random_roi_mask`.
 
         Returns:
-            The loss, a scalar tensor.
+            1 − cosine of prediction and target, a scalar tensor.
         """
         hidden = random_roi_mask(fmri.present, self.mask_ratio, sizes, rank)
         predicted = F.normalize(self(image, fmri, hidden).predicted, dim=2)
         target = F.normalize(fmri.rois.detach(), dim=2)
-        if self.target_loss == 'cosine':
-            error = 1 - (predicted * target).sum(dim=2)
-        else:
-            error = F.smooth_l1_loss(predicted, target, reduction='none').sum(dim=2)
+        error = 1 - (predicted * target).sum(dim=2)
         return ((error * hidden).sum(dim=1) / hidden.sum(dim=1)).mean()
